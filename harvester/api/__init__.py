@@ -1,0 +1,46 @@
+"""The wire without I/O: what to ask, how to read a page, and what an answer means.
+
+Everything here is a pure function or a frozen value. `Api` is what a version of the vendor's API
+must be able to say; `v2` is the one that is spoken so far.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from harvester.model import Page, Target
+
+
+class Api(Protocol):
+    """One version of the API, bound to the origin it is asked at."""
+
+    @property
+    def name(self) -> str:
+        """The version's name in options and state: "v2"."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, no slash after it."""
+        ...
+
+    @property
+    def reports(self) -> Sequence[str]:
+        """The tracking reports this version has."""
+        ...
+
+    def check_id(self, campaign_id: str) -> str:
+        """Give the id back if it can be one; raise `ConfigError` saying what one looks like."""
+        ...
+
+    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
+        """The link of a walk's first page: path and query, no secret in it."""
+        ...
+
+    def signed(self, link: str, api_key: str) -> str:
+        """The URL to ask for `link`, the key put back where this version wants it."""
+        ...
+
+    def read_page(self, target: Target, body: bytes) -> Page:
+        """Read a 200's body; raise `Unreadable`, or `CampaignError` for a link we must refuse."""
+        ...

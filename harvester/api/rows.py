@@ -1,0 +1,161 @@
+"""Rows as the API sent them: split, checked and compacted without ever becoming numbers.
+
+orjson and json would turn 1.10 into 1.1 and 2**64 into a float; `msgspec.Raw` leaves every row as
+the bytes it came in. It is strict about JSON, but for two things seen to here: it does not look
+at UTF-8, and it refuses a lone surrogate escape, which JSON allows.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from harvester.errors import Unreadable
+
+_STRING_OR_BLANKS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|[ \t\r\n]+', re.DOTALL)
+_BLANKS = (b" ", b"\n", b"\t", b"\r")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class _Owner(msgspec.Struct):
+    campaign_id: str | int | None = None
+
+
+_owner = msgspec.json.Decoder(_Owner)
+
+
+def to_ndjson(rows: Sequence[bytes | msgspec.Raw], *, campaign_id: str) -> bytes:
+    """One compact record a line. Raise `Unreadable` unless all are objects of that campaign."""
+    if not rows:
+        return b""
+    lines = b"\n".join(rows) + b"\n"
+    if any(blank in lines for blank in (b" ", b"\t", b"\r")) or lines.count(b"\n") != len(rows):
+        lines = b"\n".join([_compact(bytes(row)) for row in rows]) + b"\n"
+    if not lines.startswith(b"{") or lines.count(b"\n{") != len(rows) - 1:
+        raise Unreadable("a row is not an object", status=200)
+    _check_owner(lines, campaign_id)
+    return lines
+
+
+def check_utf8(body: bytes) -> bytes:
+    """The body without a byte order mark; raise `Unreadable` if it is not UTF-8."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as wrong:
+            raise Unreadable(f"not UTF-8 at byte {wrong.start}", status=200) from None
+    return body.removeprefix(b"\xef\xbb\xbf")
+
+
+def has_surrogates(body: bytes) -> bool:
+    """Whether the slow, exact reader has to have a look: a surrogate escape is in it."""
+    return _SURROGATE.search(body) is not None
+
+
+def members(body: bytes) -> dict[str, str]:
+    """The members of an object, each value as the very text it had; the last of a name wins."""
+    text = body.decode()
+    return {str(json.loads(key)): value for key, value in _pairs(text)}
+
+
+def elements(array: str) -> list[bytes]:
+    """The elements of an array, each as the bytes it had."""
+    if not array.startswith("["):
+        raise ValueError("not an array")
+    return [value.encode() for value in _values(array)]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_json = json.JSONDecoder(parse_constant=_refuse_constant)
+_blank = re.compile(r"[ \t\r\n]*")
+
+
+def _skip(text: str, at: int) -> int:
+    found = _blank.match(text, at)
+    return found.end() if found else at
+
+
+def _value(text: str, at: int) -> tuple[str, int]:
+    """The value that starts at or after `at`, and where the next token starts."""
+    start = _skip(text, at)
+    _, end = _json.raw_decode(text, start)
+    return text[start:end], _skip(text, end)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    at = _open(text, "{")
+    while text[at : at + 1] != "}":
+        if text[at : at + 1] != '"':
+            raise ValueError("a name is missing")
+        key, at = _value(text, at)
+        if text[at : at + 1] != ":":
+            raise ValueError("a colon is missing")
+        value, at = _value(text, at + 1)
+        yield key, value
+        at = _next(text, at, "}")
+    _close(text, at)
+
+
+def _values(text: str) -> Iterator[str]:
+    at = _open(text, "[")
+    while text[at : at + 1] != "]":
+        value, at = _value(text, at)
+        yield value
+        at = _next(text, at, "]")
+    _close(text, at)
+
+
+def _open(text: str, bracket: str) -> int:
+    at = _skip(text, 0)
+    if text[at : at + 1] != bracket:
+        raise ValueError(f"no {bracket}")
+    return _skip(text, at + 1)
+
+
+def _next(text: str, at: int, bracket: str) -> int:
+    """Past the comma to the next item, or to the closing bracket."""
+    if text[at : at + 1] == bracket:
+        return at
+    if text[at : at + 1] != ",":
+        raise ValueError("a comma is missing")
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == bracket:
+        raise ValueError("a comma too many")
+    return at
+
+
+def _close(text: str, at: int) -> None:
+    if _skip(text, at + 1) != len(text):
+        raise ValueError("something follows the end")
+
+
+def _compact(row: bytes) -> bytes:
+    """The row without the blanks between its tokens; strings and numbers untouched."""
+    if not any(blank in row for blank in _BLANKS):
+        return row
+    return _STRING_OR_BLANKS.sub(lambda found: found[1] or b"", row)
+
+
+def _check_owner(lines: bytes, campaign_id: str) -> None:
+    """Raise `Unreadable` if a row names another campaign: as string or integer, or not at all.
+
+    Two counts settle every ordinary page: as many rows name this campaign as name any.
+    """
+    named = lines.count(b'"campaign_id"')
+    if named == lines.count(b'"campaign_id":"%s"' % campaign_id.encode()):
+        return
+    for line in lines.split(b"\n")[:-1]:
+        if (owner := _owner_of(line)) is not None and str(owner) != campaign_id:
+            raise Unreadable("a row belongs to another campaign", status=200)
+
+
+def _owner_of(line: bytes) -> object:
+    try:
+        return _owner.decode(line).campaign_id
+    except msgspec.DecodeError:  # a lone surrogate, or an id that is neither text nor integer
+        return json.loads(line).get("campaign_id")

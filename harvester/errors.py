@@ -1,0 +1,145 @@
+"""Everything that can go wrong, sorted by what the caller must do about it.
+
+    HarvestError
+    ├── ConfigError            mend the call: nothing was sent, nothing was written
+    ├── TryAgain               the same request may succeed later
+    │   ├── Throttled              too fast: every worker holds
+    │   ├── DaySpent               the API says that the day's quota is gone
+    │   ├── Unauthorized           401: renew the token, or look once more
+    │   ├── ServerTrouble          408 or 5xx
+    │   ├── TransportTrouble       reset, timeout, a body cut short
+    │   └── Unreadable             a 200 that is not the documented answer
+    ├── CampaignError          this walk is over, every other one goes on
+    │   └── CursorDropped          the cursor died: the walk may start over, once
+    └── StopRun                nothing more may be sent; all that was saved stands
+
+Translation happens at three borders only: `fetch` (aiohttp), `api` (the wire) and `storage`
+(the disk). No message holds a URL's query, a header or any other place where a secret can stand.
+"""
+
+from datetime import datetime
+
+
+class HarvestError(Exception):
+    """The root: `except HarvestError` catches whatever harvester raises on purpose."""
+
+
+class ConfigError(HarvestError):
+    """A setting, an id or a directory that cannot be used; the message says what to do."""
+
+
+class TryAgain(HarvestError):
+    """One attempt failed in a way that may pass.
+
+    `cause` is a stable slug for the retry report, `status` the HTTP status if there was one,
+    `retry_after` the seconds the server asked for (None if it asked for nothing).
+    """
+
+    cause = "try_again"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str | None = None,
+        status: int | None = None,
+        error_key: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.cause = cause or type(self).cause
+        self.status = status
+        self.error_key = error_key
+        self.retry_after = retry_after
+
+
+class Throttled(TryAgain):
+    """The API says: too fast. `held` is the hold the pacer has decreed for everybody (s)."""
+
+    cause = "throttled"
+    held: float = 0.0
+    wait_source: str = "throttle"
+
+
+class DaySpent(TryAgain):
+    """The API says that no request is left until the quota resets."""
+
+    cause = "quota_spent"
+
+
+class Unauthorized(TryAgain):
+    """401: perhaps a token that ran out, perhaps one that never was good."""
+
+    cause = "unauthorized"
+
+
+class ServerTrouble(TryAgain):
+    """408 or any 5xx."""
+
+    cause = "server_error"
+
+
+class TransportTrouble(TryAgain):
+    """No whole answer came: `cause` tells timeout, reset, connect or cut."""
+
+    cause = "connection"
+
+
+class Unreadable(TryAgain):
+    """A 200 whose body is not what the documentation promises."""
+
+    cause = "unreadable"
+
+
+class CampaignError(HarvestError):
+    """One campaign cannot be finished in this run.
+
+    `kind` is the slug in errors.ndjson, `attempts` the requests that its last page took.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        status: int | None = None,
+        error_key: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.error_key = error_key
+        self.attempts = 1
+
+
+class CursorDropped(CampaignError):
+    """The API no longer knows a cursor it gave us (400, 404 or 410 on a later page)."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, error_key: str | None = None
+    ) -> None:
+        super().__init__("cursor_dropped", message, status=status, error_key=error_key)
+
+
+class SetAside(CampaignError):
+    """The server asks this campaign to wait longer than we will: kept for a later run."""
+
+    def __init__(self, message: str, *, resume_at: datetime, status: int | None = None) -> None:
+        super().__init__("set_aside", message, status=status)
+        self.resume_at = resume_at
+
+
+class StopRun(HarvestError):
+    """The run ends here. `reason` is a slug of `report.EXIT_CODES`."""
+
+    def __init__(self, reason: str, message: str, *, resume_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.resume_at = resume_at
+
+
+class StorageError(StopRun):
+    """The disk refused: full, broken or read-only. What was acknowledged before stands."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("storage", message)

@@ -1,0 +1,232 @@
+"""What happens during a run, as frozen facts.
+
+Every report, the log, the progress display and the summary are reducers over these events, and
+an `observe=` callable gets the very same stream. Emitting is synchronous: an observer must be
+quick and must not raise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from harvester.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The lock is held and the state is open; `total` is None while the ids' number is unknown."""
+
+    run_id: str
+    output: str
+    total: int | None
+    rate: float
+    quota_limit: int
+    used_today: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRemoved:
+    """`fresh` is about to remove an earlier harvest."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdRepeated:
+    """An id came a second time and is taken once."""
+
+    campaign_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSkipped:
+    """Nothing to do: `state` is "complete", or "failed" for what the API refused for good."""
+
+    target: Target
+    state: str
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignStarted:
+    """A walker took the campaign; `pages` were already there from an earlier run."""
+
+    target: Target
+    pages: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSent:
+    """Charged to the quota and handed to the wire."""
+
+    target: Target
+    page: int
+    attempt: int
+    used_today: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSucceeded:
+    """A readable 200."""
+
+    target: Target
+    page: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """Any other outcome of a request that was sent."""
+
+    target: Target
+    page: int
+    attempt: int
+    cause: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """The page will be asked again after `wait_s` seconds.
+
+    `wait_source` tells who set the wait: "backoff", "retry-after", "throttle", "second-look",
+    "quota" or "none".
+    """
+
+    target: Target
+    page: int
+    attempt: int
+    cause: str
+    status: int | None
+    wait_s: float
+    wait_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalkRestarted:
+    """A walk starts over at its first page: its cursor was dropped, or its part was damaged."""
+
+    target: Target
+    page: int
+    cause: str
+    status: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageCommitted:
+    """Rows and position are saved: a kill from here on does not ask for this page again."""
+
+    target: Target
+    page: int
+    rows: int
+    bytes: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCompleted:
+    """The final name stands and the manifest has its line."""
+
+    target: Target
+    file: str
+    pages: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignFailed:
+    """The campaign is over for this run; it has no finished file."""
+
+    target: Target
+    kind: str
+    status: int | None
+    error_key: str | None
+    message: str
+    attempts: int
+    pages: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSetAside:
+    """The server asked for a wait beyond `max_wait`: kept for a later run."""
+
+    target: Target
+    message: str
+    status: int | None
+    attempts: int
+    pages: int
+    rows: int
+    resume_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignLeft:
+    """The run stopped while this campaign was under way; it is continued by the next one."""
+
+    target: Target
+    pages: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Every worker holds for `seconds`: "throttled", "unauthorized" or "quota_spent"."""
+
+    reason: str
+    seconds: float
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaceChanged:
+    """The spacing of request starts, in seconds, eased after a throttle or on its way back."""
+
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopping:
+    """No new request from here on; those in flight are still saved."""
+
+    reason: str
+    message: str
+    resume_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Everything is saved; `exit_code` is the one of the contract."""
+
+    exit_code: int
+    reason: str
+
+
+Event: TypeAlias = (
+    RunStarted
+    | FilesRemoved
+    | IdRepeated
+    | CampaignSkipped
+    | CampaignStarted
+    | RequestSent
+    | RequestSucceeded
+    | RequestFailed
+    | RetryScheduled
+    | WalkRestarted
+    | PageCommitted
+    | CampaignCompleted
+    | CampaignFailed
+    | CampaignSetAside
+    | CampaignLeft
+    | Paused
+    | PaceChanged
+    | RunStopping
+    | RunFinished
+)
+Observer: TypeAlias = Callable[[Event], None]

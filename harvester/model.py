@@ -1,0 +1,79 @@
+"""The frozen nouns that everything else passes around."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One walk to make: one report of one campaign."""
+
+    report: str
+    campaign_id: str
+
+    def __str__(self) -> str:
+        return f"{self.report}/{self.campaign_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as it goes to disk.
+
+    `ndjson` holds `rows` records, the API's own JSON, a newline after each. `next` is the link to
+    the page after it: path and query under the API's origin, never with a secret in it; None says
+    that the API has no more.
+    """
+
+    ndjson: bytes
+    rows: int
+    next: str | None
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records as Python objects; integers of any size stay exact."""
+        return [json.loads(line) for line in self.ndjson.split(b"\n")[:-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a walk has come: the pages, rows and bytes it has, and the link it asks next.
+
+    `next` is None both before the first page (`pages == 0`) and after the last (`pages > 0`);
+    `finished` keeps the two apart.
+    """
+
+    next: str | None = None
+    pages: int = 0
+    rows: int = 0
+    offset: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """The API said that there is no more."""
+        return self.pages > 0 and self.next is None
+
+    def after(self, page: Page, offset: int) -> "Position":
+        """The position once `page` stands in the part file up to `offset` bytes."""
+        return Position(page.next, self.pages + 1, self.rows + page.rows, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request to make: where to, for whom, and how to read the body of its 200.
+
+    `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
+    counts from 1 within a page. `read` is pure and raises `Unreadable` or `CampaignError`.
+    """
+
+    target: Target
+    link: str
+    read: Callable[[bytes], T]
+    page: int = 1
+    attempt: int = 1
+
+    def again(self) -> "Call[T]":
+        """The same call, one attempt later."""
+        return replace(self, attempt=self.attempt + 1)
