@@ -1,0 +1,271 @@
+"""Where every walk stands, in one SQLite file: the truth that a resume starts from.
+
+Write-ahead log, one connection. A commit is in the kernel's hands when it returns, so SIGKILL
+never takes it back. Against a power cut it must be on the disk: at the API's pace every commit is
+(`sync_every=0`), at paces only a loopback server allows they are grouped (`sync_every` seconds).
+The files that a durable commit speaks of are synced before it, so no checkpoint is ahead of its
+data; where the disk itself mixed the order up, the digest of the part file tells.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harvester.clock import Clock
+from harvester.errors import ConfigError
+from harvester.model import Position, Target
+from harvester.output import Journal, PartFile
+from harvester.storage import storage
+
+FORMAT = 1
+_SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE walks (
+    id INTEGER PRIMARY KEY,
+    report TEXT NOT NULL,
+    campaign_id TEXT NOT NULL,
+    run INTEGER NOT NULL,              -- the last run that was asked for it
+    state TEXT NOT NULL DEFAULT 'new', -- new, partial, finishing, complete, failed
+    next TEXT,                         -- the link to ask next, never with a secret
+    pages INTEGER NOT NULL DEFAULT 0,
+    rows INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,  -- up to here the part file is good
+    digest BLOB,                       -- SHA-256 of those bytes
+    restarts INTEGER NOT NULL DEFAULT 0,
+    kind TEXT,                         -- why it failed
+    started_at TEXT,
+    completed_at TEXT,
+    UNIQUE (report, campaign_id)
+);
+CREATE INDEX walks_by_run ON walks (run, state);
+CREATE TABLE cursors (walk INTEGER, digest INTEGER, PRIMARY KEY (walk, digest)) WITHOUT ROWID;
+"""
+_RECORD = (
+    "id, report, campaign_id, state, next, pages, rows, bytes, digest, restarts, kind, "
+    "started_at, completed_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One walk as it was saved."""
+
+    walk: int
+    target: Target
+    state: str
+    position: Position
+    digest: bytes
+    restarts: int
+    kind: str | None
+    started_at: str | None
+    completed_at: str | None
+
+    @property
+    def sha256(self) -> str:
+        """Of the finished file."""
+        return self.digest.hex()
+
+
+class Syncable(Protocol):
+    """A file that a commit speaks of."""
+
+    def sync(self) -> None:
+        """Make its content durable."""
+        ...
+
+
+class CheckpointStore:
+    """The state of one output directory. Opened for writing by the run that holds the lock."""
+
+    def __init__(self, path: Path, *, sync_every: float = 0.0, clock: Clock | None = None) -> None:
+        self.path = path
+        self._clock = clock or Clock()
+        self._sync_every = sync_every
+        self._synced = float("-inf")
+        self._unsynced: set[Syncable] = set()
+        self.run = 0
+        with storage(path):
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._create()
+
+    def _create(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        elif version != FORMAT:
+            raise ConfigError(
+                f"{self.path} has format {version}, this version of harvester knows {FORMAT}: "
+                "use the version that wrote it, or --fresh"
+            )
+
+    # -- one run -------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, str]:
+        """What the directory was harvested with; empty in a new one."""
+        with storage(self.path):
+            return dict(self._db.execute("SELECT name, value FROM settings"))
+
+    def begin_run(self, settings: dict[str, str]) -> None:
+        """Remember the settings, and count this run."""
+        with storage(self.path), self._transaction():
+            values = {**settings, "run": str(int(self.settings().get("run", 0)) + 1)}
+            self._db.executemany("REPLACE INTO settings VALUES (?, ?)", values.items())
+        self.run = int(values["run"])
+
+    def take(self, target: Target) -> Record | None:
+        """The walk of `target`, new or as it was left; None if this run has had it already."""
+        with storage(self.path):
+            row = self._db.execute(
+                "INSERT INTO walks (report, campaign_id, run) VALUES (?1, ?2, ?3) "
+                "ON CONFLICT (report, campaign_id) DO UPDATE SET run = ?3 WHERE run < ?3 "
+                f"RETURNING {_RECORD}",
+                (target.report, target.campaign_id, self.run),
+            ).fetchone()
+        return _record(row) if row else None
+
+    def cursors(self, walk: int) -> set[int]:
+        """The digests of every link that the walk was led to."""
+        with storage(self.path):
+            rows = self._db.execute("SELECT digest FROM cursors WHERE walk = ?", (walk,))
+            return {digest for (digest,) in rows}
+
+    def counts(self) -> dict[str, int]:
+        """How many walks of this run are in each state."""
+        with storage(self.path):
+            return dict(
+                self._db.execute(
+                    "SELECT state, count(*) FROM walks WHERE run = ? GROUP BY state", (self.run,)
+                )
+            )
+
+    # -- one walk ------------------------------------------------------------------------------
+
+    def begin(self, walk: int, *, at: str) -> None:
+        """A walk asks for its first page."""
+        self._change("UPDATE walks SET started_at = ?, kind = NULL WHERE id = ?", (at, walk))
+
+    def commit(self, walk: int, position: Position, cursor: int, part: PartFile) -> None:
+        """Save the position of a walk whose rows stand in `part` already."""
+        self._unsynced.add(part)
+        with storage(self.path), self._transaction():
+            self._db.execute(
+                "UPDATE walks SET state = 'partial', next = ?, pages = ?, rows = ?, bytes = ?, "
+                "digest = ? WHERE id = ?",
+                (*_columns(position), part.digest(), walk),
+            )
+            self._db.execute("INSERT OR IGNORE INTO cursors VALUES (?, ?)", (walk, cursor))
+
+    def restart(self, walk: int, *, restarts: int) -> None:
+        """Forget the position: the walk starts over at its first page."""
+        self._change(
+            "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
+            "digest = NULL, restarts = ? WHERE id = ?",
+            (restarts, walk),
+            forget_cursors=walk,
+        )
+
+    def fail(self, walk: int, kind: str) -> None:
+        """The walk is over for this run; its position stays for the next try."""
+        self._change("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk))
+
+    def finishing(self, walk: int, position: Position, part: PartFile, *, at: str) -> None:
+        """Every row is in the synced part: from here on only renaming and the manifest remain."""
+        self._unsynced.discard(part)
+        self._change(
+            "UPDATE walks SET state = 'finishing', next = ?, pages = ?, rows = ?, bytes = ?, "
+            "digest = ?, completed_at = ? WHERE id = ?",
+            (*_columns(position), part.digest(), at, walk),
+            forget_cursors=walk,
+        )
+
+    def complete(self, walk: int, manifest: Journal) -> None:
+        """The final name and the manifest's line stand."""
+        self._unsynced.add(manifest)
+        with storage(self.path), self._transaction():
+            self._db.execute("UPDATE walks SET state = 'complete' WHERE id = ?", (walk,))
+            self._db.execute("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
+
+    def manifest_bytes(self) -> int:
+        """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
+        return int(self.settings().get("manifest", 0))
+
+    def finishing_walks(self) -> list[Record]:
+        """The walks that a kill caught between their last page and their manifest line."""
+        with storage(self.path):
+            rows = self._db.execute(
+                f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
+            )
+            return [_record(row) for row in rows]
+
+    def forget(self, part: PartFile) -> None:
+        """Sync a part that is about to be closed."""
+        if part in self._unsynced:
+            part.sync()
+            self._unsynced.discard(part)
+
+    def sync(self) -> None:
+        """Make everything durable that was committed."""
+        self._synced = float("-inf")
+        with storage(self.path), self._transaction():
+            self._db.execute("REPLACE INTO settings VALUES ('synced', 'yes')")
+
+    def close(self) -> None:
+        """Give the file back."""
+        with storage(self.path):
+            self._db.close()
+
+    # -- durability ----------------------------------------------------------------------------
+
+    def _change(
+        self, statement: str, values: tuple[object, ...], *, forget_cursors: int | None = None
+    ) -> None:
+        with storage(self.path), self._transaction():
+            self._db.execute(statement, values)
+            if forget_cursors is not None:
+                self._db.execute("DELETE FROM cursors WHERE walk = ?", (forget_cursors,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One commit; on the disk when it returns, if the last such one is long enough ago."""
+        durable = self._clock.monotonic() - self._synced >= self._sync_every
+        if durable:
+            for file in self._unsynced:
+                file.sync()
+            self._unsynced.clear()
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        if durable:
+            self._synced = self._clock.monotonic()
+
+
+def _columns(position: Position) -> tuple[str | None, int, int, int]:
+    return position.next, position.pages, position.rows, position.offset
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    walk, report, campaign_id, state, next_, pages, rows, size, digest, restarts, kind, *times = row
+    return Record(
+        walk,
+        Target(report, campaign_id),
+        state,
+        Position(next_, pages, rows, size),
+        digest or b"",
+        restarts,
+        kind,
+        *times,
+    )

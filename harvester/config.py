@@ -1,0 +1,197 @@
+"""All settings of a harvest: one frozen object, checked whole before anything is sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from harvester.api import Api
+from harvester.api.v2 import ORIGIN, V2, utc_text
+from harvester.compress import CODECS
+from harvester.errors import ConfigError
+from harvester.walk import MAX_PAGES
+
+PAGE_SIZES = range(1, 501)
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarvestConfig:
+    """Settings of one harvest, named and defaulted as the options of `harvester run`.
+
+    Raises `ConfigError` on construction if a value cannot be used; the message names the setting
+    and what it accepts. Secrets never show in the repr.
+
+    Units: `rate` is request starts per second (0: no pace), `timeout`, `max_wait` and
+    `max_duration` are seconds, `daily_quota` is requests a UTC day (0: none), `max_page_bytes`
+    bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text.
+    """
+
+    output: Path | str = "harvest"
+    report: str | Sequence[str] = "opens"
+    since: datetime | date | str | None = None
+    page_size: int = 500
+    api: str = "v2"
+    base_url: str = ORIGIN
+    rate: float = 3.3
+    concurrency: int = 16
+    retries: int = 5
+    timeout: float = 60.0
+    max_wait: float = 300.0
+    daily_quota: int = 10_000
+    quota_reserve: int = 0
+    state_dir: Path | str | None = None
+    max_requests: int | None = None
+    max_duration: float | None = None
+    wait_for_quota: bool = False
+    fresh: bool = False
+    retry_failed: bool = False
+    compress: str | None = None
+    max_pages: int = MAX_PAGES
+    max_page_bytes: int = MAX_PAGE_BYTES
+    proxy: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    access_token_file: Path | str | None = None
+    token_command: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _require(self.api == "v2", "api", "v2", self.api)
+        _require(self.page_size in PAGE_SIZES, "page_size", "1 to 500", self.page_size)
+        _require(0 <= self.rate <= 1e6, "rate", "0 or more requests per second", self.rate)
+        _require(1 <= self.concurrency <= 1000, "concurrency", "1 to 1000", self.concurrency)
+        _require(0 <= self.retries <= 100, "retries", "0 to 100", self.retries)
+        _require(0 < self.timeout <= 86_400, "timeout", "seconds, over 0", self.timeout)
+        _require(0 <= self.max_wait <= 1e9, "max_wait", "seconds, 0 or more", self.max_wait)
+        _require(self.daily_quota >= 0, "daily_quota", "0 or more requests", self.daily_quota)
+        _require(self.quota_reserve >= 0, "quota_reserve", "0 or more", self.quota_reserve)
+        _require(
+            not self.daily_quota or self.quota_reserve < self.daily_quota,
+            "quota_reserve",
+            f"less than the daily quota of {self.daily_quota}",
+            self.quota_reserve,
+        )
+        for name in ("max_requests", "max_duration"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "more than 0", value)
+        _require(self.compress in CODECS, "compress", "zstd or gzip", self.compress)
+        _require(self.max_pages > 0, "max_pages", "more than 0", self.max_pages)
+        _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
+        self._settle("base_url", _origin(self.base_url))
+        self._settle("report", _reports(self.report, self.wire().reports))
+        self._settle("since", _moment(self.since))
+        self._settle("output", Path(self.output))
+        self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        for name in ("api_key", "access_token"):
+            _check_secret(name, getattr(self, name))
+
+    def _settle(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def wire(self) -> Api:
+        """The API as this config asks it."""
+        return V2(self.base_url)
+
+    @property
+    def directory(self) -> Path:
+        """`output`, as a path."""
+        return Path(self.output)
+
+    @property
+    def start(self) -> datetime | None:
+        """`since`, aware and in UTC."""
+        return self.since if isinstance(self.since, datetime) else None
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """The reports, in the API's order."""
+        return tuple(self.report)
+
+    @property
+    def requests_a_day(self) -> int:
+        """What is ours of the daily quota (0: no limit)."""
+        return self.daily_quota - self.quota_reserve if self.daily_quota else 0
+
+    @property
+    def sync_every(self) -> float:
+        """How far durable commits may lie apart (s): none is missing at a pace an API allows."""
+        return 0.0 if 0 < self.rate <= 10 else 0.1
+
+    def identity(self) -> dict[str, str]:
+        """What must not change within one output directory."""
+        return {
+            "api": self.api,
+            "base_url": self.base_url,
+            "report": ",".join(self.reports),
+            "since": utc_text(self.start) if self.start else "",
+            "page_size": str(self.page_size),
+            "compress": self.compress or "",
+        }
+
+
+def _require(fine: bool, name: str, accepted: str, value: object) -> None:
+    if not fine:
+        option = "--" + name.replace("_", "-")
+        raise ConfigError(f"{name} ({option}): {accepted}, not {value!r}")
+
+
+def _reports(asked: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    names = asked.split(",") if isinstance(asked, str) else list(asked)
+    names = [name.strip() for name in names if name.strip()]
+    for name in names:
+        _require(name in known, "report", f"any of {', '.join(known)}", name)
+    _require(bool(names), "report", f"any of {', '.join(known)}", asked)
+    return tuple(name for name in known if name in names)
+
+
+def _moment(value: datetime | date | str | None) -> datetime | None:
+    accepted = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+        except ValueError:
+            _require(False, "since", accepted, value)
+    if isinstance(value, datetime):
+        _require(value.utcoffset() is not None, "since", accepted, value.isoformat())
+        return value.astimezone(UTC)
+    if isinstance(value, date):  # a day of the API, which counts in UTC
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    _require(value is None, "since", accepted, value)
+    return None
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port. Plain http would show the token to the network: loopback only."""
+    accepted = "https://HOST[:PORT], or http:// for a loopback server; no path, no user"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        _require(False, "base_url", accepted, url)
+        raise
+    host = parts.hostname or ""
+    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    # What is refused may hold a password: show the scheme and the host only.
+    _require(bool(host) and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_secret(name: str, value: str | None) -> None:
+    """A blank or a line break in a key is a mistake in copying, and would break a header."""
+    if value is not None and (not value.isascii() or not value.isprintable() or " " in value):
+        raise ConfigError(f"{name} holds a blank or a character that no key has")

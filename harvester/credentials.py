@@ -1,0 +1,111 @@
+"""The key and the token: where they come from, how they are renewed, and where they never show.
+
+A secret reaches exactly two places: the URL and the header of a request to the API's own origin.
+`scrub` takes them out of any text that a server could have echoed them into.
+"""
+
+import base64
+import shlex
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import anyio
+
+from harvester.errors import ConfigError
+
+_LONG_ENOUGH_TO_SCRUB = 4
+
+
+class Credentials:
+    """One API key and the access token of the moment.
+
+    The token is a fixed string, the content of a file, or what a command prints; the last two can
+    be renewed. `generation` counts the tokens seen, so that two refusals of one token renew once.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        access_token: str | None = None,
+        token_file: Path | None = None,
+        token_command: str | None = None,
+    ) -> None:
+        self.api_key = api_key
+        self.token = access_token or ""
+        self.generation = 0
+        self._file = token_file
+        self._command = token_command
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(generation={self.generation})"
+
+    async def open(self) -> None:
+        """Read the first token. Raise `ConfigError` if there is none to be had."""
+        if not self.token:
+            self.token = await self._read()
+
+    async def renew(self) -> bool:
+        """Read the token again; True if it is another one than before."""
+        if self._file is None and self._command is None:
+            return False
+        token = await self._read()
+        if token == self.token:
+            return False
+        self.token = token
+        self.generation += 1
+        return True
+
+    async def _read(self) -> str:
+        if self._command is not None:
+            token = await _output_of(self._command)
+        elif self._file is not None:
+            token = read_secret(self._file)
+        else:
+            raise ConfigError("no access token")
+        if not token:
+            raise ConfigError("the token file or token command gave an empty access token")
+        return token
+
+    def scrub(self, text: str) -> str:
+        """`text` with every spelling of a secret replaced."""
+        for secret in (self.token, self.api_key):
+            for spelling in spellings(secret):
+                text = text.replace(spelling, "[secret]")
+        return text
+
+
+def spellings(secret: str) -> Iterable[str]:
+    """A secret as text: plain, URL-encoded and in base64, the longest first."""
+    if len(secret) < _LONG_ENOUGH_TO_SCRUB:
+        return ()
+    raw = secret.encode()
+    encoded = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+    plain = {secret, quote(secret, safe=""), quote_plus(secret)}
+    stripped = {text.rstrip("=") for text in encoded}
+    return sorted(plain | encoded | stripped, key=len, reverse=True)
+
+
+def read_secret(path: Path) -> str:
+    """The first line of a file that holds a secret. Raise `ConfigError` if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise ConfigError(f"cannot read {path}: {getattr(wrong, 'strerror', 'not text')}") from None
+    return lines[0].strip() if lines else ""
+
+
+async def _output_of(command: str) -> str:
+    """The first line a command prints. Its output is a secret: no error repeats it."""
+    try:
+        done = await anyio.run_process(
+            shlex.split(command), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+    except (OSError, ValueError) as wrong:
+        raise ConfigError(f"cannot run the token command: {type(wrong).__name__}") from None
+    if done.returncode != 0:
+        raise ConfigError(f"the token command failed with exit code {done.returncode}")
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return lines[0].strip() if lines else ""

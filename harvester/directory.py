@@ -1,0 +1,126 @@
+"""An output directory, opened for one run: locked, checked, its state and reports at hand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harvester.checkpoint import CheckpointStore
+from harvester.clock import Clock
+from harvester.errors import ConfigError
+from harvester.output import Journal, Layout, locked
+from harvester.storage import storage
+
+_NAMES = {
+    "api": "--api",
+    "base_url": "--base-url",
+    "report": "--report",
+    "since": "--since",
+    "page_size": "--page-size",
+    "compress": "--compress",
+}
+_OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.gz*", "*.ndjson.zst*")
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What a run writes to."""
+
+    layout: Layout
+    store: CheckpointStore
+    manifest: Journal
+    errors: Journal
+    retries: Journal
+
+    def sync(self) -> None:
+        """Make everything durable, the files before the state that speaks of them."""
+        for journal in (self.manifest, self.errors, self.retries):
+            journal.sync()
+        self.store.sync()
+
+
+@contextmanager
+def open_directory(
+    layout: Layout,
+    identity: dict[str, str],
+    *,
+    known_reports: tuple[str, ...],
+    fresh: bool,
+    sync_every: float,
+    clock: Clock,
+    removing: Callable[[int, int], None],
+) -> Iterator[Directory]:
+    """Lock the directory and open what is in it, for the harvest that `identity` tells.
+
+    Raises `ConfigError`, with nothing changed, if another run holds it, if it holds a harvest of
+    other settings, or files that no state accounts for. `fresh` removes all of it first, after
+    `removing(files, bytes)` was called.
+    """
+    try:
+        layout.state.mkdir(parents=True, exist_ok=True)
+    except OSError as wrong:
+        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
+    with ExitStack() as stack:
+        stack.enter_context(locked(layout, now=clock.now()))
+        if fresh:
+            _wipe(layout, known_reports, removing)
+        elif not layout.database.exists():
+            _refuse_strangers(layout, known_reports)
+        store = CheckpointStore(layout.database, sync_every=sync_every, clock=clock)
+        stack.enter_context(closing(store))
+        _refuse_changes(layout, store.settings(), identity)
+        with storage(layout.root):
+            for report in identity["report"].split(","):
+                (layout.root / report).mkdir(exist_ok=True)
+        store.begin_run(identity)
+        journals = [
+            Journal(layout.manifest, keep=store.manifest_bytes()),
+            Journal(layout.errors),
+            Journal(layout.retries),
+        ]
+        for journal in journals:
+            stack.enter_context(closing(journal))
+        yield Directory(layout, store, *journals)
+
+
+def _refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
+    """One directory holds one harvest: mixing two could never be told apart again."""
+    changed = [
+        f"{_NAMES[name]} was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{layout.root} holds a harvest with other settings ({'; '.join(changed)}): give the "
+            "same ones, another --output, or --fresh to start over"
+        )
+
+
+def _refuse_strangers(layout: Layout, known_reports: tuple[str, ...]) -> None:
+    """Files with our names but no state: finished by whom? Never written over."""
+    for path in (layout.manifest, *_files(layout, known_reports)):
+        if path.exists():
+            raise ConfigError(
+                f"{layout.root} has files of a harvest ({path.name}) but no state of it: "
+                "move them away, or give another --output, or --fresh to remove them"
+            )
+
+
+def _wipe(
+    layout: Layout, known_reports: tuple[str, ...], removing: Callable[[int, int], None]
+) -> None:
+    """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
+    reports = (layout.manifest, layout.errors, layout.retries, layout.summary)
+    state = [path for path in layout.state.glob("*") if path != layout.lock]
+    files = [*_files(layout, known_reports), *(path for path in reports if path.exists())]
+    removing(len(files), sum(path.stat().st_size for path in files))
+    with storage(layout.root):
+        for path in [*state, *files]:
+            path.unlink()
+
+
+def _files(layout: Layout, known_reports: tuple[str, ...]) -> Iterator[Path]:
+    for report in known_reports:
+        for pattern in _OURS:
+            yield from (layout.root / report).glob(pattern)

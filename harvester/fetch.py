@@ -1,0 +1,136 @@
+"""One request: one answer, or one classified error.
+
+The only place that talks HTTP. What aiohttp does unasked is turned off here: the hidden second
+GET, redirects, cookies, decompression, proxies from the environment, the resolver of `speedups`.
+"""
+
+from typing import Protocol, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from harvester._version import __version__
+from harvester.api import Api
+from harvester.api.answer import judge
+from harvester.body import ACCEPT_ENCODING, read_body, read_error_body
+from harvester.credentials import Credentials
+from harvester.errors import HarvestError, TransportTrouble
+from harvester.model import Call
+
+T = TypeVar("T")
+_KEEPALIVE = 15.0
+
+
+class Fetcher(Protocol):
+    """Every layer of the stack is one: it makes a call and gives back what the call reads."""
+
+    async def fetch(self, call: Call[T]) -> T:
+        """Give what `call.read` makes of the answer, or raise a `HarvestError`."""
+        ...
+
+
+class Dropped(aiohttp.ClientError):
+    """The connection went away. Not a class that aiohttp retries behind our back."""
+
+
+async def no_hidden_retry(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Turn off aiohttp's silent second GET: one charge, one request on the wire."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as gone:
+        raise Dropped(type(gone).__name__) from None
+
+
+def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
+    """A session for one origin. It holds no secret: those are given to each request.
+
+    `timeout` is for a whole request (s), so a drip-fed header or body ends in time too. The pool
+    has room for every walker; else waiting for a connection would eat the timeout.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=connections, resolver=aiohttp.ThreadedResolver(), keepalive_timeout=_KEEPALIVE
+        ),
+        timeout=aiohttp.ClientTimeout(
+            total=timeout,
+            ceil_threshold=float("inf"),  # or a timeout over 5 s is rounded up to a full second
+        ),
+        headers={
+            "Accept": "application/json",
+            "Accept-Encoding": ACCEPT_ENCODING,
+            "User-Agent": f"harvester/{__version__}",
+        },
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        middlewares=(no_hidden_retry,),
+    )
+
+
+class HttpFetcher:
+    """A fetcher that sends: exactly one request for each call."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        api: Api,
+        credentials: Credentials,
+        *,
+        max_page_bytes: int,
+        proxy: str | None = None,
+    ) -> None:
+        self._session = session
+        self._api = api
+        self._credentials = credentials
+        self._cap = max_page_bytes
+        self._proxy = proxy
+
+    async def fetch(self, call: Call[T]) -> T:
+        """Send `call` once. Raise what the answer means, with every secret scrubbed out of it."""
+        try:
+            body = await self._send(call)
+            return call.read(body)
+        except HarvestError as error:
+            error.args = tuple(self._credentials.scrub(str(text)) for text in error.args)
+            raise
+
+    async def _send(self, call: Call[T]) -> bytes:
+        # `encoded`: the cursor goes out as the bytes it came in, %2F and all.
+        url = URL(self._api.signed(call.link, self._credentials.api_key), encoded=True)
+        try:
+            async with self._session.get(
+                url,
+                headers={"Authorization": f"Bearer {self._credentials.token}"},
+                allow_redirects=False,
+                proxy=self._proxy,
+            ) as response:
+                if response.status == 200:
+                    return await read_body(response, cap=self._cap)
+                body = await read_error_body(response)
+                raise judge(response.status, response.headers, body, page=call.page)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            # Its text or repr can hold the URL with the key, or the headers with the token.
+            raise _translated(error, self._session.timeout.total) from None
+
+
+def _translated(error: Exception, timeout: float | None) -> TransportTrouble:
+    name = type(error).__name__
+    match error:
+        case TimeoutError():
+            return TransportTrouble(f"no whole answer within {timeout:g} s", cause="timeout")
+        case Dropped():
+            return TransportTrouble(f"the connection was dropped ({error})", cause="reset")
+        case aiohttp.ClientPayloadError():
+            return TransportTrouble("the body was cut short", cause="cut")
+        case aiohttp.ClientConnectorCertificateError():
+            return TransportTrouble("the server's certificate is not valid", cause="tls")
+        case aiohttp.ClientConnectorError():
+            return TransportTrouble(f"cannot connect: {error.os_error.strerror}", cause="connect")
+        case aiohttp.ClientResponseError():
+            return TransportTrouble("the answer is not HTTP", cause="protocol")
+        case _:
+            return TransportTrouble(name)

@@ -1,0 +1,343 @@
+"""One run: directory, stack, coordinator and reports put together, and taken down in order."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from typing import TypeAlias
+
+import anyio
+import anyio.lowlevel
+
+from harvester import events
+from harvester.api import Api
+from harvester.campaign import Asked, CampaignHarvester
+from harvester.checkpoint import CheckpointStore, Record
+from harvester.clock import Clock, next_reset
+from harvester.compress import CODECS
+from harvester.config import HarvestConfig
+from harvester.coordinator import Coordinator
+from harvester.credentials import Credentials
+from harvester.directory import Directory, open_directory
+from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.events import Event, Observer
+from harvester.model import Target
+from harvester.output import Layout
+from harvester.report import (
+    Campaigns,
+    ErrorReport,
+    HarvestReport,
+    Quota,
+    Requests,
+    RetryReport,
+    Tally,
+    conclude,
+    new_run_id,
+    to_json,
+)
+from harvester.stack import Stack, open_credentials, open_stack
+from harvester.stop import StopSignal
+from harvester.storage import replace_file
+
+CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+GRACE = 5.0  # what a signal leaves to the requests in flight (s)
+REFUSED_FOR_GOOD = "not_found"
+
+
+async def harvest(
+    campaign_ids: CampaignIds, config: HarvestConfig, *, observe: Observer | None = None
+) -> HarvestReport:
+    """Harvest the campaigns into `config.output`; the same call again continues.
+
+    `campaign_ids` is read lazily, each id once. `observe` gets every event (`harvester.events`),
+    synchronously. Returns the report, whatever the run came to: look at `exit_code`.
+
+    Raises `ConfigError` if a setting, an id, or the directory cannot be used. Cancelling the task
+    is the orderly stop: everything is saved, then `CancelledError` goes on its way.
+    """
+    return await Harvester(config, observe=observe).run(campaign_ids)
+
+
+class Harvester:
+    """One run of one config. `stop` may be called at any time, from the event loop's thread."""
+
+    def __init__(
+        self,
+        config: HarvestConfig,
+        *,
+        observe: Observer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self._observe = observe
+        self._clock = clock or Clock()
+        self._stop = StopSignal()
+
+    def stop(self, reason: str, message: str) -> None:
+        """Stop in order: ask for nothing more, save what is in flight, report."""
+        self._stop.request(StopRun(reason, message), grace=GRACE)
+
+    async def run(self, campaign_ids: CampaignIds) -> HarvestReport:
+        """See `harvest`."""
+        config, clock = self.config, self._clock
+        api = config.wire()
+        credentials = await open_credentials(config)
+        if isinstance(campaign_ids, Collection):
+            for campaign_id in campaign_ids:
+                api.check_id(campaign_id)
+        layout = Layout(config.directory, CODECS[config.compress].suffix)
+        early: list[Event] = []
+        with open_directory(
+            layout,
+            config.identity(),
+            known_reports=tuple(api.reports),
+            fresh=config.fresh,
+            sync_every=config.sync_every,
+            clock=clock,
+            removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
+        ) as directory:
+            run = _Run(config, directory, self._stop, clock, self._observe)
+            for event in early:
+                run.emit(event)
+            return await run.make(campaign_ids, api, credentials)
+
+
+class _Run:
+    """A run within its open directory."""
+
+    def __init__(
+        self,
+        config: HarvestConfig,
+        directory: Directory,
+        stop: StopSignal,
+        clock: Clock,
+        observe: Observer | None,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._stop = stop
+        self._clock = clock
+        self._started = (clock.now(), clock.monotonic())
+        self.run_id = new_run_id(self._started[0])
+        self._tally = Tally()
+        self._observers: list[Observer] = [
+            self._tally,
+            RetryReport(directory.retries, self.run_id, clock, self._tally),
+            ErrorReport(directory.errors, self.run_id, clock),
+        ]
+        if observe is not None:
+            self._observers.append(observe)
+        self._source: _Source | None = None
+
+    def emit(self, event: Event) -> None:
+        """Show one event to every reducer and observer."""
+        for observer in self._observers:
+            observer(event)
+
+    async def make(
+        self, campaign_ids: CampaignIds, api: Api, credentials: Credentials
+    ) -> HarvestReport:
+        """Do the work, then conclude, however the work ended."""
+        self._source = _Source(
+            campaign_ids,
+            api,
+            self._directory.store,
+            reports=self._config.reports,
+            retry_failed=self._config.retry_failed,
+            stop=self._stop,
+            emit=self.emit,
+        )
+        try:
+            async with open_stack(
+                self._config,
+                credentials,
+                api,
+                stop=self._stop,
+                clock=self._clock,
+                emit=self.emit,
+            ) as stack:
+                await self._work(stack, api, self._source)
+        except StopRun as order:
+            self._stop.request(order)
+        except anyio.get_cancelled_exc_class():
+            self._stop.request(StopRun("cancelled", "the task was cancelled"))
+            self._conclude()
+            raise
+        report = self._conclude()
+        if self._source.refused is not None:
+            raise self._source.refused
+        return report
+
+    async def _work(self, stack: Stack, api: Api, source: "_Source") -> None:
+        used = stack.ledger.used_today()
+        self.emit(
+            events.RunStarted(
+                self.run_id,
+                str(self._config.directory),
+                source.total,
+                self._config.rate,
+                self._config.requests_a_day,
+                used,
+            )
+        )
+        self._tally.used_today = used
+        campaigns = CampaignHarvester(
+            stack.fetcher,
+            api,
+            Asked(self._config.page_size, self._config.start, self._config.max_pages),
+            store=self._directory.store,
+            layout=self._directory.layout,
+            manifest=self._directory.manifest,
+            codec=CODECS[self._config.compress],
+            run_id=self.run_id,
+            clock=self._clock,
+            emit=self.emit,
+        )
+        for record in self._directory.store.finishing_walks():
+            campaigns.republish(record)
+        coordinator = Coordinator(
+            campaigns.harvest, workers=self._config.concurrency, stop=self._stop
+        )
+        timer = self._stop_after(self._config.max_duration)
+        try:
+            await coordinator.run(source.records())
+        except ExceptionGroup as group:
+            raise _only(group) from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _stop_after(self, seconds: float | None) -> asyncio.TimerHandle | None:
+        if seconds is None:
+            return None
+        order = StopRun("max_duration", f"the run has lasted --max-duration {seconds:g} s")
+        return asyncio.get_running_loop().call_later(seconds, self._stop.request, order)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _conclude(self) -> HarvestReport:
+        """Count, write summary.json, and say how it ended. Awaits nothing: a cancel cannot cut
+        it short."""
+        try:
+            campaigns = self._count()
+            self._directory.sync()
+            report = self._report(campaigns)
+            replace_file(self._directory.layout.summary, to_json(report))
+        except StorageError as full:
+            # The run's own reason, if it has one, is the better one to tell.
+            self._stop.request(full)
+            report = self._report(Campaigns())
+        self.emit(events.RunFinished(report.exit_code, report.reason))
+        return report
+
+    def _count(self) -> Campaigns:
+        if self._source is not None:
+            self._source.drain()
+        counts = self._directory.store.counts()
+        return Campaigns(
+            total=sum(counts.values()),
+            complete=counts.get("complete", 0),
+            failed=counts.get("failed", 0),
+            partial=counts.get("partial", 0) + counts.get("finishing", 0),
+            pending=counts.get("new", 0),
+        )
+
+    def _report(self, campaigns: Campaigns) -> HarvestReport:
+        tally, (started, began) = self._tally, self._started
+        now = self._clock.now()
+        end = conclude(self._stop.order, campaigns, tally.set_aside_until)
+        return HarvestReport(
+            run_id=self.run_id,
+            exit_code=end.exit_code,
+            reason=end.reason,
+            message=end.message,
+            resume_at=end.resume_at,
+            campaigns=campaigns,
+            requests=Requests(tally.sent, tally.ok, tally.retried, tally.throttled),
+            pages=tally.pages,
+            rows=tally.rows,
+            bytes=tally.bytes,
+            quota=Quota(self._config.daily_quota, tally.used_today, next_reset(now)),
+            started_at=started,
+            finished_at=now,
+            elapsed_s=round(self._clock.monotonic() - began, 3),
+        )
+
+
+class _Source:
+    """The ids as walks to make: each taken once, what is done passed over."""
+
+    def __init__(
+        self,
+        ids: CampaignIds,
+        api: Api,
+        store: CheckpointStore,
+        *,
+        reports: tuple[str, ...],
+        retry_failed: bool,
+        stop: StopSignal,
+        emit: Observer,
+    ) -> None:
+        self._ids: AsyncIterator[str] | Iterator[str]
+        self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
+        self._finite = isinstance(ids, Collection)
+        self.total = len(ids) * len(reports) if isinstance(ids, Collection) else None
+        self._api = api
+        self._store = store
+        self._reports = reports
+        self._retry_failed = retry_failed
+        self._stop = stop
+        self._emit = emit
+        self.refused: ConfigError | None = None
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Yield the walks to make. An id that cannot be one stops the run."""
+        try:
+            async for campaign_id in self._each():
+                for target in self._targets(campaign_id):
+                    if (record := self._take(target)) is not None:
+                        yield record
+        except ConfigError as wrong:
+            self.refused = wrong
+            self._stop.request(StopRun("bad_input", str(wrong)))
+
+    async def _each(self) -> AsyncIterator[str]:
+        if isinstance(self._ids, AsyncIterator):
+            async for campaign_id in self._ids:
+                yield campaign_id
+        else:
+            for campaign_id in self._ids:
+                await anyio.lowlevel.checkpoint()
+                yield campaign_id
+
+    def _targets(self, campaign_id: str) -> Iterator[Target]:
+        self._api.check_id(campaign_id)
+        return (Target(report, campaign_id) for report in self._reports)
+
+    def _take(self, target: Target) -> Record | None:
+        record = self._store.take(target)
+        if record is None:
+            self._emit(events.IdRepeated(target.campaign_id))
+        elif record.state == "complete" or self._is_refused(record):
+            self._emit(events.CampaignSkipped(target, record.state, record.kind))
+        else:
+            return record
+        return None
+
+    def _is_refused(self, record: Record) -> bool:
+        return (
+            record.state == "failed" and record.kind == REFUSED_FOR_GOOD and not self._retry_failed
+        )
+
+    def drain(self) -> None:
+        """After a stop, count the ids that nobody came to, if there is an end to them."""
+        if self._finite and not isinstance(self._ids, AsyncIterator):
+            for campaign_id in self._ids:
+                for target in self._targets(campaign_id):
+                    self._store.take(target)
+
+
+def _only(group: ExceptionGroup[Exception]) -> Exception:
+    """The one error in a group of groups, or the group."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,221 @@
+"""What stands in the output directory: part files, finished files, append-only reports, the lock.
+
+A part file grows page by page and is cut back to its checkpoint on resume; a final name appears
+in one step (rename) and only once the API has said that there is no more.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harvester.clock import stamp
+from harvester.errors import ConfigError
+from harvester.model import Target
+from harvester.storage import storage, sync_directory, write_all
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is under one output directory."""
+
+    root: Path
+    suffix: str = ""
+
+    def final(self, target: Target) -> Path:
+        """The finished file. Ids were checked (`Api.check_id`): they cannot lead elsewhere."""
+        return self.root / target.report / f"{target.campaign_id}.ndjson{self.suffix}"
+
+    def part(self, target: Target) -> Path:
+        """The unfinished file."""
+        final = self.final(target)
+        return final.with_name(f"{final.name}.part")
+
+    @property
+    def state(self) -> Path:
+        """The private folder."""
+        return self.root / ".harvester"
+
+    @property
+    def database(self) -> Path:
+        """The checkpoints."""
+        return self.state / "state.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one run of this directory."""
+        return self.state / "lock"
+
+    @property
+    def manifest(self) -> Path:
+        """A line for each finished file."""
+        return self.root / "manifest.ndjson"
+
+    @property
+    def errors(self) -> Path:
+        """A line for each campaign that failed."""
+        return self.root / "errors.ndjson"
+
+    @property
+    def retries(self) -> Path:
+        """A line for each repeated request."""
+        return self.root / "retries.ndjson"
+
+    @property
+    def summary(self) -> Path:
+        """The last run."""
+        return self.root / "summary.json"
+
+
+class Damaged(Exception):
+    """The part file does not hold what its checkpoint says."""
+
+
+class PartFile:
+    """An open part file; `offset` is its length, `digest` the SHA-256 of all that is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self._hash = hashlib.sha256()
+        with storage(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def resume(self, offset: int, digest: bytes) -> None:
+        """Cut the file back to `offset`. Raise `Damaged` if what is left is not what was saved.
+
+        Never stretches: a file that lost its end in a power cut must not get one of zeros.
+        """
+        with storage(self.path):
+            if os.fstat(self._file).st_size < offset:
+                raise Damaged("the part file is shorter than its checkpoint")
+            left = offset
+            while left and (chunk := os.pread(self._file, min(_CHUNK, left), offset - left)):
+                self._hash.update(chunk)
+                left -= len(chunk)
+            if self._hash.digest() != digest:
+                raise Damaged("the part file is not what its checkpoint says")
+            os.ftruncate(self._file, offset)
+            os.lseek(self._file, offset, os.SEEK_SET)
+        self.offset = offset
+
+    def restart(self) -> None:
+        """Throw everything away."""
+        with storage(self.path):
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        self.offset = 0
+        self._hash = hashlib.sha256()
+
+    def append(self, data: bytes) -> int:
+        """Write `data` at the end, all of it; give the new offset."""
+        with storage(self.path):
+            write_all(self._file, data)
+        self._hash.update(data)
+        self.offset += len(data)
+        return self.offset
+
+    def digest(self) -> bytes:
+        """SHA-256 of the whole file so far."""
+        return self._hash.digest()
+
+    def sync(self) -> None:
+        """Make the content durable. A failed fsync is final: the kernel may have dropped it."""
+        with storage(self.path):
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._file)
+
+
+def publish(part: Path, final: Path, *, size: int) -> None:
+    """Give a synced part its final name; to do it again after a kill is no harm.
+
+    Raise `Damaged` if neither name holds a file of `size` bytes.
+    """
+    with storage(final):
+        if part.exists():
+            if part.stat().st_size != size:
+                raise Damaged("the part file is not as long as it was when it was finished")
+            part.replace(final)
+        elif not final.exists() or final.stat().st_size != size:
+            raise Damaged("the finished file is gone or is not what was written")
+        sync_directory(final.parent)
+
+
+class Journal:
+    """An append-only NDJSON file. A torn last line, left by a kill, is cut off on opening."""
+
+    def __init__(self, path: Path, *, keep: int | None = None) -> None:
+        """Open to append; `keep` cuts the file back to so many bytes first."""
+        self.path = path
+        with storage(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            size = os.fstat(self._file).st_size
+            self.size = min(size, keep) if keep is not None else _whole_lines(self._file, size)
+            if self.size < size:
+                os.ftruncate(self._file, self.size)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write one line in one step."""
+        data = orjson.dumps(line, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
+        with storage(self.path):
+            write_all(self._file, data)
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Make every line durable."""
+        with storage(self.path):
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._file)
+
+
+def _plain(value: object) -> str:
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _whole_lines(file: int, size: int) -> int:
+    """The length of `file` up to and with its last newline."""
+    at = size
+    while at:
+        start = max(0, at - _CHUNK)
+        newline = os.pread(file, at - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        at = start
+    return 0
+
+
+@contextmanager
+def locked(layout: Layout, *, now: datetime) -> Iterator[None]:
+    """Hold the directory. Raise `ConfigError` naming the run that holds it already.
+
+    A flock, not a PID file: the kernel frees it with the process, however that ends.
+    """
+    file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip()
+            raise ConfigError(
+                f"another run works in {layout.root} ({holder}): wait for it or stop it"
+            ) from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()}, since {stamp(now)}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)

@@ -1,0 +1,177 @@
+"""The day's count of one key and its next start, durable and shared by every run on this machine.
+
+A request is charged before it is sent, so a kill can only over-count: by one for each run. The
+file holds a few numbers in one disk sector; a flock makes claim and charge one step for all
+processes. `not_before` carries the spacing (and a throttle's hold) from run to run.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+
+from harvester.clock import Clock, next_reset
+from harvester.errors import StorageError
+from harvester.storage import storage, write_all
+
+_SIZE = 512  # one sector: a power cut leaves the old record or the new one
+_DAYS_KEPT = 8
+_REBOOTED = 3_600.0  # no hold is longer: a start further off was written before a reboot
+_SYNC_EVERY = 0.1  # at the API's pace that is every charge
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Go: the request is charged; `used` counts it."""
+
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Another start, or a hold, is too near: ask again in `wait` seconds."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """No request is left until `until`."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the file says: requests by UTC day, and the monotonic time of the next start."""
+
+    days: dict[str, int] = field(default_factory=dict)
+    not_before: float = 0.0
+
+    def used(self, day: str) -> int:
+        """Requests charged to `day`."""
+        return self.days.get(day, 0)
+
+
+def claim(
+    account: Account, *, now: datetime, monotonic: float, gap: float, limit: int
+) -> tuple[Account, Granted | NotYet | Spent]:
+    """Decide on one start. `limit` is the requests a day for us (0: no limit)."""
+    day = now.date().isoformat()
+    used = account.used(day)
+    if limit and used >= limit:
+        return account, Spent(next_reset(now))
+    wait = account.not_before - monotonic
+    if 0 < wait < _REBOOTED:
+        return account, NotYet(wait)
+    # Several days are kept: a clock that is set back finds the count it had there.
+    days = dict(sorted({**account.days, day: used + 1}.items())[-_DAYS_KEPT:])
+    return Account(days, monotonic + gap), Granted(used + 1)
+
+
+class QuotaLedger:
+    """The account of one key at one origin. `limit` is the day's quota less the reserve."""
+
+    def __init__(self, path: Path, *, limit: int, clock: Clock | None = None) -> None:
+        self.limit = limit
+        self._path = path
+        self._clock = clock or Clock()
+        self._synced = float("-inf")
+        with storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def claim(self, gap: float) -> Granted | NotYet | Spent:
+        """Charge one request and keep the next start `gap` seconds off, or say why not."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        with self._exclusive():
+            account, answer = claim(
+                self._read(), now=now, monotonic=monotonic, gap=gap, limit=self.limit
+            )
+            if isinstance(answer, Granted):
+                self._write(account)
+        if isinstance(answer, Granted) and monotonic - self._synced >= _SYNC_EVERY:
+            self._synced = monotonic
+            with storage(self._path):
+                os.fdatasync(self._file)
+        return answer
+
+    def hold(self, seconds: float) -> None:
+        """Let no run of this key start a request for `seconds`."""
+        until = self._clock.monotonic() + seconds
+        with self._exclusive():
+            account = self._read()
+            if until > account.not_before:
+                self._write(replace(account, not_before=until))
+
+    def used_today(self) -> int:
+        """Requests charged to this UTC day, by whatever run."""
+        with self._exclusive():
+            return self._read().used(self._clock.now().date().isoformat())
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._file)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with storage(self._path):
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _read(self) -> Account:
+        raw = os.pread(self._file, _SIZE, 0)
+        if not raw:
+            return Account()
+        try:
+            found = orjson.loads(raw)
+            return Account(
+                {str(day): int(used) for day, used in found["days"].items()},
+                float(found["not_before"]),
+            )
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+            # Guessing 0 could send a day's requests twice.
+            raise StorageError(
+                f"the day's count in {self._path} cannot be read: remove it if you know that "
+                "no other run of this key is under way"
+            ) from None
+
+    def _write(self, account: Account) -> None:
+        record = {"version": 1, "days": account.days, "not_before": account.not_before}
+        write_all(self._file, orjson.dumps(record).ljust(_SIZE - 1) + b"\n", at=0)
+
+
+def ledger_path(state_dir: Path, *, origin: str, identity: str) -> Path:
+    """Where the count of a key is kept: under a keyed hash, so that no file tells a key.
+
+    `identity` is the API key. The hash's own key is random and made once for each state folder.
+    """
+    salt = _salt(state_dir / "salt")
+    digest = hashlib.blake2b(f"{origin}\n{identity}".encode(), key=salt, digest_size=16)
+    return state_dir / f"{digest.hexdigest()}.json"
+
+
+def _salt(path: Path) -> bytes:
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            # Linked into place whole: of two first runs, one wins and both read the same.
+            own = path.with_name(f"salt.{os.getpid()}")
+            own.write_bytes(os.urandom(32))
+            own.chmod(0o600)
+            try:
+                os.link(own, path)
+            except FileExistsError:
+                pass
+            finally:
+                own.unlink()
+        return path.read_bytes()

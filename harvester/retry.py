@@ -1,0 +1,224 @@
+"""Which failures are tried again, when, and for how long.
+
+`RetryPolicy.decide` is the whole decision, a pure function; `RetryingFetcher` is the loop that
+carries it out. Above it, the last word on a page is spoken: a result, `CampaignError`, `StopRun`.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from harvester.authorize import Door
+from harvester.clock import Clock, later
+from harvester.errors import (
+    CampaignError,
+    DaySpent,
+    SetAside,
+    StopRun,
+    Throttled,
+    TryAgain,
+    Unauthorized,
+)
+from harvester.events import Observer, RetryScheduled
+from harvester.fetch import Fetcher
+from harvester.model import Call
+from harvester.stop import StopSignal
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again after `wait` seconds; `source` says who set the wait."""
+
+    wait: float
+    source: str
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The attempts are used up: the campaign fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """The wait, or all waits of this page together, would exceed `max_wait`."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`retries` more tries for one page, at most `max_wait` seconds of waiting for it.
+
+    Waits grow as `first`, 2 `first`, 4 `first`, … up to `longest` (s), each drawn at random
+    between 0 and that ("full jitter", the fewest calls in AWS's comparison).
+    """
+
+    retries: int = 5
+    max_wait: float = 300.0
+    first: float = 0.5
+    longest: float = 60.0
+
+    def decide(
+        self, trouble: TryAgain, *, failures: int, waited: float, draw: float
+    ) -> Again | GiveUp | TooLong:
+        """What follows the `failures`-th counted failure; `draw` is uniform in [0, 1)."""
+        if isinstance(trouble, DaySpent):
+            return Again(0.0, "quota", counted=False)
+        if isinstance(trouble, Throttled):
+            again = Again(trouble.held, trouble.wait_source, counted=False)
+        elif failures > self.retries:
+            return GiveUp()
+        else:
+            again = self._backoff(trouble.retry_after, failures, draw)
+        return again if waited + again.wait <= self.max_wait else TooLong(again.wait)
+
+    def _backoff(self, floor: float | None, failures: int, draw: float) -> Again:
+        wait = draw * min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
+        if floor is not None and floor > wait:
+            return Again(floor, "retry-after")
+        return Again(wait, "backoff")
+
+
+class RetryBudget:
+    """Retries the whole run may spend on a sick server; every success gives a part of one back.
+
+    With the defaults a dead API costs some two hundred requests, and a run goes on for as long
+    as no more than one request in three fails.
+    """
+
+    def __init__(self, capacity: float = 200.0, refund: float = 0.5) -> None:
+        self._capacity = capacity
+        self._refund = refund
+        self._left = capacity
+
+    def spend(self) -> bool:
+        """Take one retry; False if there is none left."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+    def succeeded(self) -> None:
+        """A page came."""
+        self._left = min(self._capacity, self._left + self._refund)
+
+
+class RetryingFetcher:
+    """A fetcher that tries again as the policy says. A sleeping retry holds no slot."""
+
+    def __init__(
+        self,
+        inner: Fetcher,
+        policy: RetryPolicy,
+        *,
+        budget: RetryBudget,
+        stop: StopSignal,
+        door: Door,
+        clock: Clock | None = None,
+        emit: Observer = lambda event: None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._inner = inner
+        self._policy = policy
+        self._budget = budget
+        self._stop = stop
+        self._door = door
+        self._clock = clock or Clock()
+        self._emit = emit
+        self._draw = draw
+
+    async def fetch(self, call: Call[T]) -> T:
+        """Give the answer of the first attempt that has one."""
+        tries = _Tries()
+        while True:
+            try:
+                found = await self._try(call, tries)
+            except CampaignError as error:
+                error.attempts = tries.made
+                raise
+            except TryAgain as trouble:
+                tries.failures += not isinstance(trouble, Throttled | DaySpent)
+                again = self._decide(trouble, tries)
+                self._announce(call, tries, trouble, again.wait, again.source)
+                tries.waited += again.wait
+                if again.counted:
+                    await self._stop.sleep(again.wait)
+            else:
+                self._budget.succeeded()
+                return found
+
+    async def _try(self, call: Call[T], tries: "_Tries") -> T:
+        """One attempt; a 401 gets its second look within."""
+        ticket = self._door.ticket()
+        try:
+            return await self._inner.fetch(tries.next(call))
+        except Unauthorized as refusal:
+            async with self._door.second_look(ticket) as hold:
+                self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
+                return await self._inner.fetch(tries.next(call))
+
+    def _decide(self, trouble: TryAgain, tries: "_Tries") -> Again:
+        """The next try, or the error that stands for having none."""
+        decision = self._policy.decide(
+            trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
+        )
+        if isinstance(decision, GiveUp):
+            error = CampaignError(
+                trouble.cause,
+                f"{trouble} ({tries.made} attempts)",
+                status=trouble.status,
+                error_key=trouble.error_key,
+            )
+            error.attempts = tries.made
+            raise error from None
+        if isinstance(decision, TooLong):
+            raise self._too_long(trouble, tries, decision.wait) from None
+        if decision.counted and not self._budget.spend():
+            raise StopRun(
+                "sick_server",
+                f"too many requests fail, the last with: {trouble}",
+                resume_at=later(self._clock.now(), self._policy.max_wait),
+            ) from None
+        return decision
+
+    def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | SetAside:
+        """Waiting openly ends here: for everybody after a throttle, else for this campaign."""
+        resume_at = later(self._clock.now(), wait)
+        why = f"{trouble}; the waits for this page exceed --max-wait {self._policy.max_wait:g}"
+        if isinstance(trouble, Throttled):
+            return StopRun("throttled", why, resume_at=resume_at)
+        aside = SetAside(why, resume_at=resume_at, status=trouble.status)
+        aside.attempts = tries.made
+        return aside
+
+    def _announce(
+        self, call: Call[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
+    ) -> None:
+        self._emit(
+            RetryScheduled(
+                call.target,
+                call.page,
+                tries.made + 1,
+                trouble.cause,
+                trouble.status,
+                wait,
+                source,
+            )
+        )
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What one page has cost so far: attempts made, failures that count, seconds waited."""
+
+    made: int = 0
+    failures: int = 0
+    waited: float = 0.0
+
+    def next(self, call: Call[T]) -> Call[T]:
+        self.made += 1
+        return replace(call, attempt=self.made)

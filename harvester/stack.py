@@ -1,0 +1,131 @@
+"""From a config to a fetcher: the one place where the layers are put on each other.
+
+    RetryingFetcher(ThrottledFetcher(HttpFetcher(session), pacer), policy)
+
+Every attempt pays for a slot; a sleeping retry holds none.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from harvester.api import Api
+from harvester.authorize import Door
+from harvester.clock import Clock
+from harvester.config import HarvestConfig
+from harvester.credentials import Credentials
+from harvester.errors import ConfigError
+from harvester.events import Observer
+from harvester.fetch import Fetcher, HttpFetcher, open_session
+from harvester.model import Page, Target
+from harvester.quota import QuotaLedger, ledger_path
+from harvester.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.stop import StopSignal
+from harvester.throttle import Pacer, ThrottledFetcher
+from harvester.walk import walk_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """An open way to the API."""
+
+    fetcher: Fetcher
+    ledger: QuotaLedger
+
+
+async def open_credentials(config: HarvestConfig) -> Credentials:
+    """The key and the first token. Raise `ConfigError` saying how to give what is missing."""
+    if not config.api_key:
+        raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
+    if not (config.access_token or config.access_token_file or config.token_command):
+        raise ConfigError(
+            "no access token: set HARVESTER_ACCESS_TOKEN, or give --access-token-file FILE "
+            "or --token-command CMD"
+        )
+    credentials = Credentials(
+        config.api_key,
+        access_token=config.access_token,
+        token_file=Path(config.access_token_file) if config.access_token_file else None,
+        token_command=config.token_command,
+    )
+    await credentials.open()
+    return credentials
+
+
+def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
+    """The day's count of the config's key."""
+    path = ledger_path(
+        Path(config.state_dir or ""), origin=config.base_url, identity=config.api_key or ""
+    )
+    return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
+
+
+@asynccontextmanager
+async def open_stack(
+    config: HarvestConfig,
+    credentials: Credentials,
+    api: Api,
+    *,
+    stop: StopSignal,
+    clock: Clock,
+    emit: Observer,
+) -> AsyncIterator[Stack]:
+    """Open the ledger and the session, and build the stack over them."""
+    session = open_session(connections=config.concurrency, timeout=config.timeout)
+    try:
+        with closing(open_ledger(config, clock)) as ledger:
+            http = HttpFetcher(
+                session,
+                api,
+                credentials,
+                max_page_bytes=config.max_page_bytes,
+                proxy=config.proxy,
+            )
+            pacer = Pacer(
+                ledger,
+                stop,
+                rate=config.rate,
+                max_wait=config.max_wait,
+                wait_for_quota=config.wait_for_quota,
+                max_requests=config.max_requests,
+                clock=clock,
+                emit=emit,
+            )
+            fetcher = RetryingFetcher(
+                ThrottledFetcher(http, pacer, clock=clock, emit=emit),
+                RetryPolicy(retries=config.retries, max_wait=config.max_wait),
+                budget=RetryBudget(),
+                stop=stop,
+                door=Door(credentials, pacer, stop, clock=clock),
+                clock=clock,
+                emit=emit,
+            )
+            yield Stack(fetcher, ledger)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await session.close()
+
+
+async def walk(
+    campaign_id: str, config: HarvestConfig, *, report: str = "opens"
+) -> AsyncGenerator[Page, None]:
+    """Yield one campaign's pages, in order, without any file.
+
+    Retries, pace and quota are those of `config`; walks and harvests of one key share them,
+    whatever process they run in. Raises `ConfigError` before anything is sent, `CampaignError`
+    if this campaign cannot be read to its end, `StopRun` if nothing more may be sent.
+    """
+    api, clock, stop = config.wire(), Clock(), StopSignal()
+    target = Target(report, api.check_id(campaign_id))
+    credentials = await open_credentials(config)
+    async with open_stack(
+        config, credentials, api, stop=stop, clock=clock, emit=lambda event: None
+    ) as stack:
+        first = api.first_link(target, limit=config.page_size, since=config.start)
+        pages = walk_pages(stack.fetcher, api, target, first=first, max_pages=config.max_pages)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
