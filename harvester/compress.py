@@ -33,6 +33,9 @@ def _gzip(data: bytes) -> bytes:
     return deflate.compress(data) + deflate.flush()
 
 
+DAMAGED = (OSError, EOFError, zlib.error, zstd.ZstdError)
+"""What reading a damaged file raises."""
+
 CODECS: dict[str | None, Codec] = {
     None: Codec("", lambda data: data, lambda path: path.open("rb")),
     "gzip": Codec(".gz", _gzip, lambda path: cast("IO[bytes]", gzip.open(path, "rb"))),

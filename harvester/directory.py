@@ -65,10 +65,10 @@ def open_directory(
         if fresh:
             _wipe(layout, known_reports, removing)
         elif not layout.database.exists():
-            _refuse_strangers(layout, known_reports)
+            refuse_strangers(layout, known_reports)
         store = CheckpointStore(layout.database, sync_every=sync_every, clock=clock)
         stack.enter_context(closing(store))
-        _refuse_changes(layout, store.settings(), identity)
+        refuse_changes(layout, store.settings(), identity)
         with storage(layout.root):
             for report in identity["report"].split(","):
                 (layout.root / report).mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def open_directory(
         yield Directory(layout, store, *journals)
 
 
-def _refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
+def refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
     """One directory holds one harvest: mixing two could never be told apart again."""
     changed = [
         f"{_NAMES[name]} was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
@@ -97,7 +97,7 @@ def _refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str])
         )
 
 
-def _refuse_strangers(layout: Layout, known_reports: tuple[str, ...]) -> None:
+def refuse_strangers(layout: Layout, known_reports: tuple[str, ...]) -> None:
     """Files with our names but no state: finished by whom? Never written over."""
     for path in (layout.manifest, *_files(layout, known_reports)):
         if path.exists():
@@ -112,7 +112,7 @@ def _wipe(
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
     reports = (layout.manifest, layout.errors, layout.retries, layout.summary)
-    state = [path for path in layout.state.glob("*") if path != layout.lock]
+    state = list(layout.state.glob(f"{layout.database.name}*"))
     files = [*_files(layout, known_reports), *(path for path in reports if path.exists())]
     removing(len(files), sum(path.stat().st_size for path in files))
     with storage(layout.root):

@@ -120,12 +120,15 @@ class _Run:
         self._tally = Tally()
         self._observers: list[Observer] = [
             self._tally,
-            RetryReport(directory.retries, self.run_id, clock, self._tally),
+            RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),
         ]
         if observe is not None:
             self._observers.append(observe)
         self._source: _Source | None = None
+        stop.on_order = lambda order: self.emit(
+            events.RunStopping(order.reason, str(order), order.resume_at)
+        )
 
     def emit(self, event: Event) -> None:
         """Show one event to every reducer and observer."""

@@ -138,6 +138,7 @@ class Tally:
         self.pages = self.rows = self.bytes = 0
         self.complete = self.failed = self.skipped = 0
         self.used_today = 0
+        self._restarted: set[Target] = set()
         self.set_aside_until: datetime | None = None
         self._count: dict[type, Callable[[Any], None]] = {
             events.RequestSent: self._sent,
@@ -148,6 +149,7 @@ class Tally:
             events.CampaignFailed: self._failed,
             events.CampaignSkipped: self._skipped,
             events.CampaignSetAside: self._set_aside,
+            events.WalkRestarted: self._walk_restarted,
         }
 
     def __call__(self, event: Event) -> None:
@@ -159,12 +161,18 @@ class Tally:
     def _sent(self, event: events.RequestSent) -> None:
         self.sent += 1
         self.used_today = event.used_today
+        if event.attempt > 1 or event.target in self._restarted:
+            self._restarted.discard(event.target)
+            self.retried += 1
 
     def _succeeded(self, event: events.RequestSucceeded) -> None:
         self.ok += 1
 
     def _request_failed(self, event: events.RequestFailed) -> None:
         self.throttled += event.cause == "throttled"
+
+    def _walk_restarted(self, event: events.WalkRestarted) -> None:
+        self._restarted.add(event.target)
 
     def _page(self, event: events.PageCommitted) -> None:
         self.pages += 1
@@ -191,11 +199,10 @@ class RetryReport:
     the end of the run cut short repeats nothing.
     """
 
-    def __init__(self, journal: Journal, run_id: str, clock: Clock, tally: Tally) -> None:
+    def __init__(self, journal: Journal, run_id: str, clock: Clock) -> None:
         self._journal = journal
         self._run_id = run_id
         self._clock = clock
-        self._tally = tally
         self._scheduled: dict[Target, dict[str, Any]] = {}
 
     def __call__(self, event: Event) -> None:
@@ -203,7 +210,6 @@ class RetryReport:
         match event:
             case events.RequestSent(target) if self._scheduled:
                 if line := self._scheduled.pop(target, None):
-                    self._tally.retried += 1
                     self._journal.append({"at": stamp(self._clock.now()), **line})
             case events.RetryScheduled():
                 self._schedule(

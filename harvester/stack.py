@@ -36,8 +36,8 @@ class Stack:
     ledger: QuotaLedger
 
 
-async def open_credentials(config: HarvestConfig) -> Credentials:
-    """The key and the first token. Raise `ConfigError` saying how to give what is missing."""
+def require_credentials(config: HarvestConfig) -> None:
+    """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
     if not config.api_key:
         raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
     if not (config.access_token or config.access_token_file or config.token_command):
@@ -45,8 +45,13 @@ async def open_credentials(config: HarvestConfig) -> Credentials:
             "no access token: set HARVESTER_ACCESS_TOKEN, or give --access-token-file FILE "
             "or --token-command CMD"
         )
+
+
+async def open_credentials(config: HarvestConfig) -> Credentials:
+    """The key and the first token. Raise `ConfigError` if one is missing or cannot be read."""
+    require_credentials(config)
     credentials = Credentials(
-        config.api_key,
+        config.api_key or "",
         access_token=config.access_token,
         token_file=Path(config.access_token_file) if config.access_token_file else None,
         token_command=config.token_command,
@@ -61,6 +66,14 @@ def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
         Path(config.state_dir or ""), origin=config.base_url, identity=config.api_key or ""
     )
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
+
+
+def requests_used_today(config: HarvestConfig) -> int:
+    """What the ledger has for the config's key; 0 without a key."""
+    if not config.api_key:
+        return 0
+    with closing(open_ledger(config, Clock())) as ledger:
+        return ledger.used_today()
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """The one order to stop, seen by every task that is about to wait or to send."""
 
+from collections.abc import Callable
+
 import anyio
 
 from harvester.errors import StopRun
@@ -14,6 +16,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._event = anyio.Event()
+        self.on_order: Callable[[StopRun], None] = lambda order: None
         self.order: StopRun | None = None
         self.grace: float | None = None
 
@@ -23,6 +26,7 @@ class StopSignal:
             self.order = order
             self.grace = grace
             self._event.set()
+            self.on_order(order)
 
     @property
     def requested(self) -> bool:

@@ -1,0 +1,8 @@
+"""`harvester` and `python -m harvester`."""
+
+import sys
+
+from harvester.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

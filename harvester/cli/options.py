@@ -1,0 +1,189 @@
+"""The options of `run` and `plan`, and the one config they make.
+
+A flag goes before the environment (`HARVESTER_<NAME>`), that before `--config FILE`, that before
+the default. Secrets have no flag: argv can be read by everybody on the machine.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import click
+from click.core import ParameterSource
+
+from harvester.config import HarvestConfig
+from harvester.credentials import read_secret
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DEFAULTS = HarvestConfig()
+_SECRETS = ("api_key", "access_token")
+
+
+def option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """A click option that can also be given as `HARVESTER_<NAME>`."""
+    long = next(name for name in names if name.startswith("--"))
+    attributes.setdefault("envvar", "HARVESTER_" + long[2:].upper().replace("-", "_"))
+    return click.option(*names, **attributes)
+
+
+def _setting(*names: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002
+    """An option of the same name and default as a setting."""
+    long = next(name for name in names if name.startswith("--"))
+    default = getattr(_DEFAULTS, long[2:].replace("-", "_"))
+    default = ",".join(default) if isinstance(default, tuple) else default
+    return option(
+        *names, default=default, help=help, show_default=default is not None, **attributes
+    )
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Make the file's settings the defaults of every option."""
+    if value is None:
+        return None
+    try:
+        found = tomllib.loads(value.read_text(encoding="utf-8"))
+    except OSError as wrong:
+        raise click.BadParameter(f"cannot read {value}: {wrong.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        raise click.BadParameter(f"{value} is not TOML: {wrong}") from None
+    ctx.default_map = _checked(ctx, value, found)
+    return value
+
+
+def _checked(ctx: click.Context, path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    options = {parameter.name for parameter in ctx.command.params} - {"config", "ids"}
+    defaults: dict[str, Any] = {}
+    for key, value in found.items():
+        name = key.replace("-", "_")
+        if name in _SECRETS:
+            raise click.BadParameter(
+                f"{path}: a secret has no place in a settings file: use {key}-file "
+                f"or HARVESTER_{name.upper()}"
+            )
+        if name not in options:
+            raise click.BadParameter(f"{path}: no option --{key.replace('_', '-')}")
+        defaults[name] = ",".join(value) if name == "report" and isinstance(value, list) else value
+    return defaults
+
+
+_OPTIONS = (
+    click.argument("ids", nargs=-1, metavar="[ID ...]"),
+    option("-i", "--input", help="Ids, one a line; - is standard input.", metavar="FILE"),
+    _setting("-o", "--output", help="Where everything goes.", type=click.Path(path_type=Path)),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        callback=_read_config,
+        is_eager=True,
+        expose_value=False,
+        envvar="HARVESTER_CONFIG",
+        help="Settings in TOML, named as the options.",
+    ),
+    _setting("--report", help="Tracking reports.", metavar="NAME[,NAME...]"),
+    _setting("--since", help="Only events from then on: a date, or a date-time with its offset."),
+    _setting("--page-size", help="Rows a page, 1 to 500.", type=click.IntRange(1, 500)),
+    _setting("--api", help="Version of the API.", type=click.Choice(["v2"])),
+    _setting("--base-url", help="Origin of the API.", metavar="URL"),
+    _setting(
+        "--rate",
+        help="Request starts a second over all workers; 0: no pace.",
+        type=click.FloatRange(0),
+    ),
+    _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
+    _setting("--retries", help="More tries for one page.", type=click.IntRange(0, 100)),
+    _setting(
+        "--timeout",
+        help="Seconds for one request.",
+        type=click.FloatRange(0, 86_400, min_open=True),
+    ),
+    _setting("--max-wait", help="The longest wait, in seconds.", type=click.FloatRange(0)),
+    _setting("--daily-quota", help="Requests a UTC day; 0: no quota.", type=click.IntRange(0)),
+    _setting("--quota-reserve", help="Requests left for others.", type=click.IntRange(0)),
+    option(
+        "--state-dir",
+        help="Where the day's count of each key is kept.  [default: the user's state folder]",
+        type=click.Path(path_type=Path),
+    ),
+    _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
+    _setting(
+        "--max-duration",
+        help="Stop after so many seconds.",
+        type=click.FloatRange(0, min_open=True),
+    ),
+    _setting("--max-pages", help="Fail a campaign with more.", type=click.IntRange(1)),
+    _setting("--max-page-bytes", help="Refuse a larger page.", type=click.IntRange(1)),
+    option("--wait-for-quota", is_flag=True, help="Sleep until the quota resets, then go on."),
+    option("--fresh", is_flag=True, help="Forget what is in the directory and start over."),
+    option("--retry-failed", is_flag=True, help="Also try again what the API refused for good."),
+    _setting("--compress", help="Compress the files.", type=click.Choice(["zstd", "gzip"])),
+    option("--api-key-file", help="File with the API key.", type=click.Path(path_type=Path)),
+    option(
+        "--access-token-file", help="File with the access token.", type=click.Path(path_type=Path)
+    ),
+    option("--token-command", help="Command that prints the access token.", metavar="CMD"),
+)
+
+
+def harvest_options(command: F) -> F:
+    """Add every option of a harvest to a command."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def build_config(ctx: click.Context) -> HarvestConfig:
+    """The config that flags, environment and file come to. Raise `ConfigError`."""
+    given = dict(ctx.params)
+    names = set(HarvestConfig.__dataclass_fields__)
+    settings = {name: value for name, value in given.items() if name in names}
+    return HarvestConfig(
+        **{**settings, "proxy": _proxy(given["base_url"])},
+        api_key=_api_key(ctx, given["api_key_file"]),
+        **_token(ctx, given),
+    )
+
+
+_RANK = {
+    ParameterSource.COMMANDLINE: 3,
+    ParameterSource.ENVIRONMENT: 2,
+    ParameterSource.DEFAULT_MAP: 1,
+}
+
+
+def _api_key(ctx: click.Context, file: Path | None) -> str | None:
+    from_environment = os.environ.get("HARVESTER_API_KEY", "").strip() or None
+    if file is None or (from_environment and _rank(ctx, "api_key_file") < 2):
+        return from_environment
+    return read_secret(file) or None
+
+
+def _token(ctx: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the token comes from: the nearest source; of equals, the one that can be renewed."""
+    found = [
+        (_rank(ctx, name), name, given[name])
+        for name in ("token_command", "access_token_file")
+        if given[name]
+    ]
+    if token := os.environ.get("HARVESTER_ACCESS_TOKEN", "").strip():
+        found.append((_RANK[ParameterSource.ENVIRONMENT], "access_token", token))
+    if not found:
+        return {}
+    _, name, value = max(found, key=lambda source: source[0])
+    return {name: value}
+
+
+def _rank(ctx: click.Context, name: str) -> int:
+    source = ctx.get_parameter_source(name)
+    return _RANK.get(source, 0) if source is not None else 0
+
+
+def _proxy(base_url: str) -> str | None:
+    """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
+    parts = urlsplit(base_url)
+    if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get("https")

@@ -1,0 +1,88 @@
+"""`harvester plan`: what a run would do, and when it could be done."""
+
+from contextlib import closing
+from typing import Any
+
+import click
+import orjson
+
+from harvester import inspection
+from harvester.cli.options import build_config, harvest_options, option
+from harvester.clock import Clock, stamp
+from harvester.compress import CODECS
+from harvester.config import HarvestConfig
+from harvester.estimate import Allowance, days_needed, finish_time
+from harvester.harvest import REFUSED_FOR_GOOD
+from harvester.ids import IdSpool, spool
+from harvester.output import Layout
+from harvester.stack import requests_used_today
+
+
+@click.command()
+@harvest_options
+@option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.pass_context
+def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
+    """Show what `run` with the same arguments would do. Sends nothing, changes nothing."""
+    config = build_config(ctx)
+    source = ctx.params["input"]
+    if not ctx.params["ids"] and source is None:
+        raise click.UsageError("no campaign ids: give some, or --input FILE (- is standard input)")
+    with closing(spool(ctx.params["ids"], source, config.wire().check_id)) as ids:
+        states = _states(config, ids)
+    facts = _facts(config, states)
+    if as_json:
+        click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    else:
+        click.echo(_text(facts, config))
+    return 0
+
+
+def _states(config: HarvestConfig, ids: IdSpool) -> inspection.States:
+    if config.fresh:
+        return inspection.States(pending=len(ids) * len(config.reports))
+    layout = Layout(config.directory, CODECS[config.compress].suffix)
+    inspection.check_directory(
+        layout, config.identity(), known_reports=tuple(config.wire().reports)
+    )
+    for_good = None if config.retry_failed else REFUSED_FOR_GOOD
+    return inspection.sort_out(layout, ids, config.reports, for_good=for_good)
+
+
+def _facts(config: HarvestConfig, states: inspection.States) -> dict[str, Any]:
+    used = requests_used_today(config)
+    allowance = Allowance(config.rate, config.requests_a_day, used)
+    # A page is a request, and nobody knows how many pages a campaign has: at least one more.
+    requests = states.partial + states.pending
+    return {
+        "campaigns": states.total,
+        "complete": states.complete,
+        "failed": states.failed,
+        "partial": states.partial,
+        "new": states.pending,
+        "requests_at_least": requests,
+        "requests_used_today": used,
+        "requests_left_today": allowance.left_today,
+        "days_at_least": days_needed(requests, allowance),
+        "done_at_the_earliest": stamp(finish_time(Clock().now(), requests, allowance)),
+    }
+
+
+def _text(facts: dict[str, Any], config: HarvestConfig) -> str:
+    left = facts["requests_left_today"]
+    quota = "no daily quota" if left is None else f"{left:,} left today"
+    lines = [
+        f"{facts['campaigns']:>9,} campaigns for {config.directory}",
+        f"{facts['complete']:>9,} done: cost no request",
+        f"{facts['partial']:>9,} partial: continued where they stopped",
+        f"{facts['new']:>9,} new",
+    ]
+    if facts["failed"]:
+        lines.append(f"{facts['failed']:>9,} refused for good (tried again with --retry-failed)")
+    lines += [
+        f"{facts['requests_at_least']:>9,} requests at least, a page each "
+        f"({facts['requests_used_today']:,} used today, {quota})",
+        f"{facts['days_at_least']:>9,} days at least at {config.rate:g} a second: "
+        f"not before {facts['done_at_the_earliest']}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""`harvester run`: the batch job."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import closing
+from types import FrameType
+
+import click
+
+from harvester.cli.options import build_config, harvest_options, option
+from harvester.cli.show import Screen, open_screen
+from harvester.config import HarvestConfig
+from harvester.harvest import GRACE, Harvester
+from harvester.ids import IdSpool, spool
+from harvester.report import HarvestReport, to_json
+from harvester.stack import require_credentials
+
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_AT_THE_LATEST = GRACE + 3.0  # when a task that will not end is cancelled (s)
+
+
+@click.command()
+@harvest_options
+@option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@option("-v", "--verbose", count=True, help="Each campaign; twice: each request.")
+@option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
+@option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--json", "as_json", is_flag=True, help="Print summary.json on standard output.")
+@click.pass_context
+def run(ctx: click.Context, /, **given: object) -> int:
+    """Harvest campaigns; the same command again continues where the last one stopped.
+
+    \b
+    Secrets come from HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN, from --api-key-file and
+    --access-token-file, or from --token-command.
+
+    \b
+    Exit codes: 0 all complete · 2 usage · 3 some campaigns failed · 4 key or token refused ·
+    75 stopped early, the same command goes on · 129/130/143 interrupted, likewise · 1 a bug.
+    """
+    config = build_config(ctx)
+    require_credentials(config)
+    source = ctx.params["input"]
+    if not ctx.params["ids"] and source is None:
+        raise click.UsageError("no campaign ids: give some, or --input FILE (- is standard input)")
+    with closing(spool(ctx.params["ids"], source, config.wire().check_id)) as ids:
+        screen = open_screen(
+            quiet=ctx.params["quiet"],
+            verbose=ctx.params["verbose"],
+            live=not ctx.params["no_progress"],
+            log_format=ctx.params["log_format"],
+        )
+        report = asyncio.run(supervise(config, ids, screen))
+    screen.close(report, config)
+    if ctx.params["as_json"]:
+        sys.stdout.buffer.write(to_json(report))
+        sys.stdout.flush()
+    return report.exit_code
+
+
+async def supervise(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestReport:
+    """Run to the end, or to a signal, and show it."""
+    with screen:
+        if ids.repeated:
+            screen.note(f"{ids.repeated:,} repeated ids are taken once")
+        return await _run(config, ids, screen)
+
+
+async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestReport:
+    harvester = Harvester(config, observe=screen.observe)
+    work = asyncio.ensure_future(harvester.run(ids))
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        """First signal: stop in order. A second one ends the process where it stands."""
+        harvester.stop(number.name, f"stopped by {number.name}")
+        loop.call_later(_AT_THE_LATEST, work.cancel)
+        for each in handled:
+            loop.remove_signal_handler(each)
+            signal.signal(each, _exit_now)
+
+    # `nohup` has a hangup ignored; then it stays ignored.
+    handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    for each in handled:
+        loop.add_signal_handler(each, stop, each)
+    ticker = _Ticker(screen, loop)
+    try:
+        return await work
+    finally:
+        ticker.stop()
+
+
+class _Ticker:
+    """Has the screen show its figures at regular times, also while nothing happens."""
+
+    def __init__(self, screen: Screen, loop: asyncio.AbstractEventLoop) -> None:
+        self._screen = screen
+        self._loop = loop
+        self._timer = loop.call_later(screen.every, self._tick)
+
+    def _tick(self) -> None:
+        self._screen.tick()
+        self._timer = self._loop.call_later(self._screen.every, self._tick)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    """Every commit is in the kernel's hands already: this loses what is in flight, no more."""
+    os._exit(128 + number)

@@ -1,0 +1,257 @@
+"""What a person sees on stderr: log lines, a live display on a terminal, a closing table."""
+
+import logging
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import click
+import orjson
+
+from harvester import events
+from harvester.clock import Clock, stamp
+from harvester.config import HarvestConfig
+from harvester.events import Event
+from harvester.output import Layout
+from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
+from harvester.report import HarvestReport, Tally
+
+_EXAMPLES = 5
+_LONGEST_COMMAND = 160
+logger = logging.getLogger("harvester")
+
+
+class Screen:
+    """Shows a run on stderr as log lines: what a pipe, a file or a service manager gets."""
+
+    every = 15.0  # seconds between two looks at the figures
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._tally = Tally()
+        self._progress = Progress(self._tally)
+        self._kinds: Counter[str] = Counter()
+        self._examples: list[events.CampaignFailed] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        """Say something that is no event."""
+        logger.info(text)
+
+    def observe(self, event: Event) -> None:
+        """Take one event in and show it."""
+        self._tally(event)
+        self._progress(event)
+        if isinstance(event, events.CampaignFailed):
+            self._kinds[event.kind] += 1
+            if len(self._examples) < _EXAMPLES:
+                self._examples.append(event)
+        line = describe(event)
+        if line is not None and logger.isEnabledFor(line[0]):
+            logger.log(line[0], line[1], extra={"facts": line[2]})
+
+    def tick(self) -> None:
+        """Show the figures; called every `every` seconds while the run is under way."""
+        logger.info(progress_line(self._progress.figures()))
+
+    def close(self, report: HarvestReport, config: HarvestConfig) -> None:
+        """The closing table: what was done, what failed and why, how to go on."""
+        if not self._quiet:
+            for line in closing_lines(report, config, self._kinds, self._examples):
+                click.echo(line, err=True)
+
+
+class LiveScreen(Screen):
+    """Shows a run on a terminal: a bar and the figures, redrawn in place under the log lines."""
+
+    every = 0.25
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def tick(self) -> None:
+        """Redraw."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        figures = self._progress.figures()
+        bar = ProgressBar(total=figures.total or None, completed=figures.done + figures.failed)
+        text = Text(progress_line(figures), style="bold" if figures.pause else "")
+        self._live.update(Group(bar, text), refresh=True)
+
+
+def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Screen:
+    """The screen for where stderr goes, and the logging that belongs to it."""
+    live = live and not quiet and log_format == "text" and sys.stderr.isatty()
+    screen = LiveScreen(quiet=quiet) if live else Screen(quiet=quiet)
+    handler = _Above(screen) if isinstance(screen, LiveScreen) else logging.StreamHandler()
+    handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
+    levels = [logging.INFO, logging.DEBUG, REQUEST_LEVEL]
+    # The live display tells the course of the run already: only what needs a look goes above it.
+    shown = [logging.WARNING, *levels][verbose : verbose + 1] if live else levels[verbose:][:1]
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else (shown or [REQUEST_LEVEL])[0])
+    return screen
+
+
+class _Above(logging.Handler):
+    """Prints above the live display."""
+
+    def __init__(self, screen: LiveScreen) -> None:
+        super().__init__()
+        self._console = screen.console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, soft_wrap=True)
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        return f"{at:%Y-%m-%dT%H:%M:%SZ} {record.levelname.lower():7} {record.getMessage()}"
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": stamp(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        return orjson.dumps(line).decode()
+
+
+def progress_line(figures: Figures) -> str:
+    """Everything that moves, on one line."""
+    total = "?" if figures.total is None else f"{figures.total:,}"
+    parts = [
+        f"{figures.done:,}/{total} campaigns",
+        f"{figures.pages:,} pages",
+        f"{figures.rows:,} records",
+        f"{figures.requests_a_second:.1f} of {figures.rate:g} requests/s"
+        if figures.rate
+        else f"{figures.requests_a_second:.1f} requests/s",
+    ]
+    if figures.quota:
+        parts.append(f"today {figures.used_today:,} of {figures.quota:,}")
+    for name, count in (
+        ("failed", figures.failed),
+        ("throttles", figures.throttled),
+        ("retries", figures.retried),
+    ):
+        if count:
+            parts.append(f"{count:,} {name}")
+    if figures.pause_until is not None:
+        left = max(0.0, (figures.pause_until - Clock().now()).total_seconds())
+        parts.append(f"{figures.pause}: holds for {duration(left)}")
+    elif figures.done_about is not None:
+        parts.append(f"done about {figures.done_about:%a %H:%M} UTC")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people say it."""
+    amount, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def closing_lines(
+    report: HarvestReport,
+    config: HarvestConfig,
+    kinds: Mapping[str, int],
+    examples: Sequence[events.CampaignFailed],
+) -> Iterator[str]:
+    """What a person wants to know at the end, a line each."""
+    campaigns, requests, quota = report.campaigns, report.requests, report.quota
+    yield ""
+    yield _row(
+        "campaigns",
+        f"{campaigns.complete:,} of {campaigns.total:,} complete"
+        + "".join(
+            f", {count:,} {name}"
+            for name, count in (
+                ("failed", campaigns.failed),
+                ("partial", campaigns.partial),
+                ("pending", campaigns.pending),
+            )
+            if count
+        ),
+    )
+    yield _row(
+        "this run",
+        f"{report.pages:,} pages, {report.rows:,} records, {size(report.bytes)} "
+        f"in {duration(report.elapsed_s)}",
+    )
+    yield _row(
+        "requests",
+        f"{requests.sent:,} sent, {requests.retried:,} of them repeated, "
+        f"{requests.throttled:,} throttled"
+        + (f"; today {quota.used_today:,} of {quota.limit:,}" if quota.limit else ""),
+    )
+    yield _row("files", str(config.directory))
+    for kind, count in sorted(kinds.items()):
+        example = next((e for e in examples if e.kind == kind), None)
+        yield _row("failed", f"{count:,} {kind}" + (f", as {example.target}" if example else ""))
+    if campaigns.failed:
+        yield _row("why", str(Layout(config.directory).errors))
+    if report.exit_code:
+        yield from _how_to_go_on(report)
+
+
+def _how_to_go_on(report: HarvestReport) -> Iterator[str]:
+    yield _row("stopped", report.message or report.reason.replace("_", " "))
+    if report.resume_at is not None:
+        yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
+    command = shlex.join(["harvester", *sys.argv[1:]])
+    yield _row("to go on", command if len(command) <= _LONGEST_COMMAND else "the same command")
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:>10}  {text}"

@@ -1,0 +1,202 @@
+"""What an output directory holds, and what a run would do to it; nothing is sent or changed."""
+
+import fcntl
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+
+from harvester.compress import CODECS, DAMAGED
+from harvester.directory import refuse_changes, refuse_strangers
+from harvester.errors import ConfigError
+from harvester.output import Layout
+
+_CHUNK = 1 << 20
+_Entry: TypeAlias = tuple[int, str, int]  # bytes, sha256, rows
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Walks by state."""
+
+    complete: int = 0
+    failed: int = 0
+    partial: int = 0
+    pending: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.complete + self.failed + self.partial + self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as the manifest says."""
+
+    file: str
+    problem: str
+
+
+def read_states(layout: Layout) -> States:
+    """How many walks the directory knows in each state."""
+    with open_state(layout) as db:
+        counts = dict(db.execute("SELECT state, count(*) FROM walks GROUP BY state"))
+    return States(
+        counts.get("complete", 0),
+        counts.get("failed", 0),
+        counts.get("partial", 0) + counts.get("finishing", 0),
+        counts.get("new", 0),
+    )
+
+
+def read_summary(layout: Layout) -> dict[str, Any] | None:
+    """The last run's summary.json; None if no run has ended yet."""
+    try:
+        found = orjson.loads(layout.summary.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def sort_out(
+    layout: Layout, ids: Iterable[str], reports: Iterable[str], *, for_good: str | None
+) -> States:
+    """What a run of these ids would find: complete, failed `for_good`, partial, still to begin."""
+    reports = tuple(reports)
+    counts = {"complete": 0, "failed": 0, "partial": 0, "pending": 0}
+    if not layout.database.exists():
+        return States(pending=sum(len(reports) for _ in ids))
+    with open_state(layout) as db:
+        for campaign_id in ids:
+            for report in reports:
+                row = db.execute(
+                    "SELECT state, kind, pages FROM walks WHERE report = ? AND campaign_id = ?",
+                    (report, campaign_id),
+                ).fetchone()
+                counts[_disposition(row, for_good)] += 1
+    return States(**counts)
+
+
+def _disposition(row: tuple[str, str | None, int] | None, for_good: str | None) -> str:
+    if row is None:
+        return "pending"
+    state, kind, pages = row
+    if state == "complete":
+        return "complete"
+    if state == "failed" and for_good is not None and kind == for_good:
+        return "failed"
+    return "partial" if pages else "pending"
+
+
+def check_directory(
+    layout: Layout, identity: dict[str, str], *, known_reports: tuple[str, ...]
+) -> None:
+    """Raise the `ConfigError` that a run would: other settings, or files of unknown origin."""
+    if layout.database.exists():
+        with open_state(layout) as db:
+            before = dict(db.execute("SELECT name, value FROM settings"))
+        refuse_changes(layout, before, identity)
+    else:
+        refuse_strangers(layout, known_reports)
+
+
+@contextmanager
+def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
+    """The state, read only: a run may be under way beside us."""
+    if not layout.database.exists():
+        raise ConfigError(f"{layout.root} holds no harvest")
+    try:
+        with closing(sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True)) as db:
+            yield db
+    except sqlite3.Error as wrong:
+        raise ConfigError(f"cannot read the state of {layout.root}: {wrong}") from None
+
+
+def verify(layout: Layout) -> Iterator[Finding]:
+    """Hold every finished file against the manifest, and look for files that it does not name."""
+    if not layout.manifest.exists():
+        raise ConfigError(f"{layout.root} holds no harvest")
+    known: dict[str, _Entry] = {}  # the last line of a file is the one that counts
+    with layout.manifest.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = orjson.loads(line)
+                known[entry["file"]] = (entry["bytes"], entry["sha256"], entry["rows"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                yield Finding("manifest.ndjson", f"line {number} cannot be read")
+    for name, expected in known.items():
+        yield from _verify_file(layout.root / name, name, expected)
+    for name in sorted(_finished_files(layout) - known.keys()):
+        yield Finding(name, "is not in the manifest")
+    yield from _unlisted(layout, known.keys())
+
+
+def _verify_file(path: Path, name: str, expected: _Entry) -> Iterator[Finding]:
+    if path.is_symlink() or not path.is_file():
+        yield Finding(name, "is missing")
+        return
+    found = (path.stat().st_size, _sha256(path), _count_lines(path))
+    for what, is_, should in zip(("bytes", "sha256", "rows"), found, expected, strict=True):
+        if is_ != should:
+            yield Finding(name, f"{what}: {is_} instead of {should}")
+
+
+def _unlisted(layout: Layout, known: Iterable[str]) -> Iterator[Finding]:
+    """Campaigns that the state calls complete and the manifest does not name."""
+    if not layout.database.exists():
+        return
+    known = set(known)
+    with open_state(layout) as db:
+        (suffix,) = db.execute("SELECT value FROM settings WHERE name = 'compress'").fetchone() or (
+            "",
+        )
+        ending = CODECS[suffix or None].suffix
+        for report, campaign_id in db.execute(
+            "SELECT report, campaign_id FROM walks WHERE state = 'complete'"
+        ):
+            name = f"{report}/{campaign_id}.ndjson{ending}"
+            if name not in known:
+                yield Finding(name, "is complete, but has no line in the manifest")
+
+
+def _finished_files(layout: Layout) -> set[str]:
+    return {
+        str(path.relative_to(layout.root))
+        for ending in (".ndjson", ".ndjson.gz", ".ndjson.zst")
+        for path in layout.root.glob(f"*/*{ending}")
+        if path.parent != layout.state
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _count_lines(path: Path) -> int | None:
+    """The lines of a file, decompressed if it is compressed; None if that fails."""
+    codec = next(codec for codec in reversed(CODECS.values()) if path.name.endswith(codec.suffix))
+    try:
+        with codec.open(path) as file:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
+    except DAMAGED:
+        return None
+
+
+def holder(layout: Layout) -> str | None:
+    """The run that works in the directory now; None if there is none."""
+    try:
+        with layout.lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    return None
