@@ -102,14 +102,16 @@ class LiveScreen(Screen):
 
     def tick(self) -> None:
         """Redraw."""
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         figures = self._progress.figures()
         bar = ProgressBar(total=figures.total or None, completed=figures.done + figures.failed)
-        text = Text(progress_line(figures), style="bold" if figures.pause else "")
-        self._live.update(Group(bar, text), refresh=True)
+        lines = Table.grid(expand=True)
+        for line in (bar, Text(" · ".join(harvested(figures))), Text(" · ".join(asked(figures)))):
+            lines.add_row(line)
+        self._live.update(lines, refresh=True)
 
 
 def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Screen:
@@ -157,30 +159,34 @@ class _JsonLines(logging.Formatter):
 
 def progress_line(figures: Figures) -> str:
     """Everything that moves, on one line."""
+    return " · ".join((*harvested(figures), *asked(figures)))
+
+
+def harvested(figures: Figures) -> Iterator[str]:
+    """What has come in."""
     total = "?" if figures.total is None else f"{figures.total:,}"
-    parts = [
-        f"{figures.done:,}/{total} campaigns",
-        f"{figures.pages:,} pages",
-        f"{figures.rows:,} records",
-        f"{figures.requests_a_second:.1f} of {figures.rate:g} requests/s"
-        if figures.rate
-        else f"{figures.requests_a_second:.1f} requests/s",
-    ]
+    yield f"{figures.done:,}/{total} campaigns"
+    if figures.failed:
+        yield f"{figures.failed:,} failed"
+    yield f"{figures.pages:,} pages"
+    yield f"{figures.rows:,} records"
+    if figures.pause is None and figures.done_about is not None:
+        yield f"done about {figures.done_about:%a %H:%M} UTC"
+
+
+def asked(figures: Figures) -> Iterator[str]:
+    """What it costs, and what it waits for."""
+    limit = f" of {figures.rate:.3g}" if figures.rate else ""
+    yield f"{figures.requests_a_second:.1f}{limit} requests/s"
     if figures.quota:
-        parts.append(f"today {figures.used_today:,} of {figures.quota:,}")
-    for name, count in (
-        ("failed", figures.failed),
-        ("throttles", figures.throttled),
-        ("retries", figures.retried),
-    ):
-        if count:
-            parts.append(f"{count:,} {name}")
-    if figures.pause_until is not None:
+        yield f"today {figures.used_today:,} of {figures.quota:,}"
+    if figures.throttled:
+        yield f"{figures.throttled:,} throttles"
+    if figures.retried:
+        yield f"{figures.retried:,} retries"
+    if figures.pause is not None and figures.pause_until is not None:
         left = max(0.0, (figures.pause_until - Clock().now()).total_seconds())
-        parts.append(f"{figures.pause}: holds for {duration(left)}")
-    elif figures.done_about is not None:
-        parts.append(f"done about {figures.done_about:%a %H:%M} UTC")
-    return " · ".join(parts)
+        yield f"{figures.pause.replace('_', ' ')}: holds for {duration(left)}"
 
 
 def duration(seconds: float) -> str:
@@ -249,7 +255,9 @@ def _how_to_go_on(report: HarvestReport) -> Iterator[str]:
     yield _row("stopped", report.message or report.reason.replace("_", " "))
     if report.resume_at is not None:
         yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
-    command = shlex.join(["harvester", *sys.argv[1:]])
+    # Going on is the same command, but for the option that would throw away what is there.
+    arguments = [word for word in sys.argv[1:] if word != "--fresh"]
+    command = shlex.join(["harvester", *arguments])
     yield _row("to go on", command if len(command) <= _LONGEST_COMMAND else "the same command")
 
 
