@@ -1,25 +1,33 @@
 """One campaign, from where it was left to its finished file.
 
-The lines marked (1) to (6) are the steps of the crash promise. A kill between any two of them
-leaves a state from which the same command ends with the very same bytes.
+The lines marked (1) to (3) here, and (4) to (6) in `finish`, are the steps of the crash promise:
+a kill between any two of them leaves a state from which the same command ends with the very same
+bytes.
 """
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 import anyio
+import orjson
 
 from harvester import events
 from harvester.api import Api
-from harvester.checkpoint import CheckpointStore, Record
+from harvester.checkpoint import Base, CheckpointStore, Record
 from harvester.clock import Clock, stamp
 from harvester.compress import Codec
 from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
 from harvester.events import Observer
 from harvester.fetch import Fetcher
-from harvester.model import Page, Position, Target
-from harvester.output import Damaged, Journal, Layout, PartFile, publish
+from harvester.finish import Publisher
+from harvester.grow import grow, read_boundary
+from harvester.model import Call, Page, Position
+from harvester.output import Damaged, Layout, PartFile
+from harvester.reconcile import distinct_contacts, findings
+from harvester.topup import Boundary
 from harvester.walk import cursor_digest, walk_pages
 
 
@@ -30,6 +38,7 @@ class Asked:
     limit: int
     since: datetime | None
     max_pages: int
+    summary: bool = False
 
 
 class CampaignHarvester:
@@ -43,9 +52,8 @@ class CampaignHarvester:
         *,
         store: CheckpointStore,
         layout: Layout,
-        manifest: Journal,
+        publisher: Publisher,
         codec: Codec,
-        run_id: str,
         clock: Clock,
         emit: Observer,
     ) -> None:
@@ -54,9 +62,8 @@ class CampaignHarvester:
         self._asked = asked
         self._store = store
         self._layout = layout
-        self._manifest = manifest
+        self._publisher = publisher
         self._codec = codec
-        self._run_id = run_id
         self._clock = clock
         self._emit = emit
 
@@ -65,19 +72,9 @@ class CampaignHarvester:
         target, walk = record.target, _Walk(record)
         self._emit(events.CampaignStarted(target, record.position.pages, record.position.rows))
         try:
-            await self._walk(walk)
+            await self._harvest(walk)
         except SetAside as aside:
-            self._emit(
-                events.CampaignSetAside(
-                    target,
-                    str(aside),
-                    aside.status,
-                    aside.attempts,
-                    walk.position.pages,
-                    walk.position.rows,
-                    aside.resume_at,
-                )
-            )
+            self._set_aside(walk, aside)
         except CampaignError as error:
             self._fail(walk, error)
         except (StopRun, anyio.get_cancelled_exc_class()):
@@ -87,10 +84,10 @@ class CampaignHarvester:
             # One campaign's surprise, whatever it is, must not end the others.
             self._fail(walk, CampaignError("unexpected", f"a bug: {type(bug).__name__}"))
 
-    async def _walk(self, walk: "_Walk") -> None:
+    async def _harvest(self, walk: "_Walk") -> None:
         part = PartFile(self._layout.part(walk.target))
         try:
-            await self._resume(walk, part)
+            await self._begin(walk, part)
             try:
                 await self._follow(walk, part)
             except CursorDropped as dropped:
@@ -98,17 +95,25 @@ class CampaignHarvester:
                     raise
                 self._restart(walk, part, dropped)
                 await self._follow(walk, part)
+            part.sync()  # (2) no final name without its data, not even after a power cut
+            record = (
+                await self._finishing(walk, walk.position, part.digest())
+                if walk.base is None
+                else await self._grown(walk, walk.base)
+            )
         finally:
-            self._store.forget(part)
+            self._store.forget(part, synced=walk.position.finished)
             part.close()
-        self.publish(walk.target, walk.walk, walk.position, part.digest(), walk.started_at)
+        if record is not None:
+            self._publisher.publish(record)
 
-    async def _resume(self, walk: "_Walk", part: PartFile) -> None:
+    async def _begin(self, walk: "_Walk", part: PartFile) -> None:
         """Cut the part back to the checkpoint, or start over if it lost what was saved."""
+        if walk.base is not None:
+            await self._read_base(walk, walk.base)
         if walk.position.pages == 0:
             part.restart()
-            walk.started_at = stamp(self._clock.now())
-            self._store.begin(walk.walk, at=walk.started_at)
+            self._start(walk)
             return
         try:
             await anyio.to_thread.run_sync(part.resume, walk.position.offset, walk.digest)
@@ -119,12 +124,11 @@ class CampaignHarvester:
 
     async def _follow(self, walk: "_Walk", part: PartFile) -> None:
         """The inner loop: rows first, then the position, then the next page."""
-        target = walk.target
         pages = walk_pages(
             self._fetcher,
             self._api,
-            target,
-            first=self._api.first_link(target, limit=self._asked.limit, since=self._asked.since),
+            walk.target,
+            first=self._first_link(walk),
             at=walk.position,
             seen=walk.seen,
             max_pages=self._asked.max_pages,
@@ -132,69 +136,120 @@ class CampaignHarvester:
         async with aclosing(pages):
             async for page in pages:
                 offset = part.append(self._encode(page, part))  # (1) rows
-                position = walk.position.after(page, offset)
-                if page.next is None:
-                    part.sync()  # (2) no final name without its data, not even after a power cut
-                    now = stamp(self._clock.now())
-                    self._store.finishing(walk.walk, position, part, at=now)  # (3) all is here
-                else:
-                    self._store.commit(walk.walk, position, cursor_digest(page.next), part)  # (3)
-                size = offset - walk.position.offset
-                walk.position = position
+                size, walk.position = (
+                    offset - walk.position.offset,
+                    walk.position.after(page, offset),
+                )
+                if page.next is not None or self._goes_on(walk):
+                    cursor = cursor_digest(page.next) if page.next is not None else None
+                    self._store.commit(walk.walk, walk.position, page.rows, cursor, part)  # (3)
                 self._emit(
-                    events.PageCommitted(target, position.pages, page.rows, size, position.finished)
+                    events.PageCommitted(
+                        walk.target, walk.position.pages, page.rows, size, walk.position.finished
+                    )
                 )
 
-    def publish(
-        self, target: Target, walk: int, position: Position, digest: bytes, started_at: str | None
-    ) -> None:
-        """Give a finished part its name and its line. Done again after a kill, it is no harm.
+    def _goes_on(self, walk: "_Walk") -> bool:
+        """Whether requests follow the last page: then it is saved like any other first."""
+        return walk.base is not None or self._asked.summary
 
-        Raise `Damaged` if the file is not there or not whole.
-        """
-        final = self._layout.final(target)
-        publish(self._layout.part(target), final, size=position.offset)  # (4) the final name
-        name = str(final.relative_to(self._layout.root))
-        self._manifest.append(  # (5) cut back to the acknowledged length if (6) did not come
-            {
-                "report": target.report,
-                "campaign_id": target.campaign_id,
-                "file": name,
-                "rows": position.rows,
-                "pages": position.pages,
-                "bytes": position.offset,
-                "sha256": digest.hex(),
-                "started_at": started_at,
-                "completed_at": stamp(self._clock.now()),
-                "run_id": self._run_id,
-            }
+    def _first_link(self, walk: "_Walk") -> str:
+        since = walk.stored.latest if walk.stored is not None else None
+        return self._api.first_link(
+            walk.target, limit=self._asked.limit, since=since or self._asked.since
         )
-        self._store.complete(walk, self._manifest)  # (6)
-        self._emit(
-            events.CampaignCompleted(
-                target, name, position.pages, position.rows, position.offset, digest.hex()
-            )
-        )
-
-    def republish(self, record: Record) -> None:
-        """Finish what a kill interrupted between (3) and (6)."""
-        try:
-            self.publish(
-                record.target, record.walk, record.position, record.digest, record.started_at
-            )
-        except Damaged as damage:
-            self._store.restart(record.walk, restarts=record.restarts)
-            self._emit(
-                events.WalkRestarted(
-                    record.target, record.position.pages, "damaged_file", None, str(damage)
-                )
-            )
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""
         if page.rows or (page.next is None and part.offset == 0):
             return self._codec.encode(page.ndjson)
         return b""
+
+    async def _finishing(self, walk: "_Walk", position: Position, digest: bytes) -> Record:
+        """Save that every row is there: what is left is the name and the manifest's line."""
+        found = await self._reconcile(walk)
+        now = stamp(self._clock.now())
+        self._store.finishing(walk.walk, position, digest, at=now, findings=found)  # (3)
+        return replace(
+            walk.record,
+            position=position,
+            digest=digest,
+            started_at=walk.started_at,
+            completed_at=now,
+            findings=found,
+        )
+
+    # -- a finished file that is to grow -------------------------------------------------------
+
+    async def _read_base(self, walk: "_Walk", base: Base) -> None:
+        final, field = self._layout.final(walk.target), self._api.date_field(walk.target.report)
+        try:
+            walk.stored = await anyio.to_thread.run_sync(
+                read_boundary, final, base, self._codec, field
+            )
+        except Damaged as damage:
+            raise CampaignError("damaged_file", f"{damage}: it cannot be topped up") from None
+
+    async def _grown(self, walk: "_Walk", base: Base) -> Record | None:
+        """Make the grown file; None if there was nothing new and all stays as it was."""
+        counts = self._store.page_rows(walk.walk)
+        grown = await anyio.to_thread.run_sync(
+            partial(
+                grow,
+                self._layout.final(walk.target),
+                self._layout.part(walk.target),
+                self._layout.grown(walk.target),
+                codec=self._codec,
+                date_field=self._api.date_field(walk.target.report),
+                stored=walk.stored or Boundary(),
+                page_rows=counts,
+                shifted=len(counts) > 1 and await self._shifted(walk, counts[0]),
+            )
+        )
+        if grown is None:
+            self._layout.part(walk.target).unlink()
+            self._store.leave_as_it_was(walk.walk)
+            self._emit(events.CampaignSkipped(walk.target, "complete"))
+            return None
+        position = Position(
+            None, base.pages + walk.position.pages, base.rows + grown.added, grown.size
+        )
+        return await self._finishing(walk, position, grown.digest)
+
+    async def _shifted(self, walk: "_Walk", rows: int) -> bool:
+        """Whether the first page is another one by now: then rows came twice at page ends."""
+        read = partial(self._api.read_page, walk.target)
+        again = await self._fetcher.fetch(Call(walk.target, self._first_link(walk), read))
+        with self._codec.open(self._layout.part(walk.target)) as lines:
+            return (
+                b"".join(line for _, line in zip(range(rows), lines, strict=False)) != again.ndjson
+            )
+
+    # -- the API's own counts ------------------------------------------------------------------
+
+    async def _reconcile(self, walk: "_Walk") -> str | None:
+        """What the manifest is to say of the campaign's summary, as JSON."""
+        target = walk.target
+        if not self._asked.summary or target.report not in self._api.reports:
+            return None
+        call = Call(target, self._api.summary_link(target.campaign_id), self._api.read_summary)
+        try:
+            summary = await self._fetcher.fetch(call)
+        except CampaignError:
+            summary = None  # the events are all there; only the comparison is missing
+        path = self._layout.part if walk.base is None else self._layout.grown
+        contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
+        return orjson.dumps(findings(target.report, summary, contacts)).decode()
+
+    def _count_contacts(self, path: Path) -> int:
+        with self._codec.open(path) as lines:
+            return distinct_contacts(lines)
+
+    # -- other ends ----------------------------------------------------------------------------
+
+    def _start(self, walk: "_Walk") -> None:
+        walk.started_at = stamp(self._clock.now())
+        self._store.begin(walk.walk, at=walk.started_at)
 
     def _restart(self, walk: "_Walk", part: PartFile, why: CursorDropped | Damaged) -> None:
         """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
@@ -212,8 +267,20 @@ class CampaignHarvester:
             )
         )
         walk.position, walk.seen = Position(), set()
-        walk.started_at = stamp(self._clock.now())
-        self._store.begin(walk.walk, at=walk.started_at)
+        self._start(walk)
+
+    def _set_aside(self, walk: "_Walk", aside: SetAside) -> None:
+        self._emit(
+            events.CampaignSetAside(
+                walk.target,
+                str(aside),
+                aside.status,
+                aside.attempts,
+                walk.position.pages,
+                walk.position.rows,
+                aside.resume_at,
+            )
+        )
 
     def _fail(self, walk: "_Walk", error: CampaignError) -> None:
         if isinstance(error, CursorDropped):
@@ -238,10 +305,13 @@ class _Walk:
     """Where the walk of one campaign stands in this run."""
 
     def __init__(self, record: Record) -> None:
+        self.record = record
         self.walk = record.walk
         self.target = record.target
         self.position = record.position
         self.digest = record.digest
+        self.base = record.base
+        self.stored: Boundary | None = None
         self.restarts = 0 if record.state == "failed" else record.restarts
         self.started_at = record.started_at
         self.seen: set[int] = set()

@@ -10,7 +10,7 @@ data; where the disk itself mixed the order up, the digest of the part file tell
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,14 +38,35 @@ CREATE TABLE walks (
     kind TEXT,                         -- why it failed
     started_at TEXT,
     completed_at TEXT,
+    findings TEXT,                     -- JSON for the manifest: how the API's own counts compare
+    base_pages INTEGER,                -- the finished file that a top-up is to grow; all NULL else
+    base_rows INTEGER,
+    base_bytes INTEGER,
+    base_digest BLOB,
     UNIQUE (report, campaign_id)
 );
-CREATE INDEX walks_by_run ON walks (run, state);
-CREATE TABLE cursors (walk INTEGER, digest INTEGER, PRIMARY KEY (walk, digest)) WITHOUT ROWID;
+CREATE INDEX walks_by_run ON walks (run, campaign_id, state);
+CREATE TABLE pages (                   -- of walks under way
+    walk INTEGER,
+    page INTEGER,
+    rows INTEGER NOT NULL,
+    cursor INTEGER,                    -- digest of the link it led to; NULL: the end
+    PRIMARY KEY (walk, page)
+) WITHOUT ROWID;
+"""
+CAMPAIGNS_BY_STATE = """
+SELECT state, count(*) FROM (
+    SELECT CASE
+        WHEN sum(state = 'failed') THEN 'failed'
+        WHEN sum(state != 'complete') = 0 THEN 'complete'
+        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
+        ELSE 'pending'
+    END AS state FROM walks WHERE {} GROUP BY campaign_id
+) GROUP BY state
 """
 _RECORD = (
     "id, report, campaign_id, state, next, pages, rows, bytes, digest, restarts, kind, "
-    "started_at, completed_at"
+    "started_at, completed_at, findings, base_pages, base_rows, base_bytes, base_digest"
 )
 
 
@@ -62,11 +83,18 @@ class Record:
     kind: str | None
     started_at: str | None
     completed_at: str | None
+    findings: str | None
+    base: "Base | None"
 
-    @property
-    def sha256(self) -> str:
-        """Of the finished file."""
-        return self.digest.hex()
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The finished file that a top-up is to grow."""
+
+    pages: int
+    rows: int
+    size: int
+    digest: bytes
 
 
 class Syncable(Protocol):
@@ -134,17 +162,24 @@ class CheckpointStore:
     def cursors(self, walk: int) -> set[int]:
         """The digests of every link that the walk was led to."""
         with storage(self.path):
-            rows = self._db.execute("SELECT digest FROM cursors WHERE walk = ?", (walk,))
-            return {digest for (digest,) in rows}
+            rows = self._db.execute(
+                "SELECT cursor FROM pages WHERE walk = ? AND cursor IS NOT NULL", (walk,)
+            )
+            return {cursor for (cursor,) in rows}
+
+    def page_rows(self, walk: int) -> list[int]:
+        """The rows of each page of a walk under way, in order."""
+        with storage(self.path):
+            rows = self._db.execute("SELECT rows FROM pages WHERE walk = ? ORDER BY page", (walk,))
+            return [count for (count,) in rows]
 
     def counts(self) -> dict[str, int]:
-        """How many walks of this run are in each state."""
+        """How many campaigns of this run are complete, failed, partial or pending.
+
+        With several reports, a campaign is what the worst of its walks is.
+        """
         with storage(self.path):
-            return dict(
-                self._db.execute(
-                    "SELECT state, count(*) FROM walks WHERE run = ? GROUP BY state", (self.run,)
-                )
-            )
+            return dict(self._db.execute(CAMPAIGNS_BY_STATE.format("run = ?"), (self.run,)))
 
     # -- one walk ------------------------------------------------------------------------------
 
@@ -152,8 +187,10 @@ class CheckpointStore:
         """A walk asks for its first page."""
         self._change("UPDATE walks SET started_at = ?, kind = NULL WHERE id = ?", (at, walk))
 
-    def commit(self, walk: int, position: Position, cursor: int, part: PartFile) -> None:
-        """Save the position of a walk whose rows stand in `part` already."""
+    def commit(
+        self, walk: int, position: Position, rows: int, cursor: int | None, part: PartFile
+    ) -> None:
+        """Save the position of a walk after a page of `rows` that stands in `part` already."""
         self._unsynced.add(part)
         with storage(self.path), self._transaction():
             self._db.execute(
@@ -161,7 +198,9 @@ class CheckpointStore:
                 "digest = ? WHERE id = ?",
                 (*_columns(position), part.digest(), walk),
             )
-            self._db.execute("INSERT OR IGNORE INTO cursors VALUES (?, ?)", (walk, cursor))
+            self._db.execute(
+                "INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)
+            )
 
     def restart(self, walk: int, *, restarts: int) -> None:
         """Forget the position: the walk starts over at its first page."""
@@ -169,29 +208,56 @@ class CheckpointStore:
             "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
             "digest = NULL, restarts = ? WHERE id = ?",
             (restarts, walk),
-            forget_cursors=walk,
+            forget_pages=walk,
         )
 
     def fail(self, walk: int, kind: str) -> None:
         """The walk is over for this run; its position stays for the next try."""
         self._change("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk))
 
-    def finishing(self, walk: int, position: Position, part: PartFile, *, at: str) -> None:
-        """Every row is in the synced part: from here on only renaming and the manifest remain."""
-        self._unsynced.discard(part)
+    def finishing(
+        self, walk: int, position: Position, digest: bytes, *, at: str, findings: str | None
+    ) -> None:
+        """Every row is in a synced file: from here on only renaming and the manifest remain."""
         self._change(
             "UPDATE walks SET state = 'finishing', next = ?, pages = ?, rows = ?, bytes = ?, "
-            "digest = ?, completed_at = ? WHERE id = ?",
-            (*_columns(position), part.digest(), at, walk),
-            forget_cursors=walk,
+            "digest = ?, completed_at = ?, findings = ? WHERE id = ?",
+            (*_columns(position), digest, at, findings, walk),
+            forget_pages=walk,
         )
 
     def complete(self, walk: int, manifest: Journal) -> None:
         """The final name and the manifest's line stand."""
         self._unsynced.add(manifest)
         with storage(self.path), self._transaction():
-            self._db.execute("UPDATE walks SET state = 'complete' WHERE id = ?", (walk,))
+            self._db.execute(
+                "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
+                "base_bytes = NULL, base_digest = NULL WHERE id = ?",
+                (walk,),
+            )
             self._db.execute("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
+
+    def begin_top_up(self, record: Record) -> Record:
+        """A finished file is to grow: keep what it is, and walk again from the first page."""
+        self._change(
+            "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
+            "digest = NULL, restarts = 0, base_pages = pages, base_rows = rows, "
+            "base_bytes = bytes, base_digest = digest WHERE id = ?",
+            (record.walk,),
+        )
+        at = record.position
+        base = Base(at.pages, at.rows, at.offset, record.digest)
+        return replace(record, state="new", position=Position(), digest=b"", base=base)
+
+    def leave_as_it_was(self, walk: int) -> None:
+        """A top-up found nothing new: the finished file stays what it is."""
+        self._change(
+            "UPDATE walks SET state = 'complete', next = NULL, pages = base_pages, "
+            "rows = base_rows, bytes = base_bytes, digest = base_digest, base_pages = NULL, "
+            "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
+            (walk,),
+            forget_pages=walk,
+        )
 
     def manifest_bytes(self) -> int:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
@@ -205,11 +271,11 @@ class CheckpointStore:
             )
             return [_record(row) for row in rows]
 
-    def forget(self, part: PartFile) -> None:
-        """Sync a part that is about to be closed."""
-        if part in self._unsynced:
+    def forget(self, part: PartFile, *, synced: bool = False) -> None:
+        """A part is about to be closed: sync it now, unless it is."""
+        if part in self._unsynced and not synced:
             part.sync()
-            self._unsynced.discard(part)
+        self._unsynced.discard(part)
 
     def sync(self) -> None:
         """Make everything durable that was committed."""
@@ -225,12 +291,12 @@ class CheckpointStore:
     # -- durability ----------------------------------------------------------------------------
 
     def _change(
-        self, statement: str, values: tuple[object, ...], *, forget_cursors: int | None = None
+        self, statement: str, values: tuple[object, ...], *, forget_pages: int | None = None
     ) -> None:
         with storage(self.path), self._transaction():
             self._db.execute(statement, values)
-            if forget_cursors is not None:
-                self._db.execute("DELETE FROM cursors WHERE walk = ?", (forget_cursors,))
+            if forget_pages is not None:
+                self._db.execute("DELETE FROM pages WHERE walk = ?", (forget_pages,))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -258,7 +324,8 @@ def _columns(position: Position) -> tuple[str | None, int, int, int]:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    walk, report, campaign_id, state, next_, pages, rows, size, digest, restarts, kind, *times = row
+    walk, report, campaign_id, state, next_, pages, rows, size, digest, *rest = row
+    restarts, kind, started_at, completed_at, findings, *base = rest
     return Record(
         walk,
         Target(report, campaign_id),
@@ -267,5 +334,8 @@ def _record(row: tuple[Any, ...]) -> Record:
         digest or b"",
         restarts,
         kind,
-        *times,
+        started_at,
+        completed_at,
+        findings,
+        Base(*base) if base[0] is not None else None,
     )

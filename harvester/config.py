@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from harvester.api import Api
-from harvester.api.v2 import ORIGIN, V2, utc_text
+from harvester.api.v2 import LINKS, ORIGIN, REPORTS, V2, utc_text
 from harvester.compress import CODECS
 from harvester.errors import ConfigError
 from harvester.walk import MAX_PAGES
 
 PAGE_SIZES = range(1, 501)
+LAST = "last"
+KNOWN = (*REPORTS, LINKS)
+"""Every folder that a harvest can have."""
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -50,6 +53,8 @@ class HarvestConfig:
     wait_for_quota: bool = False
     fresh: bool = False
     retry_failed: bool = False
+    summary: bool = False
+    links: bool = False
     compress: str | None = None
     max_pages: int = MAX_PAGES
     max_page_bytes: int = MAX_PAGE_BYTES
@@ -83,7 +88,8 @@ class HarvestConfig:
         _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
         self._settle("base_url", _origin(self.base_url))
         self._settle("report", _reports(self.report, self.wire().reports))
-        self._settle("since", _moment(self.since))
+        if self.since != LAST:
+            self._settle("since", parse_moment(self.since, name="since"))
         self._settle("output", Path(self.output))
         self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         for name in ("api_key", "access_token"):
@@ -112,6 +118,16 @@ class HarvestConfig:
         return tuple(self.report)
 
     @property
+    def walks(self) -> tuple[str, ...]:
+        """What is walked for each campaign: the reports, and its links if they are asked for."""
+        return (*self.reports, LINKS) if self.links else self.reports
+
+    @property
+    def tops_up(self) -> bool:
+        """Whether finished files are to grow."""
+        return self.since == LAST
+
+    @property
     def requests_a_day(self) -> int:
         """What is ours of the daily quota (0: no limit)."""
         return self.daily_quota - self.quota_reserve if self.daily_quota else 0
@@ -123,11 +139,12 @@ class HarvestConfig:
 
     def identity(self) -> dict[str, str]:
         """What must not change within one output directory."""
+        since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": self.api,
             "base_url": self.base_url,
             "report": ",".join(self.reports),
-            "since": utc_text(self.start) if self.start else "",
+            **since,
             "page_size": str(self.page_size),
             "compress": self.compress or "",
         }
@@ -142,25 +159,30 @@ def _require(fine: bool, name: str, accepted: str, value: object) -> None:
 def _reports(asked: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     names = asked.split(",") if isinstance(asked, str) else list(asked)
     names = [name.strip() for name in names if name.strip()]
+    if names == ["all"]:
+        names = list(known)
     for name in names:
-        _require(name in known, "report", f"any of {', '.join(known)}", name)
+        _require(name in known, "report", f"any of {', '.join(known)}, or all", name)
     _require(bool(names), "report", f"any of {', '.join(known)}", asked)
     return tuple(name for name in known if name in names)
 
 
-def _moment(value: datetime | date | str | None) -> datetime | None:
+def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime | None:
+    """A moment as a person gives it, in UTC. Raise `ConfigError` naming the setting."""
     accepted = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
+    if name == "since":
+        accepted += ", or last"
     if isinstance(value, str):
         try:
             value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
         except ValueError:
-            _require(False, "since", accepted, value)
+            _require(False, name, accepted, value)
     if isinstance(value, datetime):
-        _require(value.utcoffset() is not None, "since", accepted, value.isoformat())
+        _require(value.utcoffset() is not None, name, accepted, value.isoformat())
         return value.astimezone(UTC)
     if isinstance(value, date):  # a day of the API, which counts in UTC
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    _require(value is None, "since", accepted, value)
+    _require(value is None, name, accepted, value)
     return None
 
 

@@ -1,8 +1,9 @@
 """An output directory, opened for one run: locked, checked, its state and reports at hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from harvester.checkpoint import CheckpointStore
@@ -31,6 +32,7 @@ class Directory:
     manifest: Journal
     errors: Journal
     retries: Journal
+    since: datetime | None
 
     def sync(self) -> None:
         """Make everything durable, the files before the state that speaks of them."""
@@ -44,7 +46,8 @@ def open_directory(
     layout: Layout,
     identity: dict[str, str],
     *,
-    known_reports: tuple[str, ...],
+    reports: Sequence[str],
+    known_reports: Sequence[str],
     fresh: bool,
     sync_every: float,
     clock: Clock,
@@ -70,17 +73,20 @@ def open_directory(
         stack.enter_context(closing(store))
         refuse_changes(layout, store.settings(), identity)
         with storage(layout.root):
-            for report in identity["report"].split(","):
+            for report in reports:
                 (layout.root / report).mkdir(exist_ok=True)
         store.begin_run(identity)
-        journals = [
-            Journal(layout.manifest, keep=store.manifest_bytes()),
-            Journal(layout.errors),
-            Journal(layout.retries),
-        ]
-        for journal in journals:
-            stack.enter_context(closing(journal))
-        yield Directory(layout, store, *journals)
+        manifest = Journal(layout.manifest, keep=store.manifest_bytes())
+        stack.enter_context(closing(manifest))
+        errors = stack.enter_context(closing(Journal(layout.errors)))
+        retries = stack.enter_context(closing(Journal(layout.retries)))
+        yield Directory(layout, store, manifest, errors, retries, _since(store))
+
+
+def _since(store: CheckpointStore) -> datetime | None:
+    """What the directory was begun with: `--since last` asks new campaigns from there, too."""
+    text = store.settings().get("since")
+    return datetime.fromisoformat(text) if text else None
 
 
 def refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
@@ -97,7 +103,7 @@ def refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) 
         )
 
 
-def refuse_strangers(layout: Layout, known_reports: tuple[str, ...]) -> None:
+def refuse_strangers(layout: Layout, known_reports: Sequence[str]) -> None:
     """Files with our names but no state: finished by whom? Never written over."""
     for path in (layout.manifest, *_files(layout, known_reports)):
         if path.exists():
@@ -108,7 +114,7 @@ def refuse_strangers(layout: Layout, known_reports: tuple[str, ...]) -> None:
 
 
 def _wipe(
-    layout: Layout, known_reports: tuple[str, ...], removing: Callable[[int, int], None]
+    layout: Layout, known_reports: Sequence[str], removing: Callable[[int, int], None]
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
     reports = (layout.manifest, layout.errors, layout.retries, layout.summary)
@@ -120,7 +126,7 @@ def _wipe(
             path.unlink()
 
 
-def _files(layout: Layout, known_reports: tuple[str, ...]) -> Iterator[Path]:
+def _files(layout: Layout, known_reports: Sequence[str]) -> Iterator[Path]:
     for report in known_reports:
         for pattern in _OURS:
             yield from (layout.root / report).glob(pattern)

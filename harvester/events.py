@@ -129,7 +129,10 @@ class PageCommitted:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCompleted:
-    """The final name stands and the manifest has its line."""
+    """The final name stands and the manifest has its line.
+
+    `reconciled` is False where the API's own count (`summary`) is another one than ours.
+    """
 
     target: Target
     file: str
@@ -137,6 +140,7 @@ class CampaignCompleted:
     rows: int
     bytes: int
     sha256: str
+    reconciled: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from harvester.campaign import Asked, CampaignHarvester
 from harvester.checkpoint import CheckpointStore, Record
 from harvester.clock import Clock, next_reset
 from harvester.compress import CODECS
-from harvester.config import HarvestConfig
+from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
 from harvester.credentials import Credentials
 from harvester.directory import Directory, open_directory
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
+from harvester.finish import Publisher
 from harvester.model import Target
 from harvester.output import Layout
 from harvester.report import (
@@ -88,7 +89,8 @@ class Harvester:
         with open_directory(
             layout,
             config.identity(),
-            known_reports=tuple(api.reports),
+            reports=config.walks,
+            known_reports=KNOWN,
             fresh=config.fresh,
             sync_every=config.sync_every,
             clock=clock,
@@ -143,8 +145,9 @@ class _Run:
             campaign_ids,
             api,
             self._directory.store,
-            reports=self._config.reports,
+            reports=self._config.walks,
             retry_failed=self._config.retry_failed,
+            top_up=self._config.tops_up,
             stop=self._stop,
             emit=self.emit,
         )
@@ -182,20 +185,31 @@ class _Run:
             )
         )
         self._tally.used_today = used
-        campaigns = CampaignHarvester(
-            stack.fetcher,
-            api,
-            Asked(self._config.page_size, self._config.start, self._config.max_pages),
-            store=self._directory.store,
-            layout=self._directory.layout,
-            manifest=self._directory.manifest,
-            codec=CODECS[self._config.compress],
+        publisher = Publisher(
+            self._directory.store,
+            self._directory.layout,
+            self._directory.manifest,
             run_id=self.run_id,
             clock=self._clock,
             emit=self.emit,
         )
-        for record in self._directory.store.finishing_walks():
-            campaigns.republish(record)
+        publisher.republish()
+        campaigns = CampaignHarvester(
+            stack.fetcher,
+            api,
+            Asked(
+                self._config.page_size,
+                self._directory.since,
+                self._config.max_pages,
+                self._config.summary,
+            ),
+            store=self._directory.store,
+            layout=self._directory.layout,
+            publisher=publisher,
+            codec=CODECS[self._config.compress],
+            clock=self._clock,
+            emit=self.emit,
+        )
         coordinator = Coordinator(
             campaigns.harvest, workers=self._config.concurrency, stop=self._stop
         )
@@ -239,8 +253,8 @@ class _Run:
             total=sum(counts.values()),
             complete=counts.get("complete", 0),
             failed=counts.get("failed", 0),
-            partial=counts.get("partial", 0) + counts.get("finishing", 0),
-            pending=counts.get("new", 0),
+            partial=counts.get("partial", 0),
+            pending=counts.get("pending", 0),
         )
 
     def _report(self, campaigns: Campaigns) -> HarvestReport:
@@ -276,6 +290,7 @@ class _Source:
         *,
         reports: tuple[str, ...],
         retry_failed: bool,
+        top_up: bool,
         stop: StopSignal,
         emit: Observer,
     ) -> None:
@@ -287,6 +302,7 @@ class _Source:
         self._store = store
         self._reports = reports
         self._retry_failed = retry_failed
+        self._top_up = top_up
         self._stop = stop
         self._emit = emit
         self.refused: ConfigError | None = None
@@ -319,6 +335,8 @@ class _Source:
         record = self._store.take(target)
         if record is None:
             self._emit(events.IdRepeated(target.campaign_id))
+        elif record.state == "complete" and self._top_up and target.report in self._api.reports:
+            return self._store.begin_top_up(record)
         elif record.state == "complete" or self._is_refused(record):
             self._emit(events.CampaignSkipped(target, record.state, record.kind))
         else:

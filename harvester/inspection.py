@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from harvester.checkpoint import CAMPAIGNS_BY_STATE
 from harvester.compress import CODECS, DAMAGED
 from harvester.directory import refuse_changes, refuse_strangers
 from harvester.errors import ConfigError
@@ -22,7 +23,7 @@ _Entry: TypeAlias = tuple[int, str, int]  # bytes, sha256, rows
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Walks by state."""
+    """Campaigns by state; with several reports, a campaign is what the worst of its walks is."""
 
     complete: int = 0
     failed: int = 0
@@ -44,15 +45,9 @@ class Finding:
 
 
 def read_states(layout: Layout) -> States:
-    """How many walks the directory knows in each state."""
+    """How many campaigns the directory knows in each state."""
     with open_state(layout) as db:
-        counts = dict(db.execute("SELECT state, count(*) FROM walks GROUP BY state"))
-    return States(
-        counts.get("complete", 0),
-        counts.get("failed", 0),
-        counts.get("partial", 0) + counts.get("finishing", 0),
-        counts.get("new", 0),
-    )
+        return States(**dict(db.execute(CAMPAIGNS_BY_STATE.format("TRUE"))))
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:
@@ -95,7 +90,7 @@ def _disposition(row: tuple[str, str | None, int] | None, for_good: str | None) 
 
 
 def check_directory(
-    layout: Layout, identity: dict[str, str], *, known_reports: tuple[str, ...]
+    layout: Layout, identity: dict[str, str], *, known_reports: Sequence[str]
 ) -> None:
     """Raise the `ConfigError` that a run would: other settings, or files of unknown origin."""
     if layout.database.exists():

@@ -40,6 +40,11 @@ class Layout:
         final = self.final(target)
         return final.with_name(f"{final.name}.part")
 
+    def grown(self, target: Target) -> Path:
+        """What will take the finished file's place after a top-up."""
+        final = self.final(target)
+        return final.with_name(f"{final.name}.grown.part")
+
     @property
     def state(self) -> Path:
         """The private folder."""

@@ -8,6 +8,7 @@ Every attempt pays for a slot; a sleeping retry holds none.
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import anyio
@@ -20,6 +21,7 @@ from harvester.credentials import Credentials
 from harvester.errors import ConfigError
 from harvester.events import Observer
 from harvester.fetch import Fetcher, HttpFetcher, open_session
+from harvester.listing import list_campaigns
 from harvester.model import Page, Target
 from harvester.quota import QuotaLedger, ledger_path
 from harvester.retry import RetryBudget, RetryingFetcher, RetryPolicy
@@ -122,6 +124,16 @@ async def open_stack(
             await session.close()
 
 
+@asynccontextmanager
+async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]]:
+    """A stack of one's own, for reading without a run."""
+    credentials, api = await open_credentials(config), config.wire()
+    async with open_stack(
+        config, credentials, api, stop=StopSignal(), clock=Clock(), emit=lambda event: None
+    ) as stack:
+        yield stack.fetcher, api
+
+
 async def walk(
     campaign_id: str, config: HarvestConfig, *, report: str = "opens"
 ) -> AsyncGenerator[Page, None]:
@@ -131,14 +143,24 @@ async def walk(
     whatever process they run in. Raises `ConfigError` before anything is sent, `CampaignError`
     if this campaign cannot be read to its end, `StopRun` if nothing more may be sent.
     """
-    api, clock, stop = config.wire(), Clock(), StopSignal()
-    target = Target(report, api.check_id(campaign_id))
-    credentials = await open_credentials(config)
-    async with open_stack(
-        config, credentials, api, stop=stop, clock=clock, emit=lambda event: None
-    ) as stack:
+    async with open_alone(config) as (fetcher, api):
+        target = Target(report, api.check_id(campaign_id))
         first = api.first_link(target, limit=config.page_size, since=config.start)
-        pages = walk_pages(stack.fetcher, api, target, first=first, max_pages=config.max_pages)
+        pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)
         async with aclosing(pages):
             async for page in pages:
                 yield page
+
+
+async def campaigns(
+    config: HarvestConfig, *, status: str = "SENT", modified_since: datetime | None = None
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    """Yield id and record (the API's own JSON) of every campaign of the account, each once.
+
+    `status` is one of `harvester.listing.STATUSES`. Raises as `walk` does.
+    """
+    async with open_alone(config) as (fetcher, api):
+        found = list_campaigns(fetcher, api, status=status, modified_since=modified_since)
+        async with aclosing(found):
+            async for campaign in found:
+                yield campaign

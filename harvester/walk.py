@@ -5,7 +5,8 @@ cursor that comes back is an error, whatever the length of the cycle.
 """
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 
 from harvester.api import Api
@@ -32,8 +33,26 @@ async def walk_pages(
     seen: set[int] | None = None,
     max_pages: int = MAX_PAGES,
 ) -> AsyncGenerator[Page, None]:
-    """Yield the pages from `at` on. `first` is the first page's link, `seen` the digests of every
-    link that earlier parts of this walk were led to.
+    """Yield the pages of a target's report from `at` on; see `walk_links`."""
+    read = partial(api.read_page, target)
+    pages = walk_links(fetcher, read, target, first=first, at=at, seen=seen, max_pages=max_pages)
+    async with aclosing(pages):
+        async for page in pages:
+            yield page
+
+
+async def walk_links(
+    fetcher: Fetcher,
+    read: Callable[[bytes], Page],
+    target: Target,
+    *,
+    first: str,
+    at: Position | None = None,
+    seen: set[int] | None = None,
+    max_pages: int = MAX_PAGES,
+) -> AsyncGenerator[Page, None]:
+    """Yield what `read` makes of one page after the other. `first` is the first page's link,
+    `seen` the digests of every link that earlier parts of this walk were led to.
 
     Raise `CampaignError`: "looping_cursor", "page_cap", or whatever the fetcher raises. A page
     whose link is refused is never yielded: a later run asks for it again.
@@ -45,7 +64,7 @@ async def walk_pages(
         number += 1
         if number > max_pages:
             raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
-        page = await fetcher.fetch(Call(target, link, partial(api.read_page, target), number))
+        page = await fetcher.fetch(Call(target, link, read, number))
         if page.next is not None:
             digest = cursor_digest(page.next)
             if digest in seen:

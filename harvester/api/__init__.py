@@ -44,3 +44,23 @@ class Api(Protocol):
     def read_page(self, target: Target, body: bytes) -> Page:
         """Read a 200's body; raise `Unreadable`, or `CampaignError` for a link we must refuse."""
         ...
+
+    def date_field(self, report: str) -> str:
+        """The field of a report's rows that says when an event happened."""
+        ...
+
+    def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
+        """The link of the campaign list's first page."""
+        ...
+
+    def read_campaigns(self, body: bytes) -> Page:
+        """Read a page of the campaign list."""
+        ...
+
+    def summary_link(self, campaign_id: str) -> str:
+        """The link of a campaign's own counts."""
+        ...
+
+    def read_summary(self, body: bytes) -> dict[str, int]:
+        """Read them: unique recipients by report."""
+        ...

@@ -21,13 +21,22 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 class _Owner(msgspec.Struct):
     campaign_id: str | int | None = None
+    activity_type: str | None = None
 
 
 _owner = msgspec.json.Decoder(_Owner)
 
 
-def to_ndjson(rows: Sequence[bytes | msgspec.Raw], *, campaign_id: str) -> bytes:
-    """One compact record a line. Raise `Unreadable` unless all are objects of that campaign."""
+def to_ndjson(
+    rows: Sequence[bytes | msgspec.Raw],
+    *,
+    campaign_id: str | None = None,
+    activity_type: str | None = None,
+) -> bytes:
+    """One compact record a line.
+
+    Raise `Unreadable` unless all are objects, and of that campaign and type where they say one.
+    """
     if not rows:
         return b""
     lines = b"\n".join(rows) + b"\n"
@@ -35,7 +44,8 @@ def to_ndjson(rows: Sequence[bytes | msgspec.Raw], *, campaign_id: str) -> bytes
         lines = b"\n".join([_compact(bytes(row)) for row in rows]) + b"\n"
     if not lines.startswith(b"{") or lines.count(b"\n{") != len(rows) - 1:
         raise Unreadable("a row is not an object", status=200)
-    _check_owner(lines, campaign_id)
+    if campaign_id is not None and activity_type is not None:
+        _check_owner(lines, len(rows), campaign_id, activity_type)
     return lines
 
 
@@ -141,21 +151,29 @@ def _compact(row: bytes) -> bytes:
     return _STRING_OR_BLANKS.sub(lambda found: found[1] or b"", row)
 
 
-def _check_owner(lines: bytes, campaign_id: str) -> None:
-    """Raise `Unreadable` if a row names another campaign: as string or integer, or not at all.
+def _check_owner(lines: bytes, count: int, campaign_id: str, activity_type: str) -> None:
+    """Raise `Unreadable` if a row names another campaign or type. An id may be an integer, and
+    either may be absent.
 
-    Two counts settle every ordinary page: as many rows name this campaign as name any.
+    Two counts settle every ordinary page: each row says both, spelled as documented.
     """
-    named = lines.count(b'"campaign_id"')
-    if named == lines.count(b'"campaign_id":"%s"' % campaign_id.encode()):
+    if (
+        lines.count(b'"campaign_id":"%s"' % campaign_id.encode()) == count
+        and lines.count(b'"activity_type":"%s"' % activity_type.encode()) == count
+    ):
         return
     for line in lines.split(b"\n")[:-1]:
-        if (owner := _owner_of(line)) is not None and str(owner) != campaign_id:
+        owner, kind = _owner_of(line)
+        if owner is not None and str(owner) != campaign_id:
             raise Unreadable("a row belongs to another campaign", status=200)
+        if kind is not None and kind != activity_type:
+            raise Unreadable("a row belongs to another report", status=200)
 
 
-def _owner_of(line: bytes) -> object:
+def _owner_of(line: bytes) -> tuple[object, object]:
     try:
-        return _owner.decode(line).campaign_id
+        owner = _owner.decode(line)
     except msgspec.DecodeError:  # a lone surrogate, or an id that is neither text nor integer
-        return json.loads(line).get("campaign_id")
+        found = json.loads(line)
+        return found.get("campaign_id"), found.get("activity_type")
+    return owner.campaign_id, owner.activity_type

@@ -19,6 +19,29 @@ from harvester.model import Page, Target
 
 ORIGIN = "https://api.constantcontact.com"
 _ID = re.compile(r"[0-9]{1,20}", re.ASCII)
+_INTEGER = re.compile(rb"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One tracking report: the last part of its path, and what each of its rows must say."""
+
+    path: str
+    activity_type: str
+    date_field: str
+
+
+REPORTS = {
+    "opens": Report("opens", "EMAIL_OPEN", "open_date"),
+    "clicks": Report("clicks", "EMAIL_CLICK", "click_date"),
+    "sends": Report("sends", "EMAIL_SEND", "send_date"),
+    "bounces": Report("bounces", "EMAIL_BOUNCE", "bounce_date"),
+    "forwards": Report("forwards", "EMAIL_FORWARD", "forward_date"),
+    "unsubscribes": Report("unsubscribes", "EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
+}
+LINKS = "links"  # not a tracking report: the links of the campaign itself, always on one page
+_CAMPAIGNS = "/v2/emailmarketing/campaigns"
+_LIST_LIMIT = 50  # the most the campaign list gives
 
 
 class _Pagination(msgspec.Struct):
@@ -36,7 +59,18 @@ class _Envelope(msgspec.Struct):
     meta: _Meta | None = None
 
 
+class _Campaign(msgspec.Struct):
+    click_through_details: list[msgspec.Raw] = []
+    id: str | int | None = None
+
+
+class _Listed(msgspec.Struct):
+    id: str | int
+
+
+_listed = msgspec.json.Decoder(_Listed)
 _envelope = msgspec.json.Decoder(_Envelope)
+_campaign = msgspec.json.Decoder(_Campaign)
 _meta = msgspec.json.Decoder(_Meta | None)
 
 
@@ -46,7 +80,7 @@ class V2:
 
     origin: str = ORIGIN
     name: str = "v2"
-    reports: Sequence[str] = ("opens",)
+    reports: Sequence[str] = tuple(REPORTS)
 
     def check_id(self, campaign_id: str) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
@@ -58,6 +92,8 @@ class V2:
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
         """`limit` and `created_since` belong to the first page alone; a cursor stands by itself."""
+        if target.report == LINKS:
+            return _path(target)
         link = f"{_path(target)}?limit={limit}"
         return link if since is None else f"{link}&created_since={quote(utc_text(since), safe='')}"
 
@@ -67,10 +103,68 @@ class V2:
 
     def read_page(self, target: Target, body: bytes) -> Page:
         """Read one page; the end is an absent, null or empty `next_link`, never a short page."""
+        if target.report == LINKS:
+            return self._read_links(target, body)
         results, next_link = _open(rows.check_utf8(body))
-        link = follow(next_link, origin=self.origin, path=_path(target)) if next_link else None
-        ndjson = rows.to_ndjson(results, campaign_id=target.campaign_id)
-        return Page(ndjson, len(results), link)
+        kind = REPORTS[target.report].activity_type
+        ndjson = rows.to_ndjson(results, campaign_id=target.campaign_id, activity_type=kind)
+        return Page(ndjson, len(results), self._follow(next_link, _path(target)))
+
+    def date_field(self, report: str) -> str:
+        """The field that says when an event happened."""
+        return REPORTS[report].date_field
+
+    # -- around the reports --------------------------------------------------------------------
+
+    def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
+        """The first page of the campaign list."""
+        link = f"{_CAMPAIGNS}?status={status}&limit={_LIST_LIMIT}"
+        if modified_since is None:
+            return link
+        return f"{link}&modified_since={quote(utc_text(modified_since), safe='')}"
+
+    def read_campaigns(self, body: bytes) -> Page:
+        """One page of the campaign list: a row has id, name, status and modified_date."""
+        results, next_link = _open(rows.check_utf8(body))
+        ndjson = rows.to_ndjson(results)
+        for line in ndjson.split(b"\n")[:-1]:
+            self._check_listed(line)
+        return Page(ndjson, len(results), self._follow(next_link, _CAMPAIGNS))
+
+    def _check_listed(self, line: bytes) -> None:
+        try:
+            self.check_id(str(_listed.decode(line).id))
+        except (msgspec.DecodeError, ConfigError):
+            raise Unreadable("a campaign without a usable id", status=200) from None
+
+    def summary_link(self, campaign_id: str) -> str:
+        """The campaign's counts, brought up to date."""
+        return f"{_CAMPAIGNS}/{campaign_id}/tracking/reports/summary?updateSummary=true"
+
+    def read_summary(self, body: bytes) -> dict[str, int]:
+        """Unique recipients by report, as the API counts them."""
+        try:
+            found = msgspec.json.decode(rows.check_utf8(body), type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError) as wrong:
+            raise Unreadable(f"not a summary: {_about(wrong, body)}", status=200) from None
+        return {
+            name: int(bytes(found[name]))
+            for name in REPORTS
+            if name in found and _INTEGER.fullmatch(bytes(found[name]))
+        }
+
+    def _read_links(self, target: Target, body: bytes) -> Page:
+        try:
+            found = _campaign.decode(rows.check_utf8(body))
+        except (msgspec.DecodeError, RecursionError) as wrong:
+            raise Unreadable(f"not a campaign: {_about(wrong, body)}", status=200) from None
+        if found.id is not None and str(found.id) != target.campaign_id:
+            raise Unreadable("this is another campaign", status=200)
+        links = found.click_through_details
+        return Page(rows.to_ndjson(links), len(links), None)
+
+    def _follow(self, next_link: str | None, path: str) -> str | None:
+        return follow(next_link, origin=self.origin, path=path) if next_link else None
 
 
 def utc_text(moment: datetime) -> str:
@@ -80,7 +174,9 @@ def utc_text(moment: datetime) -> str:
 
 
 def _path(target: Target) -> str:
-    return f"/v2/emailmarketing/campaigns/{target.campaign_id}/tracking/{target.report}"
+    if target.report == LINKS:
+        return f"{_CAMPAIGNS}/{target.campaign_id}"
+    return f"{_CAMPAIGNS}/{target.campaign_id}/tracking/{REPORTS[target.report].path}"
 
 
 def _open(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], str | None]:

@@ -6,7 +6,7 @@ the default. Secrets have no flag: argv can be read by everybody on the machine.
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -70,22 +70,16 @@ def _checked(ctx: click.Context, path: Path, found: Mapping[str, Any]) -> dict[s
     return defaults
 
 
-_OPTIONS = (
-    click.argument("ids", nargs=-1, metavar="[ID ...]"),
-    option("-i", "--input", help="Ids, one a line; - is standard input.", metavar="FILE"),
-    _setting("-o", "--output", help="Where everything goes.", type=click.Path(path_type=Path)),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        callback=_read_config,
-        is_eager=True,
-        expose_value=False,
-        envvar="HARVESTER_CONFIG",
-        help="Settings in TOML, named as the options.",
-    ),
-    _setting("--report", help="Tracking reports.", metavar="NAME[,NAME...]"),
-    _setting("--since", help="Only events from then on: a date, or a date-time with its offset."),
-    _setting("--page-size", help="Rows a page, 1 to 500.", type=click.IntRange(1, 500)),
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    envvar="HARVESTER_CONFIG",
+    help="Settings in TOML, named as the options.",
+)
+_CONNECTION = (
     _setting("--api", help="Version of the API.", type=click.Choice(["v2"])),
     _setting("--base-url", help="Origin of the API.", metavar="URL"),
     _setting(
@@ -93,7 +87,6 @@ _OPTIONS = (
         help="Request starts a second over all workers; 0: no pace.",
         type=click.FloatRange(0),
     ),
-    _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
     _setting("--retries", help="More tries for one page.", type=click.IntRange(0, 100)),
     _setting(
         "--timeout",
@@ -108,6 +101,25 @@ _OPTIONS = (
         help="Where the day's count of each key is kept.  [default: the user's state folder]",
         type=click.Path(path_type=Path),
     ),
+    option("--api-key-file", help="File with the API key.", type=click.Path(path_type=Path)),
+    option(
+        "--access-token-file", help="File with the access token.", type=click.Path(path_type=Path)
+    ),
+    option("--token-command", help="Command that prints the access token.", metavar="CMD"),
+)
+_WHAT = (
+    click.argument("ids", nargs=-1, metavar="[ID ...]"),
+    option("-i", "--input", help="Ids, one a line; - is standard input.", metavar="FILE"),
+    option("--all-sent", is_flag=True, help="Every sent campaign that the API lists."),
+    _setting("-o", "--output", help="Where everything goes.", type=click.Path(path_type=Path)),
+    _setting("--report", help="Tracking reports, or all.", metavar="NAME[,NAME...]"),
+    _setting(
+        "--since",
+        help="Only events from then on: a date, a date-time with its offset, or last.",
+        metavar="WHEN",
+    ),
+    _setting("--page-size", help="Rows a page, 1 to 500.", type=click.IntRange(1, 500)),
+    _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
     _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
     _setting(
         "--max-duration",
@@ -119,18 +131,24 @@ _OPTIONS = (
     option("--wait-for-quota", is_flag=True, help="Sleep until the quota resets, then go on."),
     option("--fresh", is_flag=True, help="Forget what is in the directory and start over."),
     option("--retry-failed", is_flag=True, help="Also try again what the API refused for good."),
+    option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
+    option("--links", is_flag=True, help="Also the links of each campaign."),
     _setting("--compress", help="Compress the files.", type=click.Choice(["zstd", "gzip"])),
-    option("--api-key-file", help="File with the API key.", type=click.Path(path_type=Path)),
-    option(
-        "--access-token-file", help="File with the access token.", type=click.Path(path_type=Path)
-    ),
-    option("--token-command", help="Command that prints the access token.", metavar="CMD"),
 )
 
 
 def harvest_options(command: F) -> F:
     """Add every option of a harvest to a command."""
-    for decorate in reversed(_OPTIONS):
+    return _decorated(command, (*_WHAT, *_CONNECTION, _CONFIG))
+
+
+def connection_options(command: F) -> F:
+    """Add the options of talking to the API to a command."""
+    return _decorated(command, (*_CONNECTION, _CONFIG))
+
+
+def _decorated(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    for decorate in reversed(options):
         command = decorate(command)
     return command
 

@@ -10,7 +10,7 @@ from harvester import inspection
 from harvester.cli.options import build_config, harvest_options, option
 from harvester.clock import Clock, stamp
 from harvester.compress import CODECS
-from harvester.config import HarvestConfig
+from harvester.config import KNOWN, HarvestConfig
 from harvester.estimate import Allowance, days_needed, finish_time
 from harvester.harvest import REFUSED_FOR_GOOD
 from harvester.ids import IdSpool, spool
@@ -40,13 +40,11 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
 
 def _states(config: HarvestConfig, ids: IdSpool) -> inspection.States:
     if config.fresh:
-        return inspection.States(pending=len(ids) * len(config.reports))
+        return inspection.States(pending=len(ids) * len(config.walks))
     layout = Layout(config.directory, CODECS[config.compress].suffix)
-    inspection.check_directory(
-        layout, config.identity(), known_reports=tuple(config.wire().reports)
-    )
+    inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     for_good = None if config.retry_failed else REFUSED_FOR_GOOD
-    return inspection.sort_out(layout, ids, config.reports, for_good=for_good)
+    return inspection.sort_out(layout, ids, config.walks, for_good=for_good)
 
 
 def _facts(config: HarvestConfig, states: inspection.States) -> dict[str, Any]:
