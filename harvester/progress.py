@@ -147,6 +147,9 @@ def _of_run(event: Event) -> Line | None:
             return logging.INFO, text, {"reason": reason, "seconds": round(seconds, 3)}
         case events.PaceChanged(gap):
             return logging.INFO, f"request starts are now {gap:.3f} s apart", {"gap_s": gap}
+        case events.RunFinished(exit_code, reason):
+            text = f"the run has ended: {reason.replace('_', ' ')}"
+            return logging.INFO, text, {"reason": reason, "exit_code": exit_code}
         case events.RunStopping(reason, message):
             return logging.WARNING, f"stopping: {message}", {"reason": reason}
         case _:

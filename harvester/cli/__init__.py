@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from harvester._version import __version__
-from harvester.errors import ConfigError, HarvestError, StorageError
+from harvester.errors import CampaignError, ConfigError, StopRun
 
 _COMMANDS = {
     "run": "harvester.cli.run:run",
@@ -23,7 +23,7 @@ _COMMANDS = {
     "sandbox": "harvester.cli.sandbox:sandbox",
     "demo": "harvester.cli.demo:demo",
 }
-USAGE, BUG = 2, 1
+BUG, USAGE, FAILED = 1, 2, 3
 
 
 class _Lazy(click.Group):
@@ -59,14 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as wrong:
         wrong.show()
         return USAGE
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return 130
     except ConfigError as wrong:
         return _say(str(wrong), USAGE)
-    except StorageError as wrong:
-        return _say(str(wrong), BUG)
-    except HarvestError as wrong:
-        return _say(str(wrong), BUG)
+    except StopRun as order:
+        return _say(str(order), _exit_code(order))
+    except CampaignError as wrong:
+        return _say(str(wrong), FAILED)
     except Exception as bug:
         return _say(_describe(bug), BUG)
     return code if isinstance(code, int) else 0
@@ -75,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(message: str, code: int) -> int:
     click.echo(f"harvester: error: {message}", err=True)
     return code
+
+
+def _exit_code(order: StopRun) -> int:
+    from harvester.report import EXIT_CODES  # not needed by what ends well
+
+    return EXIT_CODES[order.reason]
 
 
 def _describe(bug: Exception) -> str:

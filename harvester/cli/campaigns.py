@@ -1,19 +1,17 @@
 """`harvester campaigns`: the ids of an account's campaigns, ready for `run -i -`."""
 
 import asyncio
+import os
 import sys
+from contextlib import aclosing
 from datetime import datetime
 
 import click
 
 from harvester.cli.options import build_config, connection_options, option
 from harvester.config import HarvestConfig, parse_moment
-from harvester.errors import CampaignError, StopRun
 from harvester.listing import STATUSES
-from harvester.report import EXIT_CODES
 from harvester.stack import campaigns as each_campaign
-
-_FAILED = 3
 
 
 @click.command()
@@ -41,19 +39,18 @@ def campaigns(
     since = parse_moment(modified_since, name="modified_since")
     try:
         asyncio.run(_print(config, status, since, with_names))
-    except StopRun as order:
-        click.echo(f"harvester: error: {order}", err=True)
-        return EXIT_CODES[order.reason]
-    except CampaignError as wrong:
-        click.echo(f"harvester: error: the list is not complete: {wrong}", err=True)
-        return _FAILED
+    except BrokenPipeError:
+        # The reader (`head`, say) has seen enough; let the interpreter's own flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 async def _print(
     config: HarvestConfig, status: str, since: datetime | None, with_names: bool
 ) -> None:
-    async for campaign_id, record in each_campaign(config, status=status, modified_since=since):
-        line = record if with_names else campaign_id.encode()
-        sys.stdout.buffer.write(line + b"\n")
+    found = each_campaign(config, status=status, modified_since=since)
+    async with aclosing(found):
+        async for campaign_id, record in found:
+            line = record if with_names else campaign_id.encode()
+            sys.stdout.buffer.write(line + b"\n")
     sys.stdout.flush()

@@ -7,13 +7,14 @@ import click
 import orjson
 
 from harvester import inspection
+from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option
 from harvester.clock import Clock, stamp
 from harvester.compress import CODECS
 from harvester.config import KNOWN, HarvestConfig
 from harvester.estimate import Allowance, days_needed, finish_time
 from harvester.harvest import REFUSED_FOR_GOOD
-from harvester.ids import IdSpool, spool
+from harvester.ids import IdSpool
 from harvester.output import Layout
 from harvester.stack import requests_used_today
 
@@ -25,10 +26,7 @@ from harvester.stack import requests_used_today
 def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     """Show what `run` with the same arguments would do. Sends nothing, changes nothing."""
     config = build_config(ctx)
-    source = ctx.params["input"]
-    if not ctx.params["ids"] and source is None:
-        raise click.UsageError("no campaign ids: give some, or --input FILE (- is standard input)")
-    with closing(spool(ctx.params["ids"], source, config.wire().check_id)) as ids:
+    with closing(collect_ids(ctx, config)) as ids:
         states = _states(config, ids)
     facts = _facts(config, states)
     if as_json:

@@ -9,11 +9,12 @@ from types import FrameType
 
 import click
 
+from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.harvest import GRACE, Harvester
-from harvester.ids import IdSpool, spool
+from harvester.ids import IdSpool
 from harvester.report import HarvestReport, to_json
 from harvester.stack import require_credentials
 
@@ -42,10 +43,7 @@ def run(ctx: click.Context, /, **given: object) -> int:
     """
     config = build_config(ctx)
     require_credentials(config)
-    source = ctx.params["input"]
-    if not ctx.params["ids"] and source is None:
-        raise click.UsageError("no campaign ids: give some, or --input FILE (- is standard input)")
-    with closing(spool(ctx.params["ids"], source, config.wire().check_id)) as ids:
+    with closing(collect_ids(ctx, config)) as ids:
         screen = open_screen(
             quiet=ctx.params["quiet"],
             verbose=ctx.params["verbose"],

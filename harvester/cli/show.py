@@ -30,8 +30,8 @@ class Screen:
 
     every = 15.0  # seconds between two looks at the figures
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, *, table: bool) -> None:
+        self._table = table
         self._tally = Tally()
         self._progress = Progress(self._tally)
         self._kinds: Counter[str] = Counter()
@@ -70,7 +70,7 @@ class Screen:
 
     def close(self, report: HarvestReport, config: HarvestConfig) -> None:
         """The closing table: what was done, what failed and why, how to go on."""
-        if not self._quiet:
+        if self._table:
             for line in closing_lines(report, config, self._kinds, self._examples):
                 click.echo(line, err=True)
 
@@ -80,8 +80,8 @@ class LiveScreen(Screen):
 
     every = 0.25
 
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
+    def __init__(self, *, table: bool) -> None:
+        super().__init__(table=table)
         from rich.console import Console
         from rich.live import Live
 
@@ -117,7 +117,9 @@ class LiveScreen(Screen):
 def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Screen:
     """The screen for where stderr goes, and the logging that belongs to it."""
     live = live and not quiet and log_format == "text" and sys.stderr.isatty()
-    screen = LiveScreen(quiet=quiet) if live else Screen(quiet=quiet)
+    # With JSON on stderr, the table would be the one thing there that is none.
+    table = not quiet and log_format == "text"
+    screen = LiveScreen(table=table) if live else Screen(table=table)
     handler = _Above(screen) if isinstance(screen, LiveScreen) else logging.StreamHandler()
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
     levels = [logging.INFO, logging.DEBUG, REQUEST_LEVEL]
