@@ -5,6 +5,7 @@ a kill between any two of them leaves a state from which the same command ends w
 bytes.
 """
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,7 +25,7 @@ from harvester.events import Observer
 from harvester.fetch import Fetcher
 from harvester.finish import Publisher
 from harvester.grow import grow, read_boundary
-from harvester.model import Call, Page, Position
+from harvester.model import Call, Page, Position, Target
 from harvester.output import Damaged, Layout, PartFile
 from harvester.reconcile import distinct_contacts, findings
 from harvester.topup import Boundary
@@ -33,12 +34,16 @@ from harvester.walk import cursor_digest, walk_pages
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of every campaign: `limit` rows a page, events from `since` on."""
+    """What is asked of every campaign: `limit` rows a page, events from `since` on.
+
+    `expected` tells the pages a walk is thought to have, 0 if nobody knows.
+    """
 
     limit: int
     since: datetime | None
     max_pages: int
     summary: bool = False
+    expected: Callable[[Target], int] = lambda target: 0
 
 
 class CampaignHarvester:
@@ -131,6 +136,7 @@ class CampaignHarvester:
             first=self._first_link(walk),
             at=walk.position,
             seen=walk.seen,
+            expected=self._asked.expected(walk.target),
             max_pages=self._asked.max_pages,
         )
         async with aclosing(pages):

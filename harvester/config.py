@@ -55,6 +55,7 @@ class HarvestConfig:
     retry_failed: bool = False
     summary: bool = False
     links: bool = False
+    sizes: Path | str | None = None
     compress: str | None = None
     max_pages: int = MAX_PAGES
     max_page_bytes: int = MAX_PAGE_BYTES
@@ -126,6 +127,12 @@ class HarvestConfig:
     def tops_up(self) -> bool:
         """Whether finished files are to grow."""
         return self.since == LAST
+
+    @property
+    def open_walks(self) -> int:
+        """Campaigns under way at once: more than are asked at once, so that the giants among them
+        are found out early. One at a time stays one at a time."""
+        return self.concurrency * 4 if self.concurrency > 1 else 1
 
     @property
     def requests_a_day(self) -> int:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TypeAlias
 
 import anyio
@@ -34,6 +36,7 @@ from harvester.report import (
     new_run_id,
     to_json,
 )
+from harvester.sizes import KnownSizes
 from harvester.stack import Stack, open_credentials, open_stack
 from harvester.stop import StopSignal
 from harvester.storage import replace_file
@@ -78,12 +81,23 @@ class Harvester:
 
     async def run(self, campaign_ids: CampaignIds) -> HarvestReport:
         """See `harvest`."""
-        config, clock = self.config, self._clock
+        config = self.config
         api = config.wire()
         credentials = await open_credentials(config)
-        if isinstance(campaign_ids, Collection):
-            for campaign_id in campaign_ids:
-                api.check_id(campaign_id)
+        with closing(KnownSizes()) as sizes:
+            if isinstance(campaign_ids, Collection):
+                for campaign_id in campaign_ids:
+                    api.check_id(campaign_id)
+            if config.sizes is not None:
+                sizes.read(Path(config.sizes))
+                if isinstance(campaign_ids, Collection):
+                    campaign_ids = sizes.longest_first(campaign_ids)
+            return await self._run(campaign_ids, api, credentials, sizes)
+
+    async def _run(
+        self, campaign_ids: CampaignIds, api: Api, credentials: Credentials, sizes: KnownSizes
+    ) -> HarvestReport:
+        config, clock = self.config, self._clock
         layout = Layout(config.directory, CODECS[config.compress].suffix)
         early: list[Event] = []
         with open_directory(
@@ -96,7 +110,7 @@ class Harvester:
             clock=clock,
             removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
         ) as directory:
-            run = _Run(config, directory, self._stop, clock, self._observe)
+            run = _Run(config, directory, self._stop, clock, self._observe, sizes)
             for event in early:
                 run.emit(event)
             return await run.make(campaign_ids, api, credentials)
@@ -112,8 +126,10 @@ class _Run:
         stop: StopSignal,
         clock: Clock,
         observe: Observer | None,
+        sizes: KnownSizes,
     ) -> None:
         self._config = config
+        self._sizes = sizes
         self._directory = directory
         self._stop = stop
         self._clock = clock
@@ -202,6 +218,7 @@ class _Run:
                 self._directory.since,
                 self._config.max_pages,
                 self._config.summary,
+                self._sizes.pages,
             ),
             store=self._directory.store,
             layout=self._directory.layout,
@@ -211,7 +228,7 @@ class _Run:
             emit=self.emit,
         )
         coordinator = Coordinator(
-            campaigns.harvest, workers=self._config.concurrency, stop=self._stop
+            campaigns.harvest, workers=self._config.open_walks, stop=self._stop
         )
         timer = self._stop_after(self._config.max_duration)
         try:

@@ -65,13 +65,15 @@ class Call(Generic[T]):
     """One request to make: where to, for whom, and how to read the body of its 200.
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
-    counts from 1 within a page. `read` is pure and raises `Unreadable` or `CampaignError`.
+    counts from 1 within a page. Where requests queue, the lowest `priority` goes first. `read` is
+    pure and raises `Unreadable` or `CampaignError`.
     """
 
     target: Target
     link: str
     read: Callable[[bytes], T]
     page: int = 1
+    priority: int = 0
     attempt: int = 1
 
     def again(self) -> "Call[T]":

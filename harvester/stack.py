@@ -1,6 +1,6 @@
 """From a config to a fetcher: the one place where the layers are put on each other.
 
-    RetryingFetcher(ThrottledFetcher(HttpFetcher(session), pacer), policy)
+    RetryingFetcher(ThrottledFetcher(HttpFetcher(session), pacer, permits), policy)
 
 Every attempt pays for a slot; a sleeping retry holds none.
 """
@@ -26,7 +26,7 @@ from harvester.model import Page, Target
 from harvester.quota import QuotaLedger, ledger_path
 from harvester.retry import RetryBudget, RetryingFetcher, RetryPolicy
 from harvester.stop import StopSignal
-from harvester.throttle import Pacer, ThrottledFetcher
+from harvester.throttle import Pacer, Permits, ThrottledFetcher
 from harvester.walk import walk_pages
 
 
@@ -110,7 +110,7 @@ async def open_stack(
                 emit=emit,
             )
             fetcher = RetryingFetcher(
-                ThrottledFetcher(http, pacer, clock=clock, emit=emit),
+                ThrottledFetcher(http, pacer, Permits(config.concurrency), clock=clock, emit=emit),
                 RetryPolicy(retries=config.retries, max_wait=config.max_wait),
                 budget=RetryBudget(),
                 stop=stop,

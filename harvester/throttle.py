@@ -9,6 +9,8 @@ not first come first served, cannot hold, and is late twice (its own timer, then
 rounding residue); so the queue and the sleeping are ours, and it is asked when it must say yes.
 """
 
+import heapq
+import itertools
 import random
 from collections.abc import Callable
 from typing import TypeVar
@@ -225,6 +227,46 @@ class Pacer:
             await self._stop.sleep(min(left, _WALL_SLICE))
 
 
+class Permits:
+    """So many requests in flight, no more; who waits is let in by priority, then by arrival.
+
+    Taken before the slot: a slot that waited for a free connection would come out as a burst.
+    The lowest priority value goes first: it is the pages a campaign has, so of the campaigns under
+    way the least known one is asked first, and a giant is found out early. Where its size is known
+    it is the pages left, negative: the longest way to go first.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int, anyio.Event]] = []
+        self._arrivals = itertools.count()
+
+    async def acquire(self, priority: int) -> None:
+        """Wait for a permit."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = anyio.Event()
+        entry = (priority, next(self._arrivals), turn)
+        heapq.heappush(self._waiting, entry)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # it was handed to us, and we are cancelled: pass it on
+                self.release()
+            else:
+                self._waiting.remove(entry)
+                heapq.heapify(self._waiting)
+            raise
+
+    def release(self) -> None:
+        """Give a permit back, to whoever waits most urgently."""
+        if self._waiting:
+            heapq.heappop(self._waiting)[2].set()
+        else:
+            self._free += 1
+
+
 def _meter(gap: float) -> AsyncLimiter | None:
     return AsyncLimiter(1, gap) if gap else None
 
@@ -236,17 +278,26 @@ class ThrottledFetcher:
         self,
         inner: Fetcher,
         pacer: Pacer,
+        permits: Permits,
         *,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
     ) -> None:
         self._inner = inner
         self._pacer = pacer
+        self._permits = permits
         self._clock = clock or Clock()
         self._emit = emit
 
     async def fetch(self, call: Call[T]) -> T:
         """Send `call` when its turn comes."""
+        await self._permits.acquire(call.priority)
+        try:
+            return await self._fetch(call)
+        finally:
+            self._permits.release()
+
+    async def _fetch(self, call: Call[T]) -> T:
         used = await self._pacer.slot()
         started = self._clock.monotonic()
         self._emit(RequestSent(call.target, call.page, call.attempt, used))

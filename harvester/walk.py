@@ -31,11 +31,20 @@ async def walk_pages(
     first: str,
     at: Position | None = None,
     seen: set[int] | None = None,
+    expected: int = 0,
     max_pages: int = MAX_PAGES,
 ) -> AsyncGenerator[Page, None]:
     """Yield the pages of a target's report from `at` on; see `walk_links`."""
-    read = partial(api.read_page, target)
-    pages = walk_links(fetcher, read, target, first=first, at=at, seen=seen, max_pages=max_pages)
+    pages = walk_links(
+        fetcher,
+        partial(api.read_page, target),
+        target,
+        first=first,
+        at=at,
+        seen=seen,
+        expected=expected,
+        max_pages=max_pages,
+    )
     async with aclosing(pages):
         async for page in pages:
             yield page
@@ -49,10 +58,13 @@ async def walk_links(
     first: str,
     at: Position | None = None,
     seen: set[int] | None = None,
+    expected: int = 0,
     max_pages: int = MAX_PAGES,
 ) -> AsyncGenerator[Page, None]:
-    """Yield what `read` makes of one page after the other. `first` is the first page's link,
-    `seen` the digests of every link that earlier parts of this walk were led to.
+    """Yield what `read` makes of one page after the other.
+
+    `first` is the first page's link, `seen` the digests of every link that earlier parts of this
+    walk were led to, `expected` the pages it is thought to have (0: nobody knows).
 
     Raise `CampaignError`: "looping_cursor", "page_cap", or whatever the fetcher raises. A page
     whose link is refused is never yielded: a later run asks for it again.
@@ -64,7 +76,9 @@ async def walk_links(
         number += 1
         if number > max_pages:
             raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
-        page = await fetcher.fetch(Call(target, link, read, number))
+        # Known: the longest way to go first. Unknown: the least known first (`Permits`).
+        priority = number - 1 - expected
+        page = await fetcher.fetch(Call(target, link, read, number, priority))
         if page.next is not None:
             digest = cursor_digest(page.next)
             if digest in seen:

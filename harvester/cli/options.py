@@ -131,6 +131,11 @@ _WHAT = (
     option("--wait-for-quota", is_flag=True, help="Sleep until the quota resets, then go on."),
     option("--fresh", is_flag=True, help="Forget what is in the directory and start over."),
     option("--retry-failed", is_flag=True, help="Also try again what the API refused for good."),
+    option(
+        "--sizes",
+        help="manifest.ndjson of an earlier harvest: the longest campaigns are begun first.",
+        type=click.Path(path_type=Path),
+    ),
     option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
     option("--links", is_flag=True, help="Also the links of each campaign."),
     _setting("--compress", help="Compress the files.", type=click.Choice(["zstd", "gzip"])),
