@@ -10,8 +10,10 @@
     │   ├── TransportTrouble       reset, timeout, a body cut short
     │   └── Unreadable             a 200 that is not the documented answer
     ├── CampaignError          this walk is over, every other one goes on
-    │   └── CursorDropped          the cursor died: the walk may start over, once
+    │   ├── CursorDropped          the cursor died: the walk may start over, once
+    │   └── SetAside               it would have to wait too long: kept for a later run
     └── StopRun                nothing more may be sent; all that was saved stands
+        └── StorageError           the disk refused
 
 Translation happens at three borders only: `fetch` (aiohttp), `api` (the wire) and `storage`
 (the disk). No message holds a URL's query, a header or any other place where a secret can stand.
