@@ -14,6 +14,9 @@ from harvester.errors import TransportTrouble, Unreadable
 ACCEPT_ENCODING = "gzip"
 _ERROR_BODY_CAP = 64 * 1024
 _GZIP = 31  # zlib's word for: a gzip header and trailer, checked
+_STEP = 64 * 1024  # of input; and of output:
+_PIECE = 1024 * 1024
+_MEMBERS = 1_000  # an honest server sends one, now and then a few
 
 
 async def read_body(response: aiohttp.ClientResponse, *, cap: int) -> bytes:
@@ -26,10 +29,17 @@ async def read_body(response: aiohttp.ClientResponse, *, cap: int) -> bytes:
 
 
 async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
-    """What an error answer says, empty if it is not worth reading; its status speaks anyway."""
+    """What an error answer says, empty if it cannot be read: its status speaks anyway.
+
+    Only a 403 does not: too fast, spent or refused is told by its body, so a damaged one raises.
+    """
     try:
         return await read_body(response, cap=_ERROR_BODY_CAP)
     except Unreadable:
+        return b""
+    except (TransportTrouble, aiohttp.ClientPayloadError):
+        if response.status == 403:
+            raise
         return b""
 
 
@@ -49,23 +59,33 @@ async def _read_raw(response: aiohttp.ClientResponse, cap: int) -> bytes:
 
 
 def inflate(raw: bytes, *, cap: int) -> bytes:
-    """Every gzip member of `raw`, each to its checked end, at most `cap` bytes in all."""
+    """Every gzip member of `raw`, each to its checked end, at most `cap` bytes in all.
+
+    In small steps: what a bomb costs is the cap, not twice the cap, and a thousand members end it.
+    """
     parts: list[bytes] = []
-    room = cap
-    while raw or not parts:
-        stream = zlib.decompressobj(_GZIP)
+    size, members, at, todo = 0, 0, 0, b""
+    stream = zlib.decompressobj(_GZIP)
+    while at < len(raw) or todo or not members or not stream.eof:
+        if not todo:
+            todo = raw[at : at + _STEP]
+            at += len(todo)
+        if stream.eof or not members:
+            stream = zlib.decompressobj(_GZIP)
+            members += 1
         try:
-            part = stream.decompress(raw, room + 1)
+            part = stream.decompress(todo, _PIECE)
         except zlib.error:
             raise TransportTrouble("the gzip stream is damaged", cause="cut", status=200) from None
-        if len(part) > room:
+        size += len(part)
+        if size > cap or members > _MEMBERS:
+            parts.clear()
             raise too_large(cap)
-        if not stream.eof:
-            raise TransportTrouble("the gzip stream has no end", cause="cut", status=200)
         parts.append(part)
-        room -= len(part)
-        raw = stream.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        todo = stream.unused_data if stream.eof else stream.unconsumed_tail
+        if not (todo or part or stream.eof or at < len(raw)):
+            raise TransportTrouble("the gzip stream has no end", cause="cut", status=200)
+    return b"".join(parts)
 
 
 def too_large(cap: int) -> Unreadable:

@@ -5,17 +5,19 @@ A secret reaches exactly two places: the URL and the header of a request to the 
 """
 
 import base64
+import html
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 import anyio
 
 from harvester.errors import ConfigError
 
 _LONG_ENOUGH_TO_SCRUB = 4
+_TOKENS_KEPT = 8
 
 
 class Credentials:
@@ -36,6 +38,8 @@ class Credentials:
         self.api_key = api_key
         self.token = access_token or ""
         self.generation = 0
+        self._known = [api_key, self.token]  # an answer may still echo a token that was renewed
+        self._echoes = echoes(self._known)
         self._file = token_file
         self._command = token_command
 
@@ -45,7 +49,7 @@ class Credentials:
     async def open(self) -> None:
         """Read the first token. Raise `ConfigError` if there is none to be had."""
         if not self.token:
-            self.token = await self._read()
+            self._take(await self._read())
 
     async def renew(self) -> bool:
         """Read the token again; True if it is another one than before."""
@@ -54,9 +58,14 @@ class Credentials:
         token = await self._read()
         if token == self.token:
             return False
-        self.token = token
+        self._take(token)
         self.generation += 1
         return True
+
+    def _take(self, token: str) -> None:
+        self.token = token
+        self._known = [*self._known[:1], *self._known[1:][-_TOKENS_KEPT:], token]
+        self._echoes = echoes(self._known)
 
     async def _read(self) -> str:
         if self._command is not None:
@@ -67,25 +76,43 @@ class Credentials:
             raise ConfigError("no access token")
         if not token:
             raise ConfigError("the token file or token command gave an empty access token")
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigError("the token file or token command gave what no header can hold")
         return token
 
     def scrub(self, text: str) -> str:
-        """`text` with every spelling of a secret replaced."""
-        for secret in (self.token, self.api_key):
-            for spelling in spellings(secret):
-                text = text.replace(spelling, "[secret]")
-        return text
+        """`text` with every spelling of a secret replaced, also of tokens that were renewed."""
+        return self._echoes.sub("[secret]", text)
+
+    def scrub_bytes(self, body: bytes) -> bytes:
+        """The same for a body, before a piece of it is quoted: half a secret is one as well."""
+        text = body.decode("utf-8", "surrogateescape")
+        return self.scrub(text).encode("utf-8", "surrogateescape")
 
 
-def spellings(secret: str) -> Iterable[str]:
-    """A secret as text: plain, URL-encoded and in base64, the longest first."""
-    if len(secret) < _LONG_ENOUGH_TO_SCRUB:
-        return ()
-    raw = secret.encode()
-    encoded = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
-    plain = {secret, quote(secret, safe=""), quote_plus(secret)}
-    stripped = {text.rstrip("=") for text in encoded}
-    return sorted(plain | encoded | stripped, key=len, reverse=True)
+def echoes(secrets: Iterable[str]) -> re.Pattern[str]:
+    """What matches any echo of the secrets: each character plain or as URL, HTML and JSON spell
+    it, or the whole in base64, at each of the three offsets that it can have there."""
+    found = set()
+    for secret in secrets:
+        if len(secret) < _LONG_ENOUGH_TO_SCRUB:
+            continue
+        found.add("".join(map(_spelled, secret)))
+        for at in range(3):
+            known = slice(-(-8 * at // 6), 8 * (at + len(secret)) // 6)
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                text = encode(bytes(at) + secret.encode()).decode()[known]
+                found.add("".join(map(_spelled, text)))
+    return re.compile("|".join(sorted(found, key=len, reverse=True)) or "(?!)")
+
+
+def _spelled(char: str) -> str:
+    if char.isalnum():
+        return char
+    code = ord(char)
+    ways = {re.escape(html.escape(char)), rf"\\*{re.escape(char)}"}
+    ways |= {rf"%(?i:{code:02x})", rf"\\u00(?i:{code:02x})", rf"&#(?i:0*{code}|x0*{code:x});"}
+    return f"(?:{'|'.join(sorted(ways))})"
 
 
 def read_secret(path: Path) -> str:

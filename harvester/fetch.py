@@ -4,9 +4,13 @@ The only place that talks HTTP. What aiohttp does unasked is turned off here: th
 GET, redirects, cookies, decompression, proxies from the environment, the resolver of `speedups`.
 """
 
+import string
 from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from harvester._version import __version__
@@ -14,8 +18,8 @@ from harvester.api import Api
 from harvester.api.answer import judge
 from harvester.body import ACCEPT_ENCODING, read_body, read_error_body
 from harvester.credentials import Credentials
-from harvester.errors import HarvestError, TransportTrouble
-from harvester.model import Call
+from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain, Unreadable
+from harvester.model import Call, Page
 
 T = TypeVar("T")
 _KEEPALIVE = 15.0
@@ -45,6 +49,23 @@ async def no_hidden_retry(
         raise Dropped(type(gone).__name__) from None
 
 
+class CleanConnector(aiohttp.TCPConnector):
+    """A pool that never lends a connection on which something has come unasked.
+
+    aiohttp would take it for the answer to the next request: one campaign's page for another's.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """A new connection, or an idle one with nothing on it."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
 def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
     """A session for one origin. It holds no secret: those are given to each request.
 
@@ -52,7 +73,7 @@ def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
     has room for every walker; else waiting for a connection would eat the timeout.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=CleanConnector(
             limit=connections, resolver=aiohttp.ThreadedResolver(), keepalive_timeout=_KEEPALIVE
         ),
         timeout=aiohttp.ClientTimeout(
@@ -93,14 +114,35 @@ class HttpFetcher:
         """Send `call` once. Raise what the answer means, with every secret scrubbed out of it."""
         try:
             body = await self._send(call)
-            return call.read(body)
+            return self._checked(self._read(call, body))
         except HarvestError as error:
             error.args = tuple(self._credentials.scrub(str(text)) for text in error.args)
+            if isinstance(error, TryAgain | CampaignError) and error.error_key:
+                error.error_key = self._credentials.scrub(error.error_key)
             raise
 
+    def _read(self, call: Call[T], body: bytes) -> T:
+        try:
+            return call.read(body)
+        except Unreadable:
+            # What it quotes may end in the middle of a secret: quote a body that has none.
+            call.read(self._credentials.scrub_bytes(body))
+            raise
+
+    def _checked(self, found: T) -> T:
+        """A next link is kept on disk: one that repeats a credential is not followed."""
+        link = found.next if isinstance(found, Page) else None
+        if link and self._credentials.scrub(link) != link:
+            raise CampaignError("bad_link", "the next link repeats a credential")
+        return found
+
     async def _send(self, call: Call[T]) -> bytes:
-        # `encoded`: the cursor goes out as the bytes it came in, %2F and all.
-        url = URL(self._api.signed(call.link, self._credentials.api_key), encoded=True)
+        # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
+        # would break the request line, and goes percent-encoded.
+        signed = self._api.signed(call.link, self._credentials.api_key)
+        if not signed.isascii():
+            signed = quote(signed, safe=string.punctuation)
+        url = URL(signed, encoded=True)
         try:
             async with self._session.get(
                 url,
@@ -110,7 +152,7 @@ class HttpFetcher:
             ) as response:
                 if response.status == 200:
                     return await read_body(response, cap=self._cap)
-                body = await read_error_body(response)
+                body = self._credentials.scrub_bytes(await read_error_body(response))
                 raise judge(response.status, response.headers, body, page=call.page)
         except (aiohttp.ClientError, TimeoutError) as error:
             # Its text or repr can hold the URL with the key, or the headers with the token.

@@ -163,10 +163,10 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     given = dict(ctx.params)
     names = set(HarvestConfig.__dataclass_fields__)
     settings = {name: value for name, value in given.items() if name in names}
+    settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
     return HarvestConfig(
         **{**settings, "proxy": _proxy(given["base_url"])},
         api_key=_api_key(ctx, given["api_key_file"]),
-        **_token(ctx, given),
     )
 
 
