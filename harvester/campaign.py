@@ -151,7 +151,12 @@ class CampaignHarvester:
                     self._store.commit(walk.walk, walk.position, page.rows, cursor, part)  # (3)
                 self._emit(
                     events.PageCommitted(
-                        walk.target, walk.position.pages, page.rows, size, walk.position.finished
+                        walk.target,
+                        walk.position.pages,
+                        page.rows,
+                        size,
+                        walk.position.finished,
+                        page.link,
                     )
                 )
 

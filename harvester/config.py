@@ -55,6 +55,7 @@ class HarvestConfig:
     retry_failed: bool = False
     summary: bool = False
     links: bool = False
+    provenance: bool = False
     sizes: Path | str | None = None
     compress: str | None = None
     max_pages: int = MAX_PAGES

@@ -32,6 +32,7 @@ class Directory:
     manifest: Journal
     errors: Journal
     retries: Journal
+    pages: Journal | None
     since: datetime | None
 
     def sync(self) -> None:
@@ -49,6 +50,7 @@ def open_directory(
     reports: Sequence[str],
     known_reports: Sequence[str],
     fresh: bool,
+    provenance: bool,
     sync_every: float,
     clock: Clock,
     removing: Callable[[int, int], None],
@@ -80,7 +82,8 @@ def open_directory(
         stack.enter_context(closing(manifest))
         errors = stack.enter_context(closing(Journal(layout.errors)))
         retries = stack.enter_context(closing(Journal(layout.retries)))
-        yield Directory(layout, store, manifest, errors, retries, _since(store))
+        pages = stack.enter_context(closing(Journal(layout.pages))) if provenance else None
+        yield Directory(layout, store, manifest, errors, retries, pages, _since(store))
 
 
 def _since(store: CheckpointStore) -> datetime | None:
@@ -117,7 +120,7 @@ def _wipe(
     layout: Layout, known_reports: Sequence[str], removing: Callable[[int, int], None]
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
-    reports = (layout.manifest, layout.errors, layout.retries, layout.summary)
+    reports = (layout.manifest, layout.errors, layout.retries, layout.pages, layout.summary)
     state = list(layout.state.glob(f"{layout.database.name}*"))
     files = [*_files(layout, known_reports), *(path for path in reports if path.exists())]
     removing(len(files), sum(path.stat().st_size for path in files))

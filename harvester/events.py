@@ -118,13 +118,17 @@ class WalkRestarted:
 
 @dataclass(frozen=True, slots=True)
 class PageCommitted:
-    """Rows and position are saved: a kill from here on does not ask for this page again."""
+    """Rows and position are saved: a kill from here on does not ask for this page again.
+
+    `bytes` is what the page added to the file, `link` where it was found (no secret is in it).
+    """
 
     target: Target
     page: int
     rows: int
     bytes: int
     last: bool
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

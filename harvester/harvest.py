@@ -28,6 +28,7 @@ from harvester.report import (
     Campaigns,
     ErrorReport,
     HarvestReport,
+    Provenance,
     Quota,
     Requests,
     RetryReport,
@@ -83,6 +84,8 @@ class Harvester:
         """See `harvest`."""
         config = self.config
         api = config.wire()
+        if isinstance(campaign_ids, str | bytes):
+            raise ConfigError("campaign_ids: an iterable of ids, not one string")
         credentials = await open_credentials(config)
         with closing(KnownSizes()) as sizes:
             if isinstance(campaign_ids, Collection):
@@ -106,6 +109,7 @@ class Harvester:
             reports=config.walks,
             known_reports=KNOWN,
             fresh=config.fresh,
+            provenance=config.provenance,
             sync_every=config.sync_every,
             clock=clock,
             removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
@@ -141,6 +145,8 @@ class _Run:
             RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),
         ]
+        if directory.pages is not None:
+            self._observers.append(Provenance(directory.pages, self.run_id, clock))
         if observe is not None:
             self._observers.append(observe)
         self._source: _Source | None = None

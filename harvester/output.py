@@ -76,6 +76,11 @@ class Layout:
         return self.root / "retries.ndjson"
 
     @property
+    def pages(self) -> Path:
+        """Where each page came from, if that is asked for."""
+        return self.root / "pages.ndjson"
+
+    @property
     def summary(self) -> Path:
         """The last run."""
         return self.root / "summary.json"

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from harvester import events
+from harvester._version import __version__
 from harvester.clock import Clock, stamp
 from harvester.errors import StopRun
 from harvester.events import Event
@@ -241,6 +242,35 @@ class RetryReport:
             "campaign_id": target.campaign_id,
             **why,
         }
+
+
+class Provenance:
+    """pages.ndjson: a line for each page, with when, where from, and by which version.
+
+    A page fetched again after a kill has a second line: the later one is that of the file.
+    """
+
+    def __init__(self, journal: Journal, run_id: str, clock: Clock) -> None:
+        self._journal = journal
+        self._run_id = run_id
+        self._clock = clock
+
+    def __call__(self, event: Event) -> None:
+        """Write the line of a page."""
+        if isinstance(event, events.PageCommitted):
+            self._journal.append(
+                {
+                    "at": stamp(self._clock.now()),
+                    "run_id": self._run_id,
+                    "report": event.target.report,
+                    "campaign_id": event.target.campaign_id,
+                    "page": event.page,
+                    "link": event.link,
+                    "rows": event.rows,
+                    "bytes": event.bytes,
+                    "harvester": __version__,
+                }
+            )
 
 
 class ErrorReport:

@@ -7,6 +7,7 @@ cursor that comes back is an error, whatever the length of the cycle.
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from harvester.api import Api
@@ -84,5 +85,5 @@ async def walk_links(
             if digest in seen:
                 raise CampaignError("looping_cursor", f"page {number} leads back to a page we had")
             seen.add(digest)
-        yield page
+        yield replace(page, link=link)
         link = page.next

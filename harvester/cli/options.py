@@ -137,6 +137,7 @@ _WHAT = (
         type=click.Path(path_type=Path),
     ),
     option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
+    option("--provenance", is_flag=True, help="Also where each page came from, in pages.ndjson."),
     option("--links", is_flag=True, help="Also the links of each campaign."),
     _setting("--compress", help="Compress the files.", type=click.Choice(["zstd", "gzip"])),
 )

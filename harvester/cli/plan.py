@@ -49,7 +49,7 @@ def _facts(config: HarvestConfig, states: inspection.States) -> dict[str, Any]:
     used = requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
     # A page is a request, and nobody knows how many pages a campaign has: at least one more.
-    requests = states.partial + states.pending
+    requests = states.partial + states.pending + (states.complete if config.tops_up else 0)
     return {
         "campaigns": states.total,
         "complete": states.complete,
@@ -69,7 +69,8 @@ def _text(facts: dict[str, Any], config: HarvestConfig) -> str:
     quota = "no daily quota" if left is None else f"{left:,} left today"
     lines = [
         f"{facts['campaigns']:>9,} campaigns for {config.directory}",
-        f"{facts['complete']:>9,} done: cost no request",
+        f"{facts['complete']:>9,} done: "
+        + ("topped up, a request each at least" if config.tops_up else "cost no request"),
         f"{facts['partial']:>9,} partial: continued where they stopped",
         f"{facts['new']:>9,} new",
     ]
