@@ -29,7 +29,7 @@ from harvester.model import Call, Page, Position, Target
 from harvester.output import Damaged, Layout, PartFile
 from harvester.reconcile import distinct_contacts, findings
 from harvester.topup import Boundary
-from harvester.walk import cursor_digest, walk_pages
+from harvester.walk import walk_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,9 @@ class CampaignHarvester:
                     walk.position.after(page, offset),
                 )
                 if page.next is not None or self._goes_on(walk):
-                    cursor = cursor_digest(page.next) if page.next is not None else None
-                    self._store.commit(walk.walk, walk.position, page.rows, cursor, part)  # (3)
+                    self._store.commit(  # (3)
+                        walk.walk, walk.position, page.rows, page.cursor, part
+                    )
                 self._emit(
                     events.PageCommitted(
                         walk.target,

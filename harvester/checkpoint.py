@@ -118,7 +118,7 @@ class CheckpointStore:
         with storage(path):
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._durable: bool | None = None
             self._create()
 
     def _create(self) -> None:
@@ -226,9 +226,9 @@ class CheckpointStore:
             forget_pages=walk,
         )
 
-    def complete(self, walk: int, manifest: Journal) -> None:
-        """The final name and the manifest's line stand."""
-        self._unsynced.add(manifest)
+    def complete(self, walk: int, folder: Syncable, manifest: Journal) -> None:
+        """The final name stands in its folder, and the manifest has its line."""
+        self._unsynced |= {folder, manifest}
         with storage(self.path), self._transaction():
             self._db.execute(
                 "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
@@ -306,7 +306,9 @@ class CheckpointStore:
             for file in self._unsynced:
                 file.sync()
             self._unsynced.clear()
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable is not self._durable:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -11,7 +11,7 @@ from harvester import events
 from harvester.checkpoint import CheckpointStore, Record
 from harvester.clock import Clock, stamp
 from harvester.events import Observer
-from harvester.output import Damaged, Journal, Layout, publish
+from harvester.output import Damaged, Folder, Journal, Layout, publish
 
 
 class Publisher:
@@ -59,7 +59,7 @@ class Publisher:
                 **findings,
             }
         )
-        self._store.complete(record.walk, self._manifest)  # (6)
+        self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (6)
         self._emit(
             events.CampaignCompleted(
                 target,

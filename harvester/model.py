@@ -25,13 +25,15 @@ class Page:
 
     `ndjson` holds `rows` records, the API's own JSON, a newline after each. `next` is the link to
     the page after it: path and query under the API's origin, never with a secret in it; None says
-    that the API has no more. `link` is where the page itself was found.
+    that the API has no more. `link` is where the page itself was found, `cursor` the digest
+    of `next`; both are known once it is part of a walk.
     """
 
     ndjson: bytes
     rows: int
     next: str | None
     link: str = ""
+    cursor: int | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """The records as Python objects; integers of any size stay exact."""

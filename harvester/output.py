@@ -160,7 +160,18 @@ def publish(part: Path, final: Path, *, size: int) -> None:
             part.replace(final)
         elif not final.exists() or final.stat().st_size != size:
             raise Damaged("the finished file is gone or is not what was written")
-        sync_directory(final.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory whose names are to be durable."""
+
+    path: Path
+
+    def sync(self) -> None:
+        """Make its names durable."""
+        with storage(self.path):
+            sync_directory(self.path)
 
 
 class Journal:

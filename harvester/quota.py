@@ -70,8 +70,10 @@ def claim(
     wait = account.not_before - monotonic
     if 0 < wait < _REBOOTED:
         return account, NotYet(wait)
-    # Several days are kept: a clock that is set back finds the count it had there.
-    days = dict(sorted({**account.days, day: used + 1}.items())[-_DAYS_KEPT:])
+    days = {**account.days, day: used + 1}
+    if len(days) > _DAYS_KEPT:
+        # Several days are kept: a clock that is set back finds the count it had there.
+        days = dict(sorted(days.items())[-_DAYS_KEPT:])
     return Account(days, monotonic + gap), Granted(used + 1)
 
 
@@ -83,6 +85,7 @@ class QuotaLedger:
         self._path = path
         self._clock = clock or Clock()
         self._synced = float("-inf")
+        self._written: tuple[bytes, Account] = b"", Account()
         with storage(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -130,6 +133,8 @@ class QuotaLedger:
 
     def _read(self) -> Account:
         raw = os.pread(self._file, _SIZE, 0)
+        if raw == self._written[0]:  # no other run has been here
+            return self._written[1]
         if not raw:
             return Account()
         try:
@@ -147,7 +152,9 @@ class QuotaLedger:
 
     def _write(self, account: Account) -> None:
         record = {"version": 1, "days": account.days, "not_before": account.not_before}
-        write_all(self._file, orjson.dumps(record).ljust(_SIZE - 1) + b"\n", at=0)
+        raw = orjson.dumps(record).ljust(_SIZE - 1) + b"\n"
+        write_all(self._file, raw, at=0)
+        self._written = raw, account
 
 
 def ledger_path(state_dir: Path, *, origin: str, identity: str) -> Path:

@@ -221,4 +221,4 @@ class _Tries:
 
     def next(self, call: Call[T]) -> Call[T]:
         self.made += 1
-        return replace(call, attempt=self.made)
+        return call if self.made == 1 else replace(call, attempt=self.made)

@@ -98,7 +98,7 @@ class Pacer:
         self._clock = clock or Clock()
         self._emit = emit
         self._jitter = jitter
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
         self._held_until = float("-inf")

@@ -7,7 +7,6 @@ cursor that comes back is an error, whatever the length of the cycle.
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 
 from harvester.api import Api
@@ -80,10 +79,11 @@ async def walk_links(
         # Known: the longest way to go first. Unknown: the least known first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Call(target, link, read, number, priority))
+        cursor = None
         if page.next is not None:
-            digest = cursor_digest(page.next)
-            if digest in seen:
+            cursor = cursor_digest(page.next)
+            if cursor in seen:
                 raise CampaignError("looping_cursor", f"page {number} leads back to a page we had")
-            seen.add(digest)
-        yield replace(page, link=link)
+            seen.add(cursor)
+        yield Page(page.ndjson, page.rows, page.next, link, cursor)
         link = page.next

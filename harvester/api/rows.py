@@ -16,6 +16,7 @@ from harvester.errors import Unreadable
 
 _STRING_OR_BLANKS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|[ \t\r\n]+', re.DOTALL)
 _BLANKS = (b" ", b"\n", b"\t", b"\r")
+_START = b'{"activity_type":"%s","campaign_id":"%s",'
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -30,23 +31,34 @@ _owner = msgspec.json.Decoder(_Owner)
 def to_ndjson(
     rows: Sequence[bytes | msgspec.Raw],
     *,
+    dense: bool,
     campaign_id: str | None = None,
     activity_type: str | None = None,
 ) -> bytes:
-    """One compact record a line.
+    """One compact record a line. `dense` says that the body had no blank in it at all.
 
     Raise `Unreadable` unless all are objects, and of that campaign and type where they say one.
     """
     if not rows:
         return b""
+    if not dense:
+        rows = [_compact(bytes(row)) for row in rows]
     lines = b"\n".join(rows) + b"\n"
-    if any(blank in lines for blank in (b" ", b"\t", b"\r")) or lines.count(b"\n") != len(rows):
-        lines = b"\n".join([_compact(bytes(row)) for row in rows]) + b"\n"
-    if not lines.startswith(b"{") or lines.count(b"\n{") != len(rows) - 1:
-        raise Unreadable("a row is not an object", status=200)
     if campaign_id is not None and activity_type is not None:
-        _check_owner(lines, len(rows), campaign_id, activity_type)
+        # Every row of an ordinary page begins so: one look at all of it settles everything.
+        start = _START % (activity_type.encode(), campaign_id.encode())
+        if lines.startswith(start) and lines.count(b"\n" + start) == len(rows) - 1:
+            return lines
+        _check_objects(lines, len(rows))
+        _check_owner(lines, campaign_id, activity_type)
+    else:
+        _check_objects(lines, len(rows))
     return lines
+
+
+def is_dense(body: bytes) -> bool:
+    """Whether there is no blank in a body, between tokens or in a string."""
+    return not any(blank in body for blank in _BLANKS)
 
 
 def check_utf8(body: bytes) -> bytes:
@@ -151,17 +163,14 @@ def _compact(row: bytes) -> bytes:
     return _STRING_OR_BLANKS.sub(lambda found: found[1] or b"", row)
 
 
-def _check_owner(lines: bytes, count: int, campaign_id: str, activity_type: str) -> None:
-    """Raise `Unreadable` if a row names another campaign or type. An id may be an integer, and
-    either may be absent.
+def _check_objects(lines: bytes, count: int) -> None:
+    if not lines.startswith(b"{") or lines.count(b"\n{") != count - 1:
+        raise Unreadable("a row is not an object", status=200)
 
-    Two counts settle every ordinary page: each row says both, spelled as documented.
-    """
-    if (
-        lines.count(b'"campaign_id":"%s"' % campaign_id.encode()) == count
-        and lines.count(b'"activity_type":"%s"' % activity_type.encode()) == count
-    ):
-        return
+
+def _check_owner(lines: bytes, campaign_id: str, activity_type: str) -> None:
+    """Raise `Unreadable` if a row names another campaign or type. An id may be an integer, and
+    either may be absent."""
     for line in lines.split(b"\n")[:-1]:
         owner, kind = _owner_of(line)
         if owner is not None and str(owner) != campaign_id:

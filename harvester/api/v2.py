@@ -106,8 +106,12 @@ class V2:
         if target.report == LINKS:
             return self._read_links(target, body)
         results, next_link = _open(rows.check_utf8(body))
-        kind = REPORTS[target.report].activity_type
-        ndjson = rows.to_ndjson(results, campaign_id=target.campaign_id, activity_type=kind)
+        ndjson = rows.to_ndjson(
+            results,
+            dense=rows.is_dense(body),
+            campaign_id=target.campaign_id,
+            activity_type=REPORTS[target.report].activity_type,
+        )
         return Page(ndjson, len(results), self._follow(next_link, _path(target)))
 
     def date_field(self, report: str) -> str:
@@ -126,7 +130,7 @@ class V2:
     def read_campaigns(self, body: bytes) -> Page:
         """One page of the campaign list: a row has id, name, status and modified_date."""
         results, next_link = _open(rows.check_utf8(body))
-        ndjson = rows.to_ndjson(results)
+        ndjson = rows.to_ndjson(results, dense=rows.is_dense(body))
         for line in ndjson.split(b"\n")[:-1]:
             self._check_listed(line)
         return Page(ndjson, len(results), self._follow(next_link, _CAMPAIGNS))
@@ -161,7 +165,7 @@ class V2:
         if found.id is not None and str(found.id) != target.campaign_id:
             raise Unreadable("this is another campaign", status=200)
         links = found.click_through_details
-        return Page(rows.to_ndjson(links), len(links), None)
+        return Page(rows.to_ndjson(links, dense=rows.is_dense(body)), len(links), None)
 
     def _follow(self, next_link: str | None, path: str) -> str | None:
         return follow(next_link, origin=self.origin, path=path) if next_link else None
