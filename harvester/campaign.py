@@ -100,7 +100,8 @@ class CampaignHarvester:
                     raise
                 self._restart(walk, part, dropped)
                 await self._follow(walk, part)
-            part.sync()  # (2) no final name without its data, not even after a power cut
+            # (2) No final name without its data, not even after a power cut.
+            await anyio.to_thread.run_sync(part.sync)
             record = (
                 await self._finishing(walk, walk.position, part.digest())
                 if walk.base is None
@@ -118,7 +119,7 @@ class CampaignHarvester:
             await self._read_base(walk, walk.base)
         if walk.position.pages == 0:
             part.restart()
-            self._start(walk)
+            walk.started_at = stamp(self._clock.now())
             return
         try:
             await anyio.to_thread.run_sync(part.resume, walk.position.offset, walk.digest)
@@ -148,7 +149,12 @@ class CampaignHarvester:
                 )
                 if page.next is not None or self._goes_on(walk):
                     self._store.commit(  # (3)
-                        walk.walk, walk.position, page.rows, page.cursor, part
+                        walk.walk,
+                        walk.position,
+                        page.rows,
+                        page.cursor,
+                        part,
+                        started_at=walk.started_at,
                     )
                 self._emit(
                     events.PageCommitted(
@@ -180,16 +186,16 @@ class CampaignHarvester:
     async def _finishing(self, walk: "_Walk", position: Position, digest: bytes) -> Record:
         """Save that every row is there: what is left is the name and the manifest's line."""
         found = await self._reconcile(walk)
-        now = stamp(self._clock.now())
-        self._store.finishing(walk.walk, position, digest, at=now, findings=found)  # (3)
-        return replace(
+        record = replace(
             walk.record,
             position=position,
             digest=digest,
             started_at=walk.started_at,
-            completed_at=now,
+            completed_at=stamp(self._clock.now()),
             findings=found,
         )
+        self._store.finishing(record)  # (3)
+        return record
 
     # -- a finished file that is to grow -------------------------------------------------------
 
@@ -259,10 +265,6 @@ class CampaignHarvester:
 
     # -- other ends ----------------------------------------------------------------------------
 
-    def _start(self, walk: "_Walk") -> None:
-        walk.started_at = stamp(self._clock.now())
-        self._store.begin(walk.walk, at=walk.started_at)
-
     def _restart(self, walk: "_Walk", part: PartFile, why: CursorDropped | Damaged) -> None:
         """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
         dropped = isinstance(why, CursorDropped)
@@ -279,7 +281,7 @@ class CampaignHarvester:
             )
         )
         walk.position, walk.seen = Position(), set()
-        self._start(walk)
+        walk.started_at = stamp(self._clock.now())
 
     def _set_aside(self, walk: "_Walk", aside: SetAside) -> None:
         self._emit(

@@ -8,8 +8,6 @@ data; where the disk itself mixed the order up, the digest of the part file tell
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +62,7 @@ SELECT state, count(*) FROM (
     END AS state FROM walks WHERE {} GROUP BY campaign_id
 ) GROUP BY state
 """
+_FORGET_PAGES = "DELETE FROM pages WHERE walk = ?"
 _RECORD = (
     "id, report, campaign_id, state, next, pages, rows, bytes, digest, restarts, kind, "
     "started_at, completed_at, findings, base_pages, base_rows, base_bytes, base_digest"
@@ -124,10 +123,8 @@ class CheckpointStore:
     def _create(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            with self._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            statements = [(statement, ()) for statement in _SCHEMA.split(";\n")]
+            self._apply(*statements, (f"PRAGMA user_version = {FORMAT}", ()))
         elif version != FORMAT:
             raise ConfigError(
                 f"{self.path} has format {version}, this version of harvester knows {FORMAT}: "
@@ -143,10 +140,9 @@ class CheckpointStore:
 
     def begin_run(self, settings: dict[str, str]) -> None:
         """Remember the settings, and count this run."""
-        with storage(self.path), self._transaction():
-            values = {**settings, "run": str(int(self.settings().get("run", 0)) + 1)}
-            self._db.executemany("REPLACE INTO settings VALUES (?, ?)", values.items())
-        self.run = int(values["run"])
+        self.run = int(self.settings().get("run", 0)) + 1
+        values = {**settings, "run": str(self.run)}
+        self._apply(*(("REPLACE INTO settings VALUES (?, ?)", pair) for pair in values.items()))
 
     def take(self, target: Target) -> Record | None:
         """The walk of `target`, new or as it was left; None if this run has had it already."""
@@ -183,67 +179,82 @@ class CheckpointStore:
 
     # -- one walk ------------------------------------------------------------------------------
 
-    def begin(self, walk: int, *, at: str) -> None:
-        """A walk asks for its first page."""
-        self._change("UPDATE walks SET started_at = ?, kind = NULL WHERE id = ?", (at, walk))
-
     def commit(
-        self, walk: int, position: Position, rows: int, cursor: int | None, part: PartFile
+        self,
+        walk: int,
+        position: Position,
+        rows: int,
+        cursor: int | None,
+        part: PartFile,
+        *,
+        started_at: str | None,
     ) -> None:
         """Save the position of a walk after a page of `rows` that stands in `part` already."""
         self._unsynced.add(part)
-        with storage(self.path), self._transaction():
-            self._db.execute(
-                "UPDATE walks SET state = 'partial', next = ?, pages = ?, rows = ?, bytes = ?, "
-                "digest = ? WHERE id = ?",
-                (*_columns(position), part.digest(), walk),
-            )
-            self._db.execute(
-                "INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)
-            )
+        self._apply(
+            (
+                "UPDATE walks SET state = 'partial', kind = NULL, next = ?, pages = ?, rows = ?, "
+                "bytes = ?, digest = ?, started_at = ? WHERE id = ?",
+                (*_columns(position), part.digest(), started_at, walk),
+            ),
+            ("INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)),
+        )
 
     def restart(self, walk: int, *, restarts: int) -> None:
         """Forget the position: the walk starts over at its first page."""
-        self._change(
-            "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
-            "digest = NULL, restarts = ? WHERE id = ?",
-            (restarts, walk),
-            forget_pages=walk,
+        self._apply(
+            (
+                "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
+                "digest = NULL, restarts = ? WHERE id = ?",
+                (restarts, walk),
+            ),
+            (_FORGET_PAGES, (walk,)),
         )
 
     def fail(self, walk: int, kind: str) -> None:
         """The walk is over for this run; its position stays for the next try."""
-        self._change("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk))
+        self._apply(("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk)))
 
-    def finishing(
-        self, walk: int, position: Position, digest: bytes, *, at: str, findings: str | None
-    ) -> None:
+    def finishing(self, record: Record) -> None:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
-        self._change(
-            "UPDATE walks SET state = 'finishing', next = ?, pages = ?, rows = ?, bytes = ?, "
-            "digest = ?, completed_at = ?, findings = ? WHERE id = ?",
-            (*_columns(position), digest, at, findings, walk),
-            forget_pages=walk,
+        self._apply(
+            (
+                "UPDATE walks SET state = 'finishing', kind = NULL, next = ?, pages = ?, rows = ?, "
+                "bytes = ?, digest = ?, started_at = ?, completed_at = ?, findings = ? "
+                "WHERE id = ?",
+                (
+                    *_columns(record.position),
+                    record.digest,
+                    record.started_at,
+                    record.completed_at,
+                    record.findings,
+                    record.walk,
+                ),
+            ),
+            (_FORGET_PAGES, (record.walk,)),
         )
 
     def complete(self, walk: int, folder: Syncable, manifest: Journal) -> None:
         """The final name stands in its folder, and the manifest has its line."""
         self._unsynced |= {folder, manifest}
-        with storage(self.path), self._transaction():
-            self._db.execute(
+        self._apply(
+            (
                 "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
                 "base_bytes = NULL, base_digest = NULL WHERE id = ?",
                 (walk,),
-            )
-            self._db.execute("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
+            ),
+            ("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),)),
+        )
 
     def begin_top_up(self, record: Record) -> Record:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
-        self._change(
-            "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
-            "digest = NULL, restarts = 0, base_pages = pages, base_rows = rows, "
-            "base_bytes = bytes, base_digest = digest WHERE id = ?",
-            (record.walk,),
+        self._apply(
+            (
+                "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
+                "digest = NULL, restarts = 0, base_pages = pages, base_rows = rows, "
+                "base_bytes = bytes, base_digest = digest WHERE id = ?",
+                (record.walk,),
+            ),
         )
         at = record.position
         base = Base(at.pages, at.rows, at.offset, record.digest)
@@ -251,12 +262,14 @@ class CheckpointStore:
 
     def leave_as_it_was(self, walk: int) -> None:
         """A top-up found nothing new: the finished file stays what it is."""
-        self._change(
-            "UPDATE walks SET state = 'complete', next = NULL, pages = base_pages, "
-            "rows = base_rows, bytes = base_bytes, digest = base_digest, base_pages = NULL, "
-            "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
-            (walk,),
-            forget_pages=walk,
+        self._apply(
+            (
+                "UPDATE walks SET state = 'complete', next = NULL, pages = base_pages, "
+                "rows = base_rows, bytes = base_bytes, digest = base_digest, base_pages = NULL, "
+                "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
+                (walk,),
+            ),
+            (_FORGET_PAGES, (walk,)),
         )
 
     def manifest_bytes(self) -> int:
@@ -280,8 +293,7 @@ class CheckpointStore:
     def sync(self) -> None:
         """Make everything durable that was committed."""
         self._synced = float("-inf")
-        with storage(self.path), self._transaction():
-            self._db.execute("REPLACE INTO settings VALUES ('synced', 'yes')")
+        self._apply(("REPLACE INTO settings VALUES ('synced', 'yes')", ()))
 
     def close(self) -> None:
         """Give the file back."""
@@ -290,33 +302,26 @@ class CheckpointStore:
 
     # -- durability ----------------------------------------------------------------------------
 
-    def _change(
-        self, statement: str, values: tuple[object, ...], *, forget_pages: int | None = None
-    ) -> None:
-        with storage(self.path), self._transaction():
-            self._db.execute(statement, values)
-            if forget_pages is not None:
-                self._db.execute("DELETE FROM pages WHERE walk = ?", (forget_pages,))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """One commit; on the disk when it returns, if the last such one is long enough ago."""
-        durable = self._clock.monotonic() - self._synced >= self._sync_every
-        if durable:
-            for file in self._unsynced:
-                file.sync()
-            self._unsynced.clear()
-        if durable is not self._durable:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+    def _apply(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+        """One transaction; on the disk when this returns, if the last such one is old enough."""
+        with storage(self.path):
+            durable = self._clock.monotonic() - self._synced >= self._sync_every
+            if durable:
+                for file in self._unsynced:
+                    file.sync()
+                self._unsynced.clear()
+            if durable is not self._durable:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, values in statements:
+                    self._db.execute(statement, values)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
         if durable:
             self._synced = self._clock.monotonic()
 

@@ -143,7 +143,7 @@ class HarvestConfig:
     @property
     def sync_every(self) -> float:
         """How far durable commits may lie apart (s): none is missing at a pace an API allows."""
-        return 0.0 if 0 < self.rate <= 10 else 1.0
+        return 0.0 if 0 < self.rate <= 10 else 2.0
 
     def identity(self) -> dict[str, str]:
         """What must not change within one output directory."""

@@ -5,11 +5,8 @@ file holds a few numbers in one disk sector; a flock makes claim and charge one 
 processes. `not_before` carries the spacing (and a throttle's hold) from run to run.
 """
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +15,7 @@ import orjson
 
 from harvester.clock import Clock, next_reset
 from harvester.errors import StorageError
-from harvester.storage import storage, write_all
+from harvester.storage import flocked, storage, write_all
 
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
@@ -92,8 +89,8 @@ class QuotaLedger:
 
     def claim(self, gap: float) -> Granted | NotYet | Spent:
         """Charge one request and keep the next start `gap` seconds off, or say why not."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        with self._exclusive():
+        with storage(self._path), flocked(self._file):
+            now, monotonic = self._clock.now(), self._clock.monotonic()
             account, answer = claim(
                 self._read(), now=now, monotonic=monotonic, gap=gap, limit=self.limit
             )
@@ -108,28 +105,19 @@ class QuotaLedger:
     def hold(self, seconds: float) -> None:
         """Let no run of this key start a request for `seconds`."""
         until = self._clock.monotonic() + seconds
-        with self._exclusive():
+        with storage(self._path), flocked(self._file):
             account = self._read()
             if until > account.not_before:
                 self._write(replace(account, not_before=until))
 
     def used_today(self) -> int:
         """Requests charged to this UTC day, by whatever run."""
-        with self._exclusive():
+        with storage(self._path), flocked(self._file):
             return self._read().used(self._clock.now().date().isoformat())
 
     def close(self) -> None:
         """Give the file back."""
         os.close(self._file)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with storage(self._path):
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _read(self) -> Account:
         raw = os.pread(self._file, _SIZE, 0)

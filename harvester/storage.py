@@ -1,23 +1,55 @@
 """The disk: every call that can fail for lack of space or luck, translated at one border."""
 
+import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from harvester.errors import StorageError
 
 
-@contextmanager
-def storage(path: Path | str) -> Iterator[None]:
+class storage:  # noqa: N801 - used as a function, as contextlib.suppress is
     """Translate whatever the disk says about `path` into a `StorageError` that names it."""
-    try:
-        yield
-    except OSError as wrong:
-        raise StorageError(f"cannot use {path}: {wrong.strerror or wrong}") from wrong
-    except sqlite3.Error as wrong:
-        raise StorageError(f"cannot use {path}: {wrong}") from wrong
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot use {self._path}: {error.strerror or error}") from error
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"cannot use {self._path}: {error}") from error
+
+
+class flocked:  # noqa: N801 - used as a function
+    """Hold the exclusive lock of an open file, among all processes."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 def write_all(file: int, data: bytes, *, at: int | None = None) -> None:
