@@ -69,10 +69,11 @@ class Door:
 
     async def _prepare(self, ticket: Ticket) -> float:
         """Do what may help: nothing if others did it since, else renew, else hold everybody."""
-        if ticket.generation != self._credentials.generation or ticket.sent <= self._cleared:
+        if ticket.sent <= self._cleared:
             return 0.0
         try:
             if await self._credentials.renew():
+                self._cleared = self._clock.monotonic()
                 return 0.0
         except ConfigError as wrong:
             order = StopRun("credentials_refused", f"the token could not be renewed: {wrong}")

@@ -1,5 +1,6 @@
 """All settings of a harvest: one frozen object, checked whole before anything is sent."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -16,6 +17,12 @@ from harvester.errors import ConfigError
 from harvester.walk import MAX_PAGES
 
 PAGE_SIZES = range(1, 501)
+_WHOLE = (
+    "page_size", "concurrency", "retries", "daily_quota", "quota_reserve", "max_requests",
+    "max_pages", "max_page_bytes",
+)  # fmt: skip
+_SECONDS = ("rate", "timeout", "max_wait", "max_duration")
+_OPTIONAL = ("max_requests", "max_duration")
 LAST = "last"
 KNOWN = (*REPORTS, LINKS)
 """Every folder that a harvest can have."""
@@ -67,13 +74,14 @@ class HarvestConfig:
     token_command: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_types()
         _require(self.api == "v2", "api", "v2", self.api)
         _require(self.page_size in PAGE_SIZES, "page_size", "1 to 500", self.page_size)
         _require(0 <= self.rate <= 1e6, "rate", "0 or more requests per second", self.rate)
         _require(1 <= self.concurrency <= 1000, "concurrency", "1 to 1000", self.concurrency)
         _require(0 <= self.retries <= 100, "retries", "0 to 100", self.retries)
         _require(0 < self.timeout <= 86_400, "timeout", "seconds, over 0", self.timeout)
-        _require(0 <= self.max_wait <= 1e9, "max_wait", "seconds, 0 or more", self.max_wait)
+        _require(0 <= self.max_wait <= 86_400, "max_wait", "seconds, 0 or more", self.max_wait)
         _require(self.daily_quota >= 0, "daily_quota", "0 or more requests", self.daily_quota)
         _require(self.quota_reserve >= 0, "quota_reserve", "0 or more", self.quota_reserve)
         _require(
@@ -96,6 +104,29 @@ class HarvestConfig:
         self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         for name in ("api_key", "access_token"):
             _check_secret(name, getattr(self, name))
+
+    def _check_types(self) -> None:
+        """A settings file has types of its own: 500.0, "500" and true are not 500."""
+        for name in _WHOLE:
+            value = getattr(self, name)
+            fine = type(value) is int or (value is None and name in _OPTIONAL)
+            _require(fine, name, "a whole number", value)
+        for name in _SECONDS:
+            value = getattr(self, name)
+            fine = type(value) in {int, float} or (value is None and name in _OPTIONAL)
+            _require(fine, name, "a number", value)
+        for name in ("api", "base_url"):
+            _require(isinstance(getattr(self, name), str), name, "text", getattr(self, name))
+        _require(
+            self.compress is None or isinstance(self.compress, str),
+            "compress",
+            "zstd or gzip",
+            self.compress,
+        )
+        fine = isinstance(self.report, str | Sequence) and all(
+            isinstance(n, str) for n in self.report
+        )
+        _require(fine, "report", "names of reports", self.report)
 
     def _settle(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -187,7 +218,10 @@ def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime 
             _require(False, name, accepted, value)
     if isinstance(value, datetime):
         _require(value.utcoffset() is not None, name, accepted, value.isoformat())
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            _require(False, name, accepted, value.isoformat())
     if isinstance(value, date):  # a day of the API, which counts in UTC
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     _require(value is None, name, accepted, value)
@@ -204,10 +238,11 @@ def _origin(url: str) -> str:
         _require(False, "base_url", accepted, url)
         raise
     host = parts.hostname or ""
+    sane = re.fullmatch(r"[a-z0-9._:-]+", host) is not None
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     # What is refused may hold a password: show the scheme and the host only.
-    _require(bool(host) and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
+    _require(sane and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
     name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
 

@@ -32,12 +32,11 @@ class Coordinator(Generic[T]):
         async with anyio.create_task_group() as watch:
             watch.start_soon(self._obey, feeding, watch.cancel_scope)
             send, receive = anyio.create_memory_object_stream[T](0)
-            async with anyio.create_task_group() as group, receive:
+            async with anyio.create_task_group() as group, receive, send:
                 for _ in range(self._workers):
                     group.start_soon(self._worker, receive.clone())
                 with feeding:
                     await self._feed(items, send)
-                send.close()
             watch.cancel_scope.cancel()
 
     async def _feed(self, items: AsyncIterable[T], send: MemoryObjectSendStream[T]) -> None:

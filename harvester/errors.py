@@ -73,6 +73,7 @@ class Unauthorized(TryAgain):
     """401: perhaps a token that ran out, perhaps one that never was good."""
 
     cause = "unauthorized"
+    sent: float = float("inf")  # when the refused request was sent (monotonic)
 
 
 class ServerTrouble(TryAgain):

@@ -185,8 +185,11 @@ class _Run:
                 await self._work(stack, api, self._source)
         except StopRun as order:
             self._stop.request(order)
-        except anyio.get_cancelled_exc_class():
-            self._stop.request(StopRun("cancelled", "the task was cancelled"))
+        except BaseException as error:
+            # A cancel, or the caller's own ids or observer failed: saved and told all the same.
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                self._stop.request(StopRun("cancelled", "the task was cancelled"))
+            self._stop.request(StopRun("bug", f"an unexpected {type(error).__name__}"))
             self._conclude()
             raise
         report = self._conclude()
@@ -347,8 +350,8 @@ class _Source:
                 yield campaign_id
         else:
             for campaign_id in self._ids:
-                await anyio.lowlevel.checkpoint()
                 yield campaign_id
+                await anyio.lowlevel.checkpoint()  # after it: a cancel here loses no id
 
     def _targets(self, campaign_id: str) -> Iterator[Target]:
         self._api.check_id(campaign_id)

@@ -226,7 +226,8 @@ def locked(layout: Layout, *, now: datetime) -> Iterator[None]:
 
     A flock, not a PID file: the kernel frees it with the process, however that ends.
     """
-    file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with storage(layout.lock):
+        file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

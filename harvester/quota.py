@@ -19,7 +19,7 @@ from harvester.storage import flocked, storage, write_all
 
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
-_REBOOTED = 3_600.0  # no hold is longer: a start further off was written before a reboot
+_REBOOTED = 86_400.0  # no hold is longer: a start further off was written before a reboot
 _SYNC_EVERY = 0.1  # at the API's pace that is every charge
 
 
@@ -96,10 +96,11 @@ class QuotaLedger:
             )
             if isinstance(answer, Granted):
                 self._write(account)
-        if isinstance(answer, Granted) and monotonic - self._synced >= _SYNC_EVERY:
-            self._synced = monotonic
-            with storage(self._path):
-                os.fdatasync(self._file)
+                if monotonic - self._synced >= _SYNC_EVERY:
+                    os.fdatasync(self._file)
+                    # The start is now, not before the disk answered.
+                    self._synced = self._clock.monotonic()
+                    self._write(replace(account, not_before=self._synced + gap))
         return answer
 
     def hold(self, seconds: float) -> None:

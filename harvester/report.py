@@ -39,6 +39,7 @@ EXIT_CODES = {
     "cancelled": 130,
     "SIGTERM": 143,
 }
+_OTHER_STOP = 130  # a reason of the caller's own (`Harvester.stop`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ def conclude(
 ) -> Conclusion:
     """The exit code from the facts: an order to stop, campaigns set aside, campaigns failed."""
     if order is not None:
-        return Conclusion(EXIT_CODES[order.reason], order.reason, str(order), order.resume_at)
+        return Conclusion(
+            EXIT_CODES.get(order.reason, _OTHER_STOP), order.reason, str(order), order.resume_at
+        )
     reason, resume_at = "complete", None
     if set_aside_until is not None:
         reason, resume_at = "set_aside", set_aside_until

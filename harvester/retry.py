@@ -157,7 +157,7 @@ class RetryingFetcher:
         try:
             return await self._inner.fetch(tries.next(call))
         except Unauthorized as refusal:
-            async with self._door.second_look(ticket) as hold:
+            async with self._door.second_look(replace(ticket, sent=refusal.sent)) as hold:
                 self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
                 return await self._inner.fetch(tries.next(call))
 

@@ -16,7 +16,7 @@ import anyio
 from harvester.api import Api
 from harvester.authorize import Door
 from harvester.clock import Clock
-from harvester.config import HarvestConfig
+from harvester.config import KNOWN, HarvestConfig
 from harvester.credentials import Credentials
 from harvester.errors import ConfigError
 from harvester.events import Observer
@@ -144,6 +144,8 @@ async def walk(
     if this campaign cannot be read to its end, `StopRun` if nothing more may be sent.
     """
     async with open_alone(config) as (fetcher, api):
+        if report not in KNOWN:
+            raise ConfigError(f"report: any of {', '.join(KNOWN)}, not {report!r}")
         target = Target(report, api.check_id(campaign_id))
         first = api.first_link(target, limit=config.page_size, since=config.start)
         pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)

@@ -19,7 +19,15 @@ import anyio
 from aiolimiter import AsyncLimiter
 
 from harvester.clock import Clock, later, next_reset
-from harvester.errors import CampaignError, DaySpent, HarvestError, StopRun, Throttled, TryAgain
+from harvester.errors import (
+    CampaignError,
+    DaySpent,
+    HarvestError,
+    StopRun,
+    Throttled,
+    TryAgain,
+    Unauthorized,
+)
 from harvester.events import (
     Observer,
     PaceChanged,
@@ -115,6 +123,8 @@ class Pacer:
                 await self._spaced()
                 match self._spent() or self._ledger.claim(self.spacing.gap):
                     case Granted(used):
+                        if self._meter is not None:
+                            await self._meter.acquire()  # has capacity: `_due` has seen to it
                         # From the moment of this start, not from its due time: a late start
                         # must not bring the next one nearer.
                         self._next_start = self._clock.monotonic() + self.spacing.gap
@@ -130,8 +140,6 @@ class Pacer:
     async def _spaced(self) -> None:
         while (wait := self._due() - self._clock.monotonic()) > 0:
             await self._stop.sleep(wait)
-        if self._meter is not None:
-            await self._meter.acquire()
 
     def _due(self) -> float:
         spaced = self._next_start + (_RESIDUE if self._meter else 0.0)
@@ -307,6 +315,8 @@ class ThrottledFetcher:
             self._emit(_failure(call, error))
             if isinstance(error, Throttled):
                 self._pacer.throttled(error, started=started)
+            elif isinstance(error, Unauthorized):
+                error.sent = started
             elif isinstance(error, DaySpent):
                 self._pacer.day_spent()
             raise

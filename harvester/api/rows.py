@@ -183,6 +183,6 @@ def _owner_of(line: bytes) -> tuple[object, object]:
     try:
         owner = _owner.decode(line)
     except msgspec.DecodeError:  # a lone surrogate, or an id that is neither text nor integer
-        found = json.loads(line)
+        found = json.loads(line, parse_int=str)  # of any length; an id is compared as text
         return found.get("campaign_id"), found.get("activity_type")
     return owner.campaign_id, owner.activity_type

@@ -60,8 +60,8 @@ class _Envelope(msgspec.Struct):
 
 
 class _Campaign(msgspec.Struct):
+    id: str | int
     click_through_details: list[msgspec.Raw] = []
-    id: str | int | None = None
 
 
 class _Listed(msgspec.Struct):
@@ -84,9 +84,9 @@ class V2:
 
     def check_id(self, campaign_id: str) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
-        if not _ID.fullmatch(campaign_id):
+        if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
-                f"not a campaign id: {campaign_id[:40]!r} (v2 ids are 1 to 20 digits)"
+                f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits)"
             )
         return campaign_id
 
@@ -162,7 +162,7 @@ class V2:
             found = _campaign.decode(rows.check_utf8(body))
         except (msgspec.DecodeError, RecursionError) as wrong:
             raise Unreadable(f"not a campaign: {_about(wrong, body)}", status=200) from None
-        if found.id is not None and str(found.id) != target.campaign_id:
+        if str(found.id) != target.campaign_id:
             raise Unreadable("this is another campaign", status=200)
         links = found.click_through_details
         return Page(rows.to_ndjson(links, dense=rows.is_dense(body)), len(links), None)
