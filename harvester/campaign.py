@@ -1,6 +1,6 @@
 """One campaign, from where it was left to its finished file.
 
-The lines marked (1) to (3) here, and (4) to (6) in `finish`, are the steps of the crash promise:
+The lines marked (1) to (4) here, and (5) to (7) in `finish`, are the steps of the crash promise:
 a kill between any two of them leaves a state from which the same command ends with the very same
 bytes.
 """
@@ -28,6 +28,7 @@ from harvester.grow import grow, read_boundary
 from harvester.model import Call, Page, Position, Target
 from harvester.output import Damaged, Layout, PartFile
 from harvester.reconcile import distinct_contacts, findings
+from harvester.storage import storage
 from harvester.topup import Boundary
 from harvester.walk import walk_pages
 
@@ -100,7 +101,7 @@ class CampaignHarvester:
                     raise
                 self._restart(walk, part, dropped)
                 await self._follow(walk, part)
-            # (2) No final name without its data, not even after a power cut.
+            # (3) No final name without its data, not even after a power cut.
             await anyio.to_thread.run_sync(part.sync)
             record = (
                 await self._finishing(walk, walk.position, part.digest())
@@ -147,15 +148,16 @@ class CampaignHarvester:
                     offset - walk.position.offset,
                     walk.position.after(page, offset),
                 )
-                if page.next is not None or self._goes_on(walk):
-                    self._store.commit(  # (3)
-                        walk.walk,
-                        walk.position,
-                        page.rows,
-                        page.cursor,
-                        part,
-                        started_at=walk.started_at,
-                    )
+                # (2) the position, also of the last page: no await stands between the answer and
+                # here, so what a kill can cost is what was in flight.
+                self._store.commit(
+                    walk.walk,
+                    walk.position,
+                    page.rows,
+                    page.cursor,
+                    part,
+                    started_at=walk.started_at,
+                )
                 self._emit(
                     events.PageCommitted(
                         walk.target,
@@ -166,10 +168,6 @@ class CampaignHarvester:
                         page.link,
                     )
                 )
-
-    def _goes_on(self, walk: "_Walk") -> bool:
-        """Whether requests follow the last page: then it is saved like any other first."""
-        return walk.base is not None or self._asked.summary
 
     def _first_link(self, walk: "_Walk") -> str:
         since = walk.stored.latest if walk.stored is not None else None
@@ -194,7 +192,7 @@ class CampaignHarvester:
             completed_at=stamp(self._clock.now()),
             findings=found,
         )
-        self._store.finishing(record)  # (3)
+        self._store.finishing(record)  # (4)
         return record
 
     # -- a finished file that is to grow -------------------------------------------------------
@@ -225,8 +223,9 @@ class CampaignHarvester:
             )
         )
         if grown is None:
-            self._layout.part(walk.target).unlink()
             self._store.leave_as_it_was(walk.walk)
+            with storage(self._layout.part(walk.target)):
+                self._layout.part(walk.target).unlink()
             self._emit(events.CampaignSkipped(walk.target, "complete"))
             return None
         position = Position(

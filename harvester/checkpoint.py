@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harvester.clock import Clock
-from harvester.errors import ConfigError
+from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
 from harvester.output import Journal, PartFile
 from harvester.storage import storage
@@ -113,6 +113,7 @@ class CheckpointStore:
         self._sync_every = sync_every
         self._synced = float("-inf")
         self._unsynced: set[Syncable] = set()
+        self._broken: StorageError | None = None
         self.run = 0
         with storage(path):
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -292,6 +293,7 @@ class CheckpointStore:
 
     def sync(self) -> None:
         """Make everything durable that was committed."""
+        self._broken = None  # this says nothing new
         self._synced = float("-inf")
         self._apply(("REPLACE INTO settings VALUES ('synced', 'yes')", ()))
 
@@ -304,24 +306,30 @@ class CheckpointStore:
 
     def _apply(self, *statements: tuple[str, tuple[object, ...]]) -> None:
         """One transaction; on the disk when this returns, if the last such one is old enough."""
-        with storage(self.path):
-            durable = self._clock.monotonic() - self._synced >= self._sync_every
-            if durable:
-                for file in self._unsynced:
-                    file.sync()
-                self._unsynced.clear()
-            if durable is not self._durable:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._durable = durable
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for statement, values in statements:
-                    self._db.execute(statement, values)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        if self._broken is not None:
+            # What a failed commit had written must not be spoken of by a later one: a second sync
+            # would succeed without having saved anything.
+            raise StorageError(str(self._broken))
+        durable = self._clock.monotonic() - self._synced >= self._sync_every
+        try:
+            with storage(self.path):
+                while durable and self._unsynced:
+                    self._unsynced.pop().sync()
+                if durable is not self._durable:
+                    self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    self._durable = durable
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    for statement, values in statements:
+                        self._db.execute(statement, values)
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+        except StorageError as broken:
+            self._broken = broken
+            raise
         if durable:
             self._synced = self._clock.monotonic()
 

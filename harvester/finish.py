@@ -1,6 +1,6 @@
 """From the last page to the final name and the manifest's line; done again, it is no harm.
 
-The numbers (4) to (6) continue those of `campaign`.
+The numbers (5) to (7) continue those of `campaign`.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from harvester.checkpoint import CheckpointStore, Record
 from harvester.clock import Clock, stamp
 from harvester.events import Observer
 from harvester.output import Damaged, Folder, Journal, Layout, publish
+from harvester.storage import storage
 
 
 class Publisher:
@@ -34,17 +35,22 @@ class Publisher:
         self._clock = clock
         self._emit = emit
 
-    def publish(self, record: Record) -> None:
-        """Give the file its name and its line. Raise `Damaged` if it is not there or not whole."""
+    def publish(self, record: Record, *, again: bool = False) -> None:
+        """Give the file its name and its line. Raise `Damaged` if it is not there or not whole.
+
+        `again` after a kill: what was synced then is read once more before it is believed.
+        """
         target, at = record.target, record.position
         final, part = self._layout.final(target), self._layout.part(target)
         source = part if record.base is None else self._layout.grown(target)
-        publish(source, final, size=at.offset)  # (4) the final name
+        digest = record.digest if again else None
+        publish(source, final, size=at.offset, digest=digest)  # (5) the final name
         if record.base is not None:
-            part.unlink(missing_ok=True)  # its rows are in the final file now
+            with storage(part):
+                part.unlink(missing_ok=True)  # its rows are in the final file now
         findings: dict[str, Any] = orjson.loads(record.findings) if record.findings else {}
         name = str(final.relative_to(self._layout.root))
-        self._manifest.append(  # (5) cut back to the acknowledged length if (6) did not come
+        self._manifest.append(  # (6) cut back to the acknowledged length if (7) did not come
             {
                 "report": target.report,
                 "campaign_id": target.campaign_id,
@@ -59,7 +65,7 @@ class Publisher:
                 **findings,
             }
         )
-        self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (6)
+        self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (7)
         self._emit(
             events.CampaignCompleted(
                 target,
@@ -73,11 +79,14 @@ class Publisher:
         )
 
     def republish(self) -> None:
-        """Finish what a kill interrupted between (3) and (6), or begin it anew if it is gone."""
+        """Finish what a kill interrupted between (4) and (7), or begin it anew if it is gone."""
         for record in self._store.finishing_walks():
             try:
-                self.publish(record)
+                self.publish(record, again=True)
             except Damaged as damage:
+                if record.base is None:  # what is not finished must not be called so meanwhile
+                    with storage(self._layout.root):
+                        self._layout.final(record.target).unlink(missing_ok=True)
                 self._store.restart(record.walk, restarts=record.restarts)
                 self._emit(
                     events.WalkRestarted(

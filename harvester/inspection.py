@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import orjson
 
@@ -107,7 +108,12 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
     if not layout.database.exists():
         raise ConfigError(f"{layout.root} holds no harvest")
     try:
-        with closing(sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True)) as db:
+        # Without a log no run is under way: then nothing is written beside the file, and an
+        # archive that cannot be written to can be read.
+        log = layout.database.with_name(f"{layout.database.name}-wal")
+        mode = "mode=ro" if log.exists() else "immutable=1"
+        name = quote(str(layout.database.absolute()))
+        with closing(sqlite3.connect(f"file:{name}?{mode}", uri=True)) as db:
             yield db
     except sqlite3.Error as wrong:
         raise ConfigError(f"cannot read the state of {layout.root}: {wrong}") from None

@@ -148,18 +148,25 @@ class PartFile:
         os.close(self._file)
 
 
-def publish(part: Path, final: Path, *, size: int) -> None:
+def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) -> None:
     """Give a synced part its final name; to do it again after a kill is no harm.
 
-    Raise `Damaged` if neither name holds a file of `size` bytes.
+    Raise `Damaged` if neither name holds a file of `size` bytes, or, where time has passed and
+    `digest` is given, if it is not the one that was finished.
     """
     with storage(final):
-        if part.exists():
-            if part.stat().st_size != size:
-                raise Damaged("the part file is not as long as it was when it was finished")
+        file = part if part.exists() else final
+        if not file.exists() or file.stat().st_size != size:
+            raise Damaged("the finished file is gone, or is not as long as it was")
+        if digest is not None and _sha256(file) != digest:
+            raise Damaged("the finished file is not what was written")
+        if file is part:
             part.replace(final)
-        elif not final.exists() or final.stat().st_size != size:
-            raise Damaged("the finished file is gone or is not what was written")
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +188,7 @@ class Journal:
         """Open to append; `keep` cuts the file back to so many bytes first."""
         self.path = path
         with storage(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._file).st_size
             self.size = min(size, keep) if keep is not None else _whole_lines(self._file, size)
             if self.size < size:
@@ -191,7 +198,8 @@ class Journal:
         """Write one line in one step."""
         data = orjson.dumps(line, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
         with storage(self.path):
-            write_all(self._file, data)
+            # Where the last whole line ends: over what a failed write has left there.
+            write_all(self._file, data, at=self.size)
         self.size += len(data)
 
     def sync(self) -> None:
@@ -236,8 +244,9 @@ def locked(layout: Layout, *, now: datetime) -> Iterator[None]:
             raise ConfigError(
                 f"another run works in {layout.root} ({holder}): wait for it or stop it"
             ) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()}, since {stamp(now)}\n".encode(), 0)
+        with storage(layout.lock):
+            os.ftruncate(file, 0)
+            write_all(file, f"process {os.getpid()}, since {stamp(now)}\n".encode(), at=0)
         yield
     finally:
         os.close(file)

@@ -15,7 +15,7 @@ import orjson
 
 from harvester.clock import Clock, next_reset
 from harvester.errors import StorageError
-from harvester.storage import flocked, storage, write_all
+from harvester.storage import flocked, replace_file, storage, sync_directory, write_all
 
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
@@ -162,12 +162,12 @@ def _salt(path: Path) -> bytes:
         if not path.exists():
             # Linked into place whole: of two first runs, one wins and both read the same.
             own = path.with_name(f"salt.{os.getpid()}")
-            own.write_bytes(os.urandom(32))
-            own.chmod(0o600)
+            replace_file(own, os.urandom(32), mode=0o600)
             try:
                 os.link(own, path)
             except FileExistsError:
                 pass
             finally:
                 own.unlink()
+                sync_directory(path.parent)
         return path.read_bytes()

@@ -71,11 +71,11 @@ def sync_directory(path: Path) -> None:
         os.close(file)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put a whole new file in the place of `path`, in one step."""
     own = path.with_name(f"{path.name}.new")
     with storage(path):
-        file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             write_all(file, data)
             os.fsync(file)
