@@ -7,7 +7,6 @@ Refused again, the run stops: a day's quota must not be spent on asking with a d
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import anyio
 
@@ -20,16 +19,8 @@ from harvester.throttle import Pacer
 SECOND_LOOK = 2.0  # s: past any per-second limit
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a request knew when it was sent: the token's generation, and the time."""
-
-    generation: int
-    sent: float
-
-
 class Door:
-    """Guards the second try. `ticket` before sending, `second_look` after a 401."""
+    """Guards the second try after a 401."""
 
     def __init__(
         self,
@@ -46,38 +37,36 @@ class Door:
         self._lock = anyio.Lock()
         self._cleared = float("-inf")
 
-    def ticket(self) -> Ticket:
-        """Taken before a request is sent."""
-        return Ticket(self._credentials.generation, self._clock.monotonic())
-
     @asynccontextmanager
-    async def second_look(self, ticket: Ticket) -> AsyncIterator[float]:
+    async def second_look(self, refusal: Unauthorized) -> AsyncIterator[float]:
         """Make the second try inside; gives the hold (s) that precedes it.
 
         Raise `StopRun` if the try inside is refused as well.
         """
         async with self._lock:
             self._stop.check()
-            hold = await self._prepare(ticket)
+            hold = await self._prepare(refusal)
             try:
                 yield hold
-            except Unauthorized as refusal:
-                order = StopRun("credentials_refused", f"the token was refused twice ({refusal})")
+            except Unauthorized as again:
+                order = StopRun("credentials_refused", f"the token was refused twice ({again})")
                 self._stop.request(order)
                 raise order from None
             self._cleared = self._clock.monotonic()
 
-    async def _prepare(self, ticket: Ticket) -> float:
+    async def _prepare(self, refusal: Unauthorized) -> float:
         """Do what may help: nothing if others did it since, else renew, else hold everybody."""
-        if ticket.sent <= self._cleared:
+        if refusal.sent <= self._cleared:
             return 0.0
         try:
-            if await self._credentials.renew():
-                self._cleared = self._clock.monotonic()
-                return 0.0
+            with self._pacer.closed():  # nothing is sent with the old token meanwhile
+                renewed = await self._credentials.renew()
         except ConfigError as wrong:
             order = StopRun("credentials_refused", f"the token could not be renewed: {wrong}")
             self._stop.request(order)
             raise order from None
+        if renewed:
+            self._cleared = self._clock.monotonic()
+            return 0.0
         self._pacer.hold(SECOND_LOOK, "unauthorized")
         return SECOND_LOOK

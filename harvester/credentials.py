@@ -18,13 +18,14 @@ from harvester.errors import ConfigError
 
 _LONG_ENOUGH_TO_SCRUB = 4
 _TOKENS_KEPT = 8
+_COMMAND_TIMEOUT = 60.0  # s
 
 
 class Credentials:
     """One API key and the access token of the moment.
 
     The token is a fixed string, the content of a file, or what a command prints; the last two can
-    be renewed. `generation` counts the tokens seen, so that two refusals of one token renew once.
+    be renewed.
     """
 
     def __init__(
@@ -37,14 +38,13 @@ class Credentials:
     ) -> None:
         self.api_key = api_key
         self.token = access_token or ""
-        self.generation = 0
         self._known = [api_key, self.token]  # an answer may still echo a token that was renewed
         self._echoes = echoes(self._known)
         self._file = token_file
         self._command = token_command
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(generation={self.generation})"
+        return f"{type(self).__name__}()"
 
     async def open(self) -> None:
         """Read the first token. Raise `ConfigError` if there is none to be had."""
@@ -59,7 +59,6 @@ class Credentials:
         if token == self.token:
             return False
         self._take(token)
-        self.generation += 1
         return True
 
     def _take(self, token: str) -> None:
@@ -127,9 +126,12 @@ def read_secret(path: Path) -> str:
 async def _output_of(command: str) -> str:
     """The first line a command prints. Its output is a secret: no error repeats it."""
     try:
-        done = await anyio.run_process(
-            shlex.split(command), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-        )
+        with anyio.fail_after(_COMMAND_TIMEOUT):
+            done = await anyio.run_process(
+                shlex.split(command), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+            )
+    except TimeoutError:
+        raise ConfigError(f"the token command took over {_COMMAND_TIMEOUT:g} s") from None
     except (OSError, ValueError) as wrong:
         raise ConfigError(f"cannot run the token command: {type(wrong).__name__}") from None
     if done.returncode != 0:

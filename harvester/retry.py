@@ -153,11 +153,10 @@ class RetryingFetcher:
 
     async def _try(self, call: Call[T], tries: "_Tries") -> T:
         """One attempt; a 401 gets its second look within."""
-        ticket = self._door.ticket()
         try:
             return await self._inner.fetch(tries.next(call))
         except Unauthorized as refusal:
-            async with self._door.second_look(replace(ticket, sent=refusal.sent)) as hold:
+            async with self._door.second_look(refusal) as hold:
                 self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
                 return await self._inner.fetch(tries.next(call))
 

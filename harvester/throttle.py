@@ -12,7 +12,8 @@ rounding residue); so the queue and the sleeping are ours, and it is asked when 
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
@@ -106,6 +107,7 @@ class Pacer:
         self._clock = clock or Clock()
         self._emit = emit
         self._jitter = jitter
+        self._gate: anyio.Event | None = None
         self._turn = anyio.Lock(fast_acquire=True)
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
@@ -121,6 +123,9 @@ class Pacer:
                 self._stop.check()
                 self._refuse_beyond_max()
                 await self._spaced()
+                if self._gate is not None and not self._gate.is_set():
+                    await self._gate.wait()
+                    continue
                 match self._spent() or self._ledger.claim(self.spacing.gap):
                     case Granted(used):
                         if self._meter is not None:
@@ -144,6 +149,15 @@ class Pacer:
     def _due(self) -> float:
         spaced = self._next_start + (_RESIDUE if self._meter else 0.0)
         return max(spaced, self._held_until)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Let nobody start meanwhile: the token is being renewed."""
+        self._gate = anyio.Event()
+        try:
+            yield
+        finally:
+            self._gate.set()
 
     # -- holds ---------------------------------------------------------------------------------
 
