@@ -1,0 +1,242 @@
+"""Named stand-ins for what is outside: time, the API behind a fetcher, and a world of pages.
+
+virtually(main)        runs a coroutine function on a loop whose clock jumps to the next timer
+FakeClock, LoopClock   a clock moved by hand; a clock that is the running loop's
+FakeFetcher            answers from a script, counts calls and how many were under way at once
+CannedPages            answers like an API that has these campaigns
+"""
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import anyio
+
+from harvester.events import Event
+from harvester.model import Call, Page, Target
+
+T = TypeVar("T")
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TARGET = Target("opens", "7")
+PATH = "/v2/emailmarketing/campaigns/7/tracking/opens"
+
+
+# -- time --------------------------------------------------------------------------------------
+
+
+class FakeClock:
+    """A clock that stands until it is moved: `advance` moves both its hands, `wall` only one."""
+
+    def __init__(self, now: datetime = NOON, monotonic: float = 1_000.0) -> None:
+        self.wall = now
+        self.mono = monotonic
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self.wall
+
+    def monotonic(self) -> float:
+        """The other clock."""
+        return self.mono
+
+    def advance(self, seconds: float) -> None:
+        """So many seconds pass."""
+        self.mono += seconds
+        self.wall += timedelta(seconds=seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        """A sleep that takes no time and moves the clock; put it where a real one is awaited."""
+        self.slept.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
+class LoopClock:
+    """A clock that is the running loop's, virtual or not; the wall starts at `start`."""
+
+    def __init__(self, start: datetime = NOON) -> None:
+        self.start = start
+
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self.start + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        """The loop's time; 0 outside of any loop."""
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return 0.0
+
+
+class Stuck(RuntimeError):
+    """Nobody is left who could wake anybody, or somebody spins without time passing."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never waits for a timer: moves the loop's time to it instead."""
+
+    SPINS = 200_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop: VirtualLoop | None = None
+        self.spins = 0
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Poll; with nothing to do, jump."""
+        found = super().select(0)
+        self.spins += 1
+        if self.spins > self.SPINS:
+            raise Stuck("the loop spins and time does not pass")
+        if found or (timeout is not None and timeout <= 0):
+            return found
+        if timeout is None:  # only a thread can still have something to say
+            found = super().select(5)
+            if not found:
+                raise Stuck("everybody waits for somebody else")
+            return found
+        assert self.loop is not None
+        self.loop.jump()
+        self.spins = 0
+        return found
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on which an hour of sleeping takes no time."""
+
+    def __init__(self) -> None:
+        selector = _JumpingSelector()
+        self._virtual = 0.0
+        super().__init__(selector)
+        selector.loop = self
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._virtual
+
+    def jump(self) -> None:
+        """To the very moment of the next timer, so that no rounding is left over."""
+        scheduled: Any = getattr(self, "_scheduled")  # noqa: B009 - asyncio has no public name
+        self._virtual = max(self._virtual, scheduled[0].when())
+
+    def block(self, seconds: float) -> None:
+        """Time passes and nobody runs, as when a callback computes or the machine sleeps."""
+        self._virtual += seconds
+
+
+def block(seconds: float) -> None:
+    """Block the running virtual loop for so long."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.block(seconds)
+
+
+def virtually(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main()` to its end on a virtual clock that starts at 0."""
+
+    async def run() -> T:
+        return await main()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(run())
+
+
+# -- the API behind a fetcher ------------------------------------------------------------------
+
+
+def page(rows: int = 1, following: str | None = None, *, campaign_id: str = "7") -> Page:
+    """A page of so many rows; `following` is a cursor."""
+    ndjson = b"".join(
+        b'{"campaign_id":"%s","n":%d}\n' % (campaign_id.encode(), n) for n in range(rows)
+    )
+    link = None if following is None else f"{PATH}?next={following}"
+    return Page(ndjson, rows, link)
+
+
+def make_call(target: Target = TARGET, *, link: str = PATH, number: int = 1) -> Call[Any]:
+    """A call whose body nobody reads."""
+    return Call(target, link, lambda body: body, number)
+
+
+class FakeFetcher:
+    """Answers from a script: a value is given back, an exception raised, a callable asked.
+
+    `calls` holds every call; `peak` says how many were under way at once at most.
+    """
+
+    def __init__(self, script: Iterable[Any] = (), *, delay: float | None = None) -> None:
+        self._script: Iterator[Any] = iter(script)
+        self._delay = delay
+        self.calls: list[Call[Any]] = []
+        self.at: list[float] = []
+        self.under_way = 0
+        self.peak = 0
+
+    async def fetch(self, call: Call[T]) -> T:
+        """The next answer of the script."""
+        self.calls.append(call)
+        self.at.append(asyncio.get_running_loop().time())
+        answer = next(self._script, AssertionError("one call more than the script has answers"))
+        self.under_way += 1
+        self.peak = max(self.peak, self.under_way)
+        try:
+            if self._delay is not None:
+                await anyio.sleep(self._delay)
+            if callable(answer):
+                answer = answer(call)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+        finally:
+            self.under_way -= 1
+
+    @property
+    def links(self) -> list[str]:
+        """What was asked, in order."""
+        return [call.link for call in self.calls]
+
+
+class CannedPages:
+    """An API of canned walks: campaign id to its pages, each a `Page` or an error to raise.
+
+    A page is found by the number of the call, so that a restarted walk starts over. An error is
+    raised once, then what follows it in its list takes its place.
+    """
+
+    def __init__(self, walks: Mapping[str, Sequence[Any]]) -> None:
+        self.walks = {name: [[*_as_list(step)] for step in steps] for name, steps in walks.items()}
+        self.calls: list[Call[Any]] = []
+
+    async def fetch(self, call: Call[T]) -> T:
+        """The page that the call is for."""
+        self.calls.append(call)
+        await asyncio.sleep(0)
+        steps = self.walks[call.target.campaign_id][call.page - 1]
+        answer: Any = steps.pop(0) if len(steps) > 1 else steps[0]
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def _as_list(step: Any) -> Sequence[Any]:
+    return step if isinstance(step, list) else [step]
+
+
+class Seen:
+    """An observer that keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[T]) -> list[T]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]

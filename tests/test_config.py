@@ -1,0 +1,237 @@
+"""The settings: checked whole before anything is sent, with no secret in sight."""
+
+import dataclasses
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harvester.api.v2 import ORIGIN
+from harvester.config import HarvestConfig
+from harvester.errors import ConfigError
+
+SECRETS = {
+    "api_key": "canary-key",
+    "access_token": "canary-token",
+    "token_command": "print canary",
+    "proxy": "http://user:canary@proxy:8080",
+}
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """Nothing needs to be given but ids and secrets."""
+    config = HarvestConfig()
+    assert (config.directory, config.reports, config.start) == (Path("harvest"), ("opens",), None)
+    assert (config.page_size, config.rate, config.concurrency) == (500, 3.3, 16)
+    assert (config.retries, config.timeout, config.max_wait) == (5, 60.0, 300.0)
+    assert (config.daily_quota, config.requests_a_day, config.base_url) == (10_000, 10_000, ORIGIN)
+    assert (config.compress, config.fresh, config.retry_failed) == (None, False, False)
+    assert (config.max_requests, config.max_duration, config.wait_for_quota) == (None, None, False)
+    assert Path(config.state_dir or "").is_absolute()
+
+
+def test_a_config_is_frozen() -> None:
+    """Nobody changes the settings of a run."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HarvestConfig().rate = 99.0  # type: ignore[misc]
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither in the repr nor in any text made of it."""
+    config = HarvestConfig(**SECRETS)
+    assert "canary" not in f"{config!r} {config} {[config]}"
+    assert "canary" not in str(config.identity())
+
+
+REFUSED = [
+    ("api", "v3", "v2"),
+    ("page_size", 0, "1 to 500"),
+    ("page_size", 501, "1 to 500"),
+    ("page_size", -1, "1 to 500"),
+    ("rate", -0.1, "0 or more requests per second"),
+    ("rate", float("nan"), "0 or more requests per second"),
+    ("rate", float("inf"), "0 or more requests per second"),
+    ("concurrency", 0, "1 to 1000"),
+    ("concurrency", 1_001, "1 to 1000"),
+    ("retries", -1, "0 to 100"),
+    ("retries", 101, "0 to 100"),
+    ("timeout", 0, "seconds"),
+    ("timeout", float("nan"), "seconds"),
+    ("timeout", float("inf"), "seconds"),
+    ("max_wait", -1, "seconds"),
+    ("max_wait", float("nan"), "seconds"),
+    ("max_wait", float("inf"), "seconds"),
+    ("daily_quota", -1, "0 or more requests"),
+    ("quota_reserve", -1, "0 or more"),
+    ("quota_reserve", 10_000, "less than the daily quota of 10000"),
+    ("max_requests", 0, "more than 0"),
+    ("max_requests", -1, "more than 0"),
+    ("max_duration", 0, "more than 0"),
+    ("max_duration", float("nan"), "more than 0"),
+    ("compress", "brotli", "zstd or gzip"),
+    ("compress", "", "zstd or gzip"),
+    ("max_pages", 0, "more than 0"),
+    ("max_page_bytes", 0, "more than 0"),
+    ("report", "opened", "any of opens"),
+    ("report", "opens,nothing", "any of opens"),
+    ("report", "../opens", "any of opens"),
+    ("report", "", "any of opens"),
+    ("report", ",", "any of opens"),
+    ("report", (), "any of opens"),
+    ("since", "yesterday", "an ISO-8601 date"),
+    ("since", "", "an ISO-8601 date"),
+    ("since", "2026-13-01", "an ISO-8601 date"),
+    ("since", "2026-01-31T00:00:00", "with its offset"),
+    ("since", "2026-01-31 10:00", "with its offset"),
+    ("since", datetime(2026, 1, 31), "with its offset"),  # noqa: DTZ001
+    ("since", 1_769_817_600, "an ISO-8601 date"),
+    ("base_url", "", "https://HOST"),
+    ("base_url", "api.example", "https://HOST"),
+    ("base_url", "http://api.example", "loopback"),
+    ("base_url", "http://10.0.0.1", "loopback"),
+    ("base_url", "http://127.0.0.1.evil.example", "loopback"),
+    ("base_url", "ftp://127.0.0.1", "https://HOST"),
+    ("base_url", "https://", "https://HOST"),
+    ("base_url", "https://h/v2", "no path"),
+    ("base_url", "https://h/?x=1", "no path"),
+    ("base_url", "https://h#x", "no path"),
+    ("base_url", "https://user:canary@h", "no user"),
+    ("base_url", "https://h:port", "https://HOST"),
+    ("base_url", "https://h:99999", "https://HOST"),
+    ("base_url", "https://[::1", "https://HOST"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), REFUSED)
+def test_a_refused_value_names_its_option(name: str, value: Any, accepted: str) -> None:
+    """And says what the option accepts; a password in it is not repeated."""
+    with pytest.raises(ConfigError) as caught:
+        HarvestConfig(**{name: value})
+    text = str(caught.value)
+    assert text.startswith(f"{name} (--{name.replace('_', '-')}): ")
+    assert accepted in text
+    assert "canary" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("page_size", "500"),
+        ("page_size", 500.0),
+        ("page_size", True),
+        ("rate", "fast"),
+        ("concurrency", 16.5),
+        ("retries", None),
+        ("timeout", "60"),
+        ("max_requests", 1.5),
+        ("max_requests", "many"),
+        ("daily_quota", "many"),
+        ("report", 7),
+        ("base_url", None),
+        ("compress", ["gzip"]),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_like_any_other(name: str, value: Any) -> None:
+    """A settings file knows no types: what cannot be used is told by name, not by a traceback."""
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}"):
+        HarvestConfig(**{name: value})
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_outside_the_calendar_is_refused(moment: str) -> None:
+    """A time that UTC has no year for is refused like any other."""
+    with pytest.raises(ConfigError, match="--since"):
+        HarvestConfig(since=moment)
+
+
+@pytest.mark.parametrize("url", ["https://ho st", "https://h\\evil", "https://h\x00"])
+def test_a_host_that_cannot_be_one_is_refused(url: str) -> None:
+    """Blanks, backslashes and control characters are told before anything is sent."""
+    with pytest.raises(ConfigError, match="--base-url"):
+        HarvestConfig(base_url=url)
+
+
+@pytest.mark.parametrize("name", ["api_key", "access_token"])
+@pytest.mark.parametrize(
+    "value", ["canary key", "canary\n", "canary\x00", "canáry", "canary\u2028"]
+)
+def test_a_secret_with_a_blank_is_a_copying_mistake(name: str, value: str) -> None:
+    """It is refused before it breaks a header, and not repeated."""
+    with pytest.raises(ConfigError, match=f"{name} holds a blank") as caught:
+        HarvestConfig(**{name: value})
+    assert "can" not in str(caught.value).removeprefix(name)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://api.example", "https://api.example"),
+        ("https://API.example/", "https://api.example"),
+        ("HTTPS://api.example:8443", "https://api.example:8443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.9.9.9", "http://127.9.9.9"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_an_origin_is_brought_to_one_form(url: str, origin: str) -> None:
+    """Scheme, host and port; plain http only where nobody listens in."""
+    config = HarvestConfig(base_url=url)
+    assert config.base_url == config.wire().origin == origin
+
+
+@pytest.mark.parametrize(
+    ("since", "start"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        (date(2026, 1, 31), datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T02:00:00+02:00", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T00:00:00Z", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("20260131T000000Z", datetime(2026, 1, 31, tzinfo=UTC)),
+        (
+            datetime(2026, 1, 31, 2, tzinfo=timezone(timedelta(hours=2))),
+            datetime(2026, 1, 31, tzinfo=UTC),
+        ),
+        (None, None),
+    ],
+)
+def test_a_start_is_brought_to_utc(since: Any, start: datetime | None) -> None:
+    """A date is a day of the API, which counts in UTC; a time needs its offset."""
+    config = HarvestConfig(since=since)
+    assert config.start == start
+    assert config.identity()["since"] == ("2026-01-31T00:00:00Z" if start else "")
+
+
+@pytest.mark.parametrize("report", ["opens", " opens , opens", ["opens"], ("opens", "opens")])
+def test_reports_are_named_in_any_way(report: Any) -> None:
+    """As text with commas or as a sequence; each is taken once."""
+    assert HarvestConfig(report=report).reports == ("opens",)
+
+
+@pytest.mark.parametrize(
+    ("quota", "reserve", "ours"), [(10_000, 0, 10_000), (10_000, 9_999, 1), (0, 0, 0), (0, 99, 0)]
+)
+def test_the_reserve_is_left_to_others(quota: int, reserve: int, ours: int) -> None:
+    """Without a quota there is nothing to leave."""
+    assert HarvestConfig(daily_quota=quota, quota_reserve=reserve).requests_a_day == ours
+
+
+@pytest.mark.parametrize(
+    ("rate", "every"), [(0.1, True), (3.3, True), (10.0, True), (11.0, False), (0.0, False)]
+)
+def test_every_commit_is_durable_at_the_apis_pace(rate: float, every: bool) -> None:
+    """Only a pace that no API allows groups its syncs."""
+    assert (HarvestConfig(rate=rate).sync_every == 0.0) is every
+
+
+def test_an_identity_is_what_decides_about_the_rows() -> None:
+    """Other settings may change between runs of one directory; these may not."""
+    base = HarvestConfig().identity()
+    same: list[dict[str, Any]] = [{"rate": 1.0}, {"concurrency": 1}, {"output": "x"}, SECRETS]
+    other: list[dict[str, Any]] = [
+        {"page_size": 100}, {"since": "2026-01-31"}, {"compress": "gzip"},
+        {"base_url": "https://h"},
+    ]  # fmt: skip
+    assert all(HarvestConfig(**change).identity() == base for change in same)
+    assert all(HarvestConfig(**change).identity() != base for change in other)

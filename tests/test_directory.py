@@ -1,0 +1,209 @@
+"""An output directory, opened for one run."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import TARGET, FakeClock
+
+from harvester.config import KNOWN, HarvestConfig
+from harvester.directory import Directory, open_directory
+from harvester.errors import ConfigError, StorageError
+from harvester.output import Layout
+
+Open = Callable[..., AbstractContextManager[Directory]]
+
+
+@pytest.fixture
+def removed() -> list[tuple[int, int]]:
+    """What was announced to be removed: files and bytes."""
+    return []
+
+
+@pytest.fixture
+def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> Open:
+    """Opens the directory of the test with some settings."""
+
+    def opened(*, fresh: bool = False, root: Path | None = None, **settings: Any) -> Any:
+        config = HarvestConfig(**settings)
+        return open_directory(
+            Layout(root or tmp_path / "out"),
+            config.identity(),
+            reports=config.reports,
+            known_reports=KNOWN,
+            fresh=fresh,
+            provenance=False,
+            sync_every=0.0,
+            clock=clock,
+            removing=lambda files, size: removed.append((files, size)),
+        )
+
+    return opened
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file outside of the private folder, with its content."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in files
+        if ".harvester" not in path.parts
+    }
+
+
+def test_a_new_directory_is_made(opened: Open, tmp_path: Path) -> None:
+    """With its folders and empty reports."""
+    with opened(root=tmp_path / "a" / "b") as directory:
+        assert directory.store.run == 1
+        directory.sync()
+    assert (tmp_path / "a" / "b" / "opens").is_dir()
+    assert set(tree(tmp_path / "a" / "b")) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+
+
+def test_a_directory_is_opened_again(opened: Open) -> None:
+    """Reports are appended to, walks are found, runs are counted."""
+    with opened() as directory:
+        directory.store.take(TARGET)
+        directory.errors.append({"n": 1})
+    with opened(rate=1.0) as directory:
+        assert directory.store.run == 2
+        directory.errors.append({"n": 2})
+        assert directory.errors.path.read_bytes() == b'{"n":1}\n{"n":2}\n'
+
+
+def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
+    """A line that the state does not know of is written again by whoever republishes."""
+    with opened() as directory:
+        record = directory.store.take(TARGET)
+        assert record is not None
+        directory.manifest.append({"n": 1})
+        directory.store.complete(record.walk, directory.errors, directory.manifest)
+        directory.manifest.append({"n": 2})
+    with opened() as directory:
+        assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
+
+
+def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
+    """The second is refused before it touches anything."""
+    with opened() as directory:
+        directory.errors.append({"n": 1})
+        with pytest.raises(ConfigError, match="another run works in"), opened(fresh=True):
+            pass
+    with opened() as directory:
+        assert directory.errors.size > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"page_size": 100}, "--page-size was '500' and is '100'"),
+        ({"since": "2026-01-31"}, "--since was 'not given' and is '2026-01-31T00:00:00Z'"),
+        ({"compress": "gzip"}, "--compress was 'not given' and is 'gzip'"),
+        ({"base_url": "https://h"}, "--base-url was"),
+    ],
+)
+def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], option: str) -> None:
+    """Each by name, with both values; what is there is not touched and not mixed."""
+    with opened() as directory:
+        directory.errors.append({"n": 1})
+        root = directory.layout.root
+    before = tree(root)
+    refused = pytest.raises(ConfigError, match="holds a harvest with other settings")
+    with refused as caught, opened(**settings):
+        pass
+    assert option in str(caught.value)
+    assert tree(root) == before
+    with opened() as directory:
+        assert directory.store.run == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.ndjson",
+        "opens/7.ndjson",
+        "opens/7.ndjson.part",
+        "opens/7.ndjson.gz",
+        "opens/x.ndjson.zst.part",
+    ],
+)
+def test_files_without_a_state_are_never_written_over(
+    opened: Open, tmp_path: Path, name: str
+) -> None:
+    """Somebody finished them, nobody knows who."""
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match="no state of it"), opened():
+        pass
+    assert path.read_bytes() == b"precious"
+
+
+def test_other_peoples_files_are_no_trouble(opened: Open, tmp_path: Path) -> None:
+    """What has none of our names stays, also when everything of ours is removed."""
+    (tmp_path / "out" / "opens").mkdir(parents=True)
+    for name in ("notes.txt", "opens/notes.csv"):
+        (tmp_path / "out" / name).write_bytes(b"precious")
+    with opened():
+        pass
+    with opened(fresh=True):
+        pass
+    assert (tmp_path / "out" / "notes.txt").read_bytes() == b"precious"
+    assert (tmp_path / "out" / "opens" / "notes.csv").read_bytes() == b"precious"
+
+
+def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, int]]) -> None:
+    """State, files and reports; how much it is was announced first; other settings are fine."""
+    with opened() as directory:
+        directory.store.take(TARGET)
+        directory.errors.append({"n": 1})
+        layout = directory.layout
+    for path in (layout.final(TARGET), layout.part(TARGET), layout.summary):
+        path.write_bytes(b"12345")
+    with opened(fresh=True, page_size=100) as directory:
+        assert directory.store.run == 1
+        assert directory.errors.size == 0
+        record = directory.store.take(TARGET)
+        assert record is not None
+        assert record.state == "new"
+    assert removed == [(6, 15 + 8)]
+    assert set(tree(layout.root)) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+
+
+def test_fresh_in_a_new_directory_removes_nothing(
+    opened: Open, removed: list[tuple[int, int]]
+) -> None:
+    """It is the same as without."""
+    with opened(fresh=True):
+        pass
+    assert removed == [(0, 0)]
+
+
+def test_fresh_also_takes_files_that_no_state_accounts_for(opened: Open, tmp_path: Path) -> None:
+    """That is what the refusal advises."""
+    (tmp_path / "out" / "opens").mkdir(parents=True)
+    (tmp_path / "out" / "opens" / "7.ndjson").write_bytes(b"old")
+    with opened(fresh=True):
+        pass
+    assert "opens/7.ndjson" not in tree(tmp_path / "out")
+
+
+def test_a_directory_that_cannot_be_is_told(opened: Open, tmp_path: Path) -> None:
+    """A file in its place is a mistake in the call."""
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ConfigError, match="--output"), opened(root=root):
+            pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> None:
+    """A file where a report's folder should be is storage trouble, and the lock is freed."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "opens").write_text("")
+    with pytest.raises(StorageError), opened():
+        pass
+    (tmp_path / "out" / "opens").unlink()
+    with opened():
+        pass

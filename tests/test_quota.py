@@ -1,0 +1,432 @@
+"""The day's count of a key: charged before sending, shared, durable, never under."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from fakes import NOON, FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.clock import Clock
+from harvester.errors import StorageError
+from harvester.quota import Account, Granted, NotYet, QuotaLedger, Spent, claim, ledger_path
+
+TODAY = "2026-03-01"
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def claimed(
+    account: Account, *, now: datetime = NOON, monotonic: float = 100.0, limit: int = 10
+) -> tuple[Account, Granted | NotYet | Spent]:
+    """A claim with a gap of 0.3 s."""
+    return claim(account, now=now, monotonic=monotonic, gap=0.3, limit=limit)
+
+
+# -- the decision ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("account", "answer"),
+    [
+        (Account(), Granted(1)),
+        (Account({TODAY: 8}), Granted(9)),
+        (Account({TODAY: 9}), Granted(10)),
+        (Account({TODAY: 10}), Spent(MIDNIGHT)),
+        (Account({TODAY: 999}), Spent(MIDNIGHT)),
+        (Account({"2026-02-28": 10}), Granted(1)),
+        (Account({"2026-03-02": 10}), Granted(1)),
+        (Account({}, not_before=100.0), Granted(1)),
+        (Account({}, not_before=99.0), Granted(1)),
+        (Account({}, not_before=100.25), NotYet(0.25)),
+        (Account({}, not_before=160.0), NotYet(60.0)),
+        (Account({TODAY: 10}, not_before=160.0), Spent(MIDNIGHT)),
+        (Account({}, not_before=1e6), Granted(1)),  # of before a reboot
+    ],
+)
+def test_a_claim_is_granted_delayed_or_refused(
+    account: Account, answer: Granted | NotYet | Spent
+) -> None:
+    """The day's limit first, then the spacing; only what is granted is charged."""
+    after, found = claimed(account)
+    assert found == answer
+    if isinstance(answer, Granted):
+        assert after.used(TODAY) == answer.used
+        assert after.not_before == pytest.approx(100.3)
+    else:
+        assert after == account
+
+
+def test_no_limit_never_ends() -> None:
+    """With a limit of 0 requests are counted, not refused."""
+    assert claimed(Account({TODAY: 10**6}), limit=0)[1] == Granted(10**6 + 1)
+
+
+def test_a_clock_set_back_finds_its_count() -> None:
+    """The day before is charged on top of what it had; nothing is forgotten by the jump."""
+    account, _ = claimed(Account({TODAY: 9}))
+    account, answer = claimed(account, now=NOON + timedelta(days=1), monotonic=200.0)
+    assert answer == Granted(1)
+    account, answer = claimed(account, now=NOON, monotonic=300.0)
+    assert answer == Spent(MIDNIGHT)
+    account, answer = claimed(account, now=NOON - timedelta(days=7), monotonic=400.0)
+    assert answer == Granted(1)
+    assert account.days == {"2026-02-22": 1, TODAY: 10, "2026-03-02": 1}
+
+
+def test_only_some_days_are_kept() -> None:
+    """The record fits its sector for ever."""
+    account = Account()
+    for day in range(40):
+        account, _ = claimed(account, now=NOON + timedelta(days=day), monotonic=100.0 + day)
+    assert sorted(account.days) == [f"2026-04-{day:02}" for day in range(2, 10)]
+    assert len(orjson.dumps({"version": 1, "days": account.days, "not_before": 1e300 / 3})) < 512
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.floats(0, 5, allow_subnormal=False)), max_size=40),
+    st.integers(1, 6),
+)
+def test_no_day_is_overdrawn_whatever_the_clock_does(
+    steps: list[tuple[int, float]], limit: int
+) -> None:
+    """Days come and go in any order: none of them gets more than the limit, starts keep apart."""
+    account, monotonic, last = Account(), 0.0, float("-inf")
+    granted: dict[str, int] = {}
+    for days, seconds in steps:
+        monotonic += seconds
+        now = NOON + timedelta(days=days)
+        account, answer = claim(account, now=now, monotonic=monotonic, gap=0.3, limit=limit)
+        if isinstance(answer, Granted):
+            day = now.date().isoformat()
+            granted[day] = granted.get(day, 0) + 1
+            assert answer.used == granted[day] <= limit
+            assert monotonic - last >= 0.3 - 1e-9
+            last = monotonic
+
+
+# -- the file ----------------------------------------------------------------------------------
+
+
+def ledger(path: Path, clock: FakeClock, *, limit: int = 10) -> QuotaLedger:
+    """A ledger on a clock that is moved by hand."""
+    return QuotaLedger(path, limit=limit, clock=clock)
+
+
+def test_a_charge_is_in_the_file_when_it_is_granted(tmp_path: Path, clock: FakeClock) -> None:
+    """Whoever is killed after the claim has over-counted by one, never under."""
+    path = tmp_path / "deep" / "key.json"
+    one = ledger(path, clock)
+    assert one.claim(0.3) == Granted(1)
+    # No close: the process is gone.
+    clock.advance(1)
+    other = ledger(path, clock)
+    assert other.used_today() == 1
+    assert other.claim(0.3) == Granted(2)
+    assert (path.stat().st_size, path.stat().st_mode & 0o777) == (512, 0o600)
+    one.close()
+    other.close()
+
+
+def test_spacing_and_holds_are_seen_by_the_next_run(tmp_path: Path, clock: FakeClock) -> None:
+    """A run started right after another waits for the other's gap, and for its hold."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    one.claim(0.3)
+    assert other.claim(0.3) == NotYet(pytest.approx(0.3))
+    one.hold(60)
+    clock.advance(59)
+    assert other.claim(0.3) == NotYet(pytest.approx(1.0))
+    clock.advance(1)
+    assert other.claim(0.3) == Granted(2)
+    one.close()
+    other.close()
+
+
+def test_a_shorter_hold_shortens_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    """Of two holds the longer one stands."""
+    one = ledger(tmp_path / "k", clock)
+    one.hold(60)
+    one.hold(1)
+    assert one.claim(0.3) == NotYet(pytest.approx(60))
+    one.close()
+
+
+def test_a_hold_of_hours_is_seen_by_the_next_run(tmp_path: Path, clock: FakeClock) -> None:
+    """With a --max-wait of hours a hold may be as long; other runs keep to it all the same."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    one.hold(7_200)
+    assert other.claim(0.3) == NotYet(pytest.approx(7_200))
+    one.close()
+    other.close()
+
+
+def test_the_day_changes_at_midnight_utc(tmp_path: Path, clock: FakeClock) -> None:
+    """The limit is of a day: the next one starts at nothing."""
+    one = ledger(tmp_path / "k", clock, limit=1)
+    assert one.claim(0.3) == Granted(1)
+    clock.advance(12 * 3_600 - 1)
+    assert one.claim(0.3) == Spent(MIDNIGHT)
+    clock.advance(1)
+    assert (one.used_today(), one.claim(0.3)) == (0, Granted(1))
+    one.close()
+
+
+def test_a_slow_disk_does_not_bring_two_starts_nearer(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap counts from when the claim returns: what syncing took must not be cut off it."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    monkeypatch.setattr(os, "fdatasync", lambda file: clock.advance(0.25))
+    assert one.claim(0.3) == Granted(1)
+    clock.advance(0.1)
+    assert isinstance(other.claim(0.3), NotYet)
+    one.close()
+    other.close()
+
+
+def test_waiting_for_the_lock_does_not_bring_two_starts_nearer(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap counts from when the claim returns: nor what another process held the lock for."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    real = fcntl.flock
+
+    def slow(file: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:
+            clock.advance(0.25)
+        real(file, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", slow)
+        assert one.claim(0.3) == Granted(1)
+    clock.advance(0.1)
+    assert isinstance(other.claim(0.3), NotYet)
+    one.close()
+    other.close()
+
+
+def test_charges_are_synced_at_the_apis_pace(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every charge is, unless they come faster than any API allows."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    one = ledger(tmp_path / "k", clock, limit=0)
+    for _ in range(10):
+        assert isinstance(one.claim(0.25), Granted)
+        clock.advance(0.25)
+    assert len(synced) == 10
+    for _ in range(1_000):
+        assert isinstance(one.claim(0.0), Granted)
+        clock.advance(0.001)
+    assert 19 <= len(synced) <= 21
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        b"\0" * 512,
+        b"[]",
+        b"null",
+        b'"days"',
+        b"{}",
+        b'{"days":{}}',
+        b'{"days":[],"not_before":0}',
+        b'{"days":{"2026-03-01":"many"},"not_before":0}',
+        b'{"days":{"2026-03-01":null},"not_before":0}',
+        b'{"days":{},"not_before":"soon"}',
+        b'{"days":{"2026-03-01":9},"not_bef',
+    ],
+)
+def test_a_file_that_cannot_be_read_stops_everything(
+    tmp_path: Path, clock: FakeClock, content: bytes
+) -> None:
+    """Guessing 0 could spend the day twice: the error says what may be done, the file is left."""
+    (tmp_path / "k").write_bytes(content)
+    one = ledger(tmp_path / "k", clock)
+    for use in (lambda: one.claim(0.3), one.used_today, lambda: one.hold(1)):
+        with pytest.raises(StorageError, match="remove it if you know"):
+            use()
+    assert (tmp_path / "k").read_bytes() == content
+    one.close()
+
+
+def test_a_full_disk_refuses_the_charge(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be charged is not granted."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    one = ledger(tmp_path / "k", clock)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match="No space left"):
+        one.claim(0.3)
+    one.close()
+
+
+def test_a_state_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    """A file where the folder should be is storage trouble."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot use"):
+        QuotaLedger(tmp_path / "file" / "k", limit=1)
+    with pytest.raises(StorageError, match="cannot use"):
+        ledger_path(tmp_path / "file", origin="o", identity="k")
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+class RacingClock(Clock):
+    """A clock that moves a little whenever anybody, in any thread, looks at it."""
+
+    __slots__ = ()
+    ticks = 0
+    lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Always the same day."""
+        return NOON
+
+    def monotonic(self) -> float:
+        """A tenth of a second later than for whoever looked last."""
+        with self.lock:
+            RacingClock.ticks += 1
+            return RacingClock.ticks / 10
+
+
+def test_threads_share_a_ledger_file_exactly(tmp_path: Path) -> None:
+    """Of many claims from many threads, as many are granted as the day has, each number once."""
+
+    def claims(_: int) -> list[int]:
+        one = QuotaLedger(tmp_path / "k", limit=40, clock=RacingClock())
+        found = [answer.used for _ in range(30) if isinstance(answer := one.claim(0.0), Granted)]
+        one.close()
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        granted = [used for found in pool.map(claims, range(8)) for used in found]
+    assert sorted(granted) == list(range(1, 41))
+
+
+def _claim_in_a_process(path: Path, begin: object, found: object) -> None:
+    one = QuotaLedger(path, limit=200, clock=Clock())
+    begin.wait()  # type: ignore[attr-defined]
+    for _ in range(100):
+        answer = one.claim(0.000_5)
+        if isinstance(answer, Granted):
+            found.put(answer.used)  # type: ignore[attr-defined]
+    found.put(None)  # type: ignore[attr-defined]
+
+
+def test_processes_share_a_ledger_file_exactly(tmp_path: Path) -> None:
+    """The same for processes: no number is given out twice, and the file has the last one."""
+    context = multiprocessing.get_context("spawn")
+    begin, found = context.Barrier(3), context.Queue()
+    arguments = (tmp_path / "k", begin, found)
+    processes = [context.Process(target=_claim_in_a_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    granted, ended = [], 0
+    while ended < 3:
+        used = found.get(timeout=60)
+        ended += used is None
+        granted += [] if used is None else [used]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    found.close()
+    found.join_thread()
+    assert sorted(granted) == list(range(1, len(granted) + 1))
+    one = QuotaLedger(tmp_path / "k", limit=200)
+    assert one.used_today() == len(granted)
+    one.close()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.4)), min_size=1, max_size=60))
+def test_two_ledgers_never_start_within_the_gap(steps: list[tuple[bool, float]]) -> None:
+    """Two runs on one file, in any interleaving: no two grants nearer than the gap."""
+    clock, last = FakeClock(), float("-inf")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [ledger(Path(folder) / "k", clock, limit=15) for _ in range(2)]
+        granted = 0
+        for which, seconds in steps:
+            clock.advance(seconds)
+            answer = runs[which].claim(0.3)
+            if isinstance(answer, Granted):
+                granted += 1
+                assert clock.mono - last >= 0.3 - 1e-9
+                assert answer.used == granted <= 15
+                last = clock.mono
+        for run in runs:
+            run.close()
+
+
+# -- the name of the file ----------------------------------------------------------------------
+
+
+def test_no_file_tells_the_key(tmp_path: Path, clock: FakeClock) -> None:
+    """Neither a name nor a content under the state folder holds it, in any spelling."""
+    path = ledger_path(tmp_path, origin="https://h", identity="canary-key")
+    one = ledger(path, clock)
+    one.claim(0.3)
+    one.close()
+    for file in tmp_path.rglob("*"):
+        assert "canary" not in str(file)
+        assert b"canary" not in file.read_bytes()
+
+
+def test_a_key_keeps_its_file(tmp_path: Path) -> None:
+    """The same key at the same origin finds the same count; any other finds another."""
+    name = ledger_path(tmp_path, origin="https://h", identity="k")
+    assert ledger_path(tmp_path, origin="https://h", identity="k") == name
+    others = {
+        ledger_path(tmp_path, origin="https://h", identity="l"),
+        ledger_path(tmp_path, origin="https://i", identity="k"),
+        ledger_path(tmp_path / "other", origin="https://h", identity="k").relative_to(
+            tmp_path / "other"
+        ),
+    }
+    assert name not in others
+    assert name.name not in {str(other) for other in others}
+    assert len(others) == 3
+
+
+def test_the_salt_is_private_and_made_once(tmp_path: Path) -> None:
+    """Nobody else can read it, and nothing of its making is left behind."""
+    ledger_path(tmp_path / "state", origin="o", identity="k")
+    first = (tmp_path / "state" / "salt").read_bytes()
+    ledger_path(tmp_path / "state", origin="o", identity="l")
+    assert (tmp_path / "state" / "salt").read_bytes() == first
+    assert len(first) == 32
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["salt"]
+    assert (tmp_path / "state" / "salt").stat().st_mode & 0o777 == 0o600
+
+
+def test_of_two_first_runs_one_makes_the_salt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that finds the salt made in the meantime takes that one."""
+    real = os.link
+
+    def beaten(own: Path, path: Path) -> None:
+        path.write_bytes(b"theirs")
+        real(own, path)
+
+    monkeypatch.setattr(os, "link", beaten)
+    first = ledger_path(tmp_path, origin="o", identity="k")
+    monkeypatch.undo()
+    assert ledger_path(tmp_path, origin="o", identity="k") == first
+    assert (tmp_path / "salt").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,374 @@
+"""Which failures are tried again, when, and for how long."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, make_call, virtually
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.errors import (
+    CampaignError,
+    DaySpent,
+    ServerTrouble,
+    SetAside,
+    StopRun,
+    Throttled,
+    TransportTrouble,
+    TryAgain,
+    Unauthorized,
+    Unreadable,
+)
+from harvester.events import RetryScheduled
+from harvester.retry import Again, GiveUp, RetryBudget, RetryingFetcher, RetryPolicy, TooLong
+from harvester.stop import StopSignal
+
+
+def throttle(held: float, source: str = "throttle") -> Throttled:
+    """A throttle as the pacer hands it on."""
+    trouble = Throttled("too fast", status=429)
+    trouble.held, trouble.wait_source = held, source
+    return trouble
+
+
+# -- the decision ------------------------------------------------------------------------------
+
+POLICY = RetryPolicy(retries=3, max_wait=100.0, first=1.0, longest=8.0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "failures", "waited", "decision"),
+    [
+        (ServerTrouble("x"), 1, 0.0, Again(0.5, "backoff")),
+        (ServerTrouble("x"), 2, 0.0, Again(1.0, "backoff")),
+        (TransportTrouble("x"), 3, 0.0, Again(2.0, "backoff")),
+        (Unreadable("x"), 4, 0.0, GiveUp()),
+        (ServerTrouble("x", retry_after=0.0), 1, 0.0, Again(0.5, "backoff")),
+        (ServerTrouble("x", retry_after=0.5), 1, 0.0, Again(0.5, "backoff")),
+        (ServerTrouble("x", retry_after=7.0), 1, 0.0, Again(7.0, "retry-after")),
+        (ServerTrouble("x", retry_after=100.0), 1, 0.0, Again(100.0, "retry-after")),
+        (ServerTrouble("x", retry_after=100.5), 1, 0.0, TooLong(100.5)),
+        (ServerTrouble("x", retry_after=1e30), 1, 0.0, TooLong(1e30)),
+        (ServerTrouble("x", retry_after=1e30), 4, 0.0, GiveUp()),
+        (ServerTrouble("x"), 1, 99.5, Again(0.5, "backoff")),
+        (ServerTrouble("x"), 1, 99.6, TooLong(0.5)),
+        (throttle(7.0), 0, 0.0, Again(7.0, "throttle", counted=False)),
+        (throttle(7.0), 99, 0.0, Again(7.0, "throttle", counted=False)),
+        (throttle(7.0, "retry-after"), 0, 93.0, Again(7.0, "retry-after", counted=False)),
+        (throttle(7.0), 0, 93.1, TooLong(7.0)),
+        (DaySpent("x"), 0, 0.0, Again(0.0, "quota", counted=False)),
+        (DaySpent("x"), 99, 1e9, Again(0.0, "quota", counted=False)),
+    ],
+)
+def test_each_trouble_has_its_decision(
+    trouble: TryAgain, failures: int, waited: float, decision: Again | GiveUp | TooLong
+) -> None:
+    """Counted failures against the retries, every wait against `max_wait`, Retry-After a floor."""
+    assert POLICY.decide(trouble, failures=failures, waited=waited, draw=0.5) == decision
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    """The window is first, 2 first, 4 first, …, and never more than `longest`."""
+    policy = RetryPolicy(retries=10_000, max_wait=1e9, first=0.5, longest=60.0)
+    tops = []
+    for failures in (1, 2, 3, 4, 7, 8, 9, 5_000):
+        decision = policy.decide(ServerTrouble("x"), failures=failures, waited=0, draw=1.0)
+        assert isinstance(decision, Again)
+        tops.append(decision.wait)
+    assert tops == [0.5, 1.0, 2.0, 4.0, 32.0, 60.0, 60.0, 60.0]
+
+
+@given(
+    st.builds(ServerTrouble, st.just("x"), retry_after=st.none() | st.floats(0, 1e12)),
+    st.integers(1, 200),
+    st.floats(0, 1e6),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_no_wait_goes_beyond_max_wait(
+    trouble: ServerTrouble, failures: int, waited: float, draw: float
+) -> None:
+    """All waits of a page together stay within `max_wait`, and none is under Retry-After."""
+    decision = POLICY.decide(trouble, failures=failures, waited=waited, draw=draw)
+    if isinstance(decision, Again):
+        assert decision.counted
+        assert failures <= POLICY.retries
+        assert 0 <= waited + decision.wait <= POLICY.max_wait
+        assert decision.wait >= (trouble.retry_after or 0.0)
+
+
+def test_no_retries_means_none() -> None:
+    """With `retries` 0 the first failure is the last."""
+    assert (
+        RetryPolicy(retries=0).decide(ServerTrouble("x"), failures=1, waited=0.0, draw=0.5)
+        == GiveUp()
+    )
+
+
+# -- the budget --------------------------------------------------------------------------------
+
+
+def test_the_budget_is_spent_and_refunded() -> None:
+    """Each retry takes one, each success gives half a one back, never beyond the capacity."""
+    budget = RetryBudget(capacity=2.0, refund=0.5)
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    budget.succeeded()
+    assert not budget.spend()
+    budget.succeeded()
+    assert [budget.spend(), budget.spend()] == [True, False]
+    for _ in range(100):
+        budget.succeeded()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+
+
+# -- the loop ----------------------------------------------------------------------------------
+
+
+class OpenDoor:
+    """A door nobody has to pass: no test here has a 401."""
+
+    @asynccontextmanager
+    async def second_look(self, refusal: Unauthorized) -> AsyncIterator[float]:
+        """Not to be used."""
+        raise AssertionError(refusal)
+        yield 0.0
+
+
+class Bench:
+    """A retrying fetcher over a script, on a virtual clock."""
+
+    def __init__(self, script: Any, policy: RetryPolicy, budget: RetryBudget | None = None) -> None:
+        self.inner = FakeFetcher(script)
+        self.seen, self.stop, self.clock = Seen(), StopSignal(), LoopClock()
+        door: Any = OpenDoor()
+        self.fetcher = RetryingFetcher(
+            self.inner,
+            policy,
+            budget=budget or RetryBudget(),
+            stop=self.stop,
+            door=door,
+            clock=self.clock,
+            emit=self.seen,
+            draw=lambda: 0.5,
+        )
+
+    @property
+    def scheduled(self) -> list[tuple[int, str, int | None, float, str]]:
+        """Every retry that was announced: attempt, cause, status, wait, who set it."""
+        return [
+            (e.attempt, e.cause, e.status, e.wait_s, e.wait_source)
+            for e in self.seen.of(RetryScheduled)
+        ]
+
+
+def retrying(
+    script: Any, use: Callable[[Bench], Awaitable[None]], policy: RetryPolicy = POLICY
+) -> Bench:
+    """Run `use` with a new bench on a virtual clock; give the bench."""
+    benches: list[Bench] = []
+
+    async def main() -> None:
+        benches.append(Bench(script, policy))
+        await use(benches[0])
+
+    virtually(main)
+    return benches[0]
+
+
+def test_a_page_comes_after_its_troubles() -> None:
+    """Each trouble is announced with its wait, slept through, and the page is asked again."""
+
+    async def use(bench: Bench) -> None:
+        assert await bench.fetcher.fetch(make_call(number=4)) == "page"
+
+    troubles = [
+        ServerTrouble("x", status=500),
+        TransportTrouble("x", cause="reset"),
+        Unreadable("x", status=200, retry_after=9.0),
+    ]
+    bench = retrying([*troubles, "page"], use)
+    assert [call.attempt for call in bench.inner.calls] == [1, 2, 3, 4]
+    assert {call.page for call in bench.inner.calls} == {4}
+    assert bench.inner.at == [0.0, 0.5, 1.5, 10.5]
+    assert bench.scheduled == [
+        (2, "server_error", 500, 0.5, "backoff"),
+        (3, "reset", None, 1.0, "backoff"),
+        (4, "unreadable", 200, 9.0, "retry-after"),
+    ]
+    assert bench.seen.of(RetryScheduled)[0].target == TARGET
+
+
+def test_attempts_used_up_fail_the_campaign() -> None:
+    """With the last trouble's cause, status and key, and the number of attempts."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(CampaignError, match=r"last \(4 attempts\)") as caught:
+            await bench.fetcher.fetch(make_call())
+        assert not isinstance(caught.value, SetAside)
+        error = caught.value
+        assert (error.kind, error.status, error.error_key) == ("server_error", 503, "down")
+        assert error.attempts == 4
+
+    first = [ServerTrouble("first", status=500)] * 3
+    retrying([*first, ServerTrouble("last", status=503, error_key="down")], use)
+
+
+def test_a_campaigns_own_failure_is_not_tried_again() -> None:
+    """It goes on its way at once, with the attempts that its page took."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(CampaignError) as caught:
+            await bench.fetcher.fetch(make_call())
+        assert (caught.value.kind, caught.value.attempts) == ("not_found", 2)
+
+    bench = retrying([ServerTrouble("x"), CampaignError("not_found", "x", status=404)], use)
+    assert len(bench.inner.calls) == 2
+
+
+def test_an_order_to_stop_is_not_tried_again() -> None:
+    """It goes on its way at once."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(StopRun):
+            await bench.fetcher.fetch(make_call())
+
+    assert not retrying([StopRun("quota_spent", "x")], use).scheduled
+
+
+def test_throttles_do_not_count_against_the_retries() -> None:
+    """Many more of them than there are retries, and the page still comes; nobody sleeps here,
+    for the pacer holds."""
+
+    async def use(bench: Bench) -> None:
+        assert await bench.fetcher.fetch(make_call()) == "page"
+        assert bench.clock.monotonic() == 0.0
+
+    bench = retrying([throttle(5.0) for _ in range(20)] + ["page"], use)
+    assert len(bench.inner.calls) == 21
+    assert {entry[3:] for entry in bench.scheduled} == {(5.0, "throttle")}
+
+
+def test_throttles_count_against_max_wait() -> None:
+    """Their holds add up with all other waits; beyond it the run stops, and can go on later."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(StopRun, match="exceed --max-wait 100") as caught:
+            await bench.fetcher.fetch(make_call())
+        assert caught.value.reason == "throttled"
+        assert caught.value.resume_at == NOON + timedelta(seconds=30.5)
+
+    script = [ServerTrouble("x"), *[throttle(30.0) for _ in range(5)]]
+    bench = retrying(script, use)
+    assert len(bench.inner.calls) == 5
+
+
+def test_a_campaign_asked_to_wait_too_long_is_set_aside() -> None:
+    """It alone: the wait was its own, and the report says until when."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(SetAside) as caught:
+            await bench.fetcher.fetch(make_call())
+        error = caught.value
+        assert (error.kind, error.status, error.attempts) == ("set_aside", 503, 2)
+        assert error.resume_at == NOON + timedelta(seconds=0.5 + 3_600)
+
+    retrying([ServerTrouble("x"), ServerTrouble("x", status=503, retry_after=3_600.0)], use)
+
+
+def test_a_spent_day_is_asked_again_without_a_wait() -> None:
+    """The pacer waits for the reset or stops the run: here nothing is counted or slept."""
+
+    async def use(bench: Bench) -> None:
+        assert await bench.fetcher.fetch(make_call()) == "page"
+        assert bench.clock.monotonic() == 0.0
+
+    bench = retrying([DaySpent("x", status=403)] * 9 + ["page"], use)
+    assert {entry[3:] for entry in bench.scheduled} == {(0.0, "quota")}
+
+
+def test_the_order_to_stop_ends_a_wait() -> None:
+    """A sleeping retry is woken and sends nothing."""
+
+    async def use(bench: Bench) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def fetch() -> None:
+                with pytest.raises(StopRun, match="told"):
+                    await bench.fetcher.fetch(make_call())
+
+            group.start_soon(fetch)
+            await anyio.sleep(1)
+            bench.stop.request(StopRun("SIGTERM", "told"))
+        assert bench.clock.monotonic() == 1.0
+
+    assert len(retrying([ServerTrouble("x", retry_after=90.0)], use).inner.calls) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 16])
+def test_a_dead_api_costs_a_bounded_number_of_requests(workers: int) -> None:
+    """Five thousand pages against an API that is down: the budget stops the run early."""
+    policy = RetryPolicy()
+    ends: list[str] = []
+
+    async def use(bench: Bench) -> None:
+        pages = iter(range(5_000))
+
+        async def work() -> None:
+            for _ in pages:
+                try:
+                    await bench.fetcher.fetch(make_call())
+                except CampaignError as error:
+                    ends.append(error.kind)
+                except StopRun as order:
+                    ends.append(order.reason)
+                    bench.stop.request(order)
+                    return
+
+        async with anyio.create_task_group() as group:
+            for _ in range(workers):
+                group.start_soon(work)
+        assert bench.stop.order is not None
+        assert bench.stop.order.resume_at is not None
+        assert bench.stop.order.resume_at > NOON
+
+    bench = retrying(itertools.repeat(ServerTrouble("down", status=500)), use, policy)
+    firsts = 200 / policy.retries + workers
+    assert len(bench.inner.calls) <= 200 + firsts
+    assert ends.count("sick_server") >= 1
+
+
+def test_an_api_that_fails_one_time_in_three_is_harvested() -> None:
+    """The refunds keep up: such a run goes on for ever."""
+    script = itertools.cycle([ServerTrouble("x", status=500), "page", "page"])
+
+    async def use(bench: Bench) -> None:
+        for _ in range(3_000):
+            assert await bench.fetcher.fetch(make_call()) == "page"
+
+    retrying(script, use)
+
+
+def test_throttles_cost_no_budget() -> None:
+    """Being too fast is not the server's sickness."""
+
+    async def use(bench: Bench) -> None:
+        for _ in range(500):
+            assert await bench.fetcher.fetch(make_call()) == "page"
+
+    retrying(itertools.cycle([throttle(1.0), throttle(1.0), "page"]), use)
+
+
+def test_a_cancelled_wait_is_cancelled() -> None:
+    """A cancel is never taken for a failure to try again."""
+
+    async def use(bench: Bench) -> None:
+        with anyio.move_on_after(10) as scope:
+            await bench.fetcher.fetch(make_call())
+        assert scope.cancelled_caught
+        assert bench.clock.monotonic() == 10.0
+
+    assert len(retrying([ServerTrouble("x", retry_after=90.0)], use).inner.calls) == 1

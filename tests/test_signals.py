@@ -1,0 +1,280 @@
+"""Signals and cancellation: asking stops, what is in flight is saved, the same command goes on.
+
+The servers here hang at a chosen page, so that every run is caught in the middle of a request.
+"""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from crashlab import (
+    ROWS,
+    SECRETS,
+    Home,
+    Reference,
+    Served,
+    environment,
+    ids_of,
+    reference,
+    small,
+    until,
+)
+
+from harvester import HarvestConfig, harvest, inspection
+from harvester.events import Event, PageCommitted
+from harvester.output import Layout
+
+CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+PROMISED = 10.0  # seconds from the signal to the end, whatever the server does
+LONG = small().world.campaign_ids[0]  # the one of four pages
+
+
+@dataclass
+class Run:
+    """The real command, under way."""
+
+    home: Home
+    served: Served
+    process: "subprocess.Popen[bytes]"
+    command: list[str]
+    expected: Reference
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def said(self, text: str) -> bool:
+        """Whether it stands on standard error."""
+        return text in self.home.log.read_text()
+
+    def goes_on(self) -> list[tuple[str, int]]:
+        """The same command ends with the same bytes; what it asked for."""
+        before = len(self.served.hits())
+        done = subprocess.run(self.command, env=environment(), check=False, timeout=60)
+        assert done.returncode == 0
+        self.home.assert_undisturbed(self.expected)
+        return self.served.pages()[before:]
+
+
+@contextmanager
+def caught(
+    path: Path,
+    *,
+    pinned: Mapping[tuple[str | None, int | None], str | Sequence[str]],
+    wrap: Sequence[str] = (),
+    options: Sequence[str] = (),
+    **settings: object,
+) -> Iterator[Run]:
+    """A run that has done all it can: it waits for the second page of the long campaign, the others
+    are complete."""
+    sandbox, home = small(pinned=pinned, **settings), Home(path)
+    ids = ids_of(sandbox)
+    with Served(sandbox) as served, home.log.open("wb") as log:
+        command = [
+            *(sys.executable, "-m", "harvester", "run", "-o", str(home.out), "-j", "4"),
+            *("--state-dir", str(home.state), "--base-url", sandbox.base_url, "--no-progress"),
+            *("--rate", "0", "--page-size", str(ROWS), *options, *ids),
+        ]
+        process = subprocess.Popen(
+            [*wrap, *command], stderr=log, stdout=subprocess.DEVNULL, env=environment()
+        )
+        try:
+            with process:
+                try:
+                    until(lambda: (LONG, 2) in served.pages())
+                    until(lambda: inspection.read_states(Layout(home.out)).complete == 3)
+                    yield Run(home, served, process, command, reference(sandbox, ids))
+                finally:
+                    process.kill()
+        finally:
+            process.wait()
+
+
+SILENT = {(LONG, 2): ["timeout"]}  # once; whoever asks again gets an answer
+
+
+def test_a_signal_ends_a_run_within_ten_seconds_whatever_the_server_does(tmp_path: Path) -> None:
+    """SIGHUP, SIGINT and SIGTERM each end a run whose server never answers, within ten seconds,
+    with 128 + n and the reason in summary.json; the same command goes on, page two first."""
+    with ExitStack() as stack:
+        runs = {
+            number: stack.enter_context(caught(tmp_path / number.name, pinned=SILENT))
+            for number in CODES
+        }
+        sent = {}
+        for number, run in runs.items():
+            run.signal(number)
+            sent[number] = time.monotonic()
+        for number, run in runs.items():
+            assert run.process.wait(30) == CODES[number]
+            assert time.monotonic() - sent[number] < PROMISED
+            summary = run.home.summary()
+            assert (summary["exit_code"], summary["reason"]) == (CODES[number], number.name)
+            assert summary["campaigns"]["partial"] == 1
+            assert summary["campaigns"]["complete"] == 3
+            assert "Traceback" not in run.home.log.read_text()
+            run.home.assert_no_half_file(run.expected)
+            assert run.goes_on() == [(LONG, 2), (LONG, 3), (LONG, 4)]
+
+
+def test_an_answer_within_the_grace_is_saved(tmp_path: Path) -> None:
+    """A request that is answered soon after the signal is not thrown away: its page is saved, and
+    the next one is not asked for."""
+    with caught(tmp_path, pinned={(LONG, 2): ["stall"]}, stall_seconds=2.0) as run:
+        run.signal(signal.SIGTERM)
+        assert run.process.wait(30) == 143
+        assert (LONG, 3) not in run.served.pages()
+        assert run.home.summary()["requests"]["ok"] == run.home.summary()["requests"]["sent"]
+        assert run.goes_on() == [(LONG, 3), (LONG, 4)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (1, 15), (15, 2)],
+)
+def test_a_second_signal_stops_at_once(tmp_path: Path, first: int, second: int) -> None:
+    """A second signal ends the process where it stands, with 128 + its own number, and nothing is
+    lost that was saved."""
+    with caught(tmp_path, pinned=SILENT) as run:
+        run.signal(first)
+        until(lambda: run.said("stopping"))
+        run.signal(second)
+        assert run.process.wait(30) == 128 + second
+        assert not (run.home.out / "summary.json").exists()
+        run.home.assert_no_half_file(run.expected)
+        assert run.goes_on() == [(LONG, 2), (LONG, 3), (LONG, 4)]
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    """A run that was told to ignore hangups ignores them, and still obeys SIGTERM."""
+    ignoring = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    silent = {(LONG, 2): ["stall"], (LONG, 3): ["timeout"]}
+    with caught(tmp_path, pinned=silent, wrap=ignoring, stall_seconds=0.5) as run:
+        run.signal(signal.SIGHUP)
+        until(lambda: (LONG, 3) in run.served.pages())
+        assert run.process.poll() is None
+        assert not run.said("stopping")
+        run.signal(signal.SIGTERM)
+        assert run.process.wait(30) == 143
+        run.goes_on()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to look at")
+def test_the_mask_of_a_run_is_as_its_parent_set_it(tmp_path: Path) -> None:
+    """Ignored before, SIGHUP stays ignored; SIGINT and SIGTERM are caught."""
+    ignoring = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    with caught(tmp_path, pinned=SILENT, wrap=ignoring) as run:
+        status = Path(f"/proc/{run.process.pid}/status").read_text()
+        masks = {
+            name: int(re.search(rf"^{name}:\s*([0-9a-f]+)$", status, re.MULTILINE)[1], 16)
+            for name in ("SigIgn", "SigCgt")
+        }
+        assert masks["SigIgn"] >> (signal.SIGHUP - 1) & 1
+        assert masks["SigCgt"] >> (signal.SIGTERM - 1) & 1
+        assert masks["SigCgt"] >> (signal.SIGINT - 1) & 1
+
+
+def test_a_signal_during_a_backoff_wakes_it(tmp_path: Path) -> None:
+    """A run that sleeps before a retry, however long, stops as promptly."""
+    pinned = {(LONG, 2): "error503"}
+    with caught(tmp_path, pinned=pinned, retry_after="120") as run:
+        until(lambda: run.said("attempt 2 in 120"))
+        run.signal(signal.SIGINT)
+        assert run.process.wait(PROMISED) == 130
+        assert run.home.summary()["reason"] == "SIGINT"
+
+
+def test_the_first_of_two_reasons_stands(tmp_path: Path) -> None:
+    """A run that a signal stops is reported as stopped by it, however the rest of it went."""
+    with caught(tmp_path, pinned=SILENT, options=("--json",)) as run:
+        run.signal(signal.SIGHUP)
+        assert run.process.wait(30) == 129
+        status = subprocess.run(
+            [sys.executable, "-m", "harvester", "status", str(run.home.out)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert "SIGHUP" in status.stdout
+        assert re.search(r"\b3 complete\b", status.stdout)
+        assert re.search(r"\b1 partial\b", status.stdout)
+
+
+# -- from Python ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["in flight", "at a commit"])
+async def test_cancelling_the_task_is_the_same_stop(tmp_path: Path, moment: str) -> None:
+    """A cancelled harvest writes its summary, lets `CancelledError` through, and can go on."""
+    sandbox, home = small(pinned=SILENT), Home(tmp_path)
+    ids = ids_of(sandbox)
+    async with sandbox:
+        config = HarvestConfig(
+            output=home.out,
+            state_dir=home.state,
+            base_url=sandbox.base_url,
+            page_size=ROWS,
+            rate=0,
+            api_key=SECRETS["HARVESTER_API_KEY"],
+            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
+        )
+        task: asyncio.Task[object]
+
+        def observe(event: Event) -> None:
+            if moment == "at a commit" and isinstance(event, PageCommitted):
+                task.cancel()
+
+        task = asyncio.ensure_future(harvest(ids, config, observe=observe))
+        if moment == "in flight":
+            asked = (LONG, 2)
+            await asyncio.to_thread(
+                until, lambda: asked in [(hit.campaign_id, hit.page) for hit in list(sandbox.log)]
+            )
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        summary = home.summary()
+        assert (summary["exit_code"], summary["reason"]) == (130, "cancelled")
+        expected = reference(sandbox, ids)
+        home.assert_no_half_file(expected)
+        before = sandbox.requests
+        report = await harvest(ids, config)
+        assert report.exit_code == 0
+        home.assert_undisturbed(expected)
+        assert sandbox.requests - before <= expected.requests - summary["pages"]
+
+
+async def test_the_library_leaves_signals_alone(tmp_path: Path) -> None:
+    """`harvest` installs no handler and changes none."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    during: list[list[object]] = []
+    sandbox, home = small(), Home(tmp_path)
+    async with sandbox:
+        config = HarvestConfig(
+            output=home.out,
+            state_dir=home.state,
+            base_url=sandbox.base_url,
+            page_size=ROWS,
+            rate=0,
+            api_key=SECRETS["HARVESTER_API_KEY"],
+            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
+        )
+        report = await harvest(
+            ids_of(sandbox),
+            config,
+            observe=lambda event: during.append([signal.getsignal(number) for number in numbers]),
+        )
+    assert report.exit_code == 0
+    assert during
+    assert all(each == before for each in during)

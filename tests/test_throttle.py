@@ -1,0 +1,841 @@
+"""The shared pace: strict spacing, first come first served, one hold for all."""
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from aiolimiter import AsyncLimiter
+from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, block, make_call, virtually
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.errors import (
+    CampaignError,
+    DaySpent,
+    HarvestError,
+    ServerTrouble,
+    StopRun,
+    StorageError,
+    Throttled,
+)
+from harvester.events import PaceChanged, Paused, RequestFailed, RequestSent, RequestSucceeded
+from harvester.quota import NotYet, QuotaLedger
+from harvester.stop import StopSignal
+from harvester.throttle import Pacer, Permits, Spacing, ThrottledFetcher
+
+RATE = 4.0
+GAP = 1 / RATE
+
+
+@pytest.fixture(autouse=True)
+def _never_without_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meter is asked only when it must say yes: left to wait, it is not first come first
+    served, and on a virtual clock it can spin for ever.
+    """
+    real = AsyncLimiter.acquire
+
+    async def acquire(self: AsyncLimiter, amount: float = 1) -> None:
+        assert self.has_capacity(amount), "the meter was asked while it had nothing to give"
+        await real(self, amount)
+
+    monkeypatch.setattr(AsyncLimiter, "acquire", acquire)
+
+
+@dataclass
+class Bench:
+    """A pacer on a virtual clock, with what it said and did."""
+
+    path: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    limit: int = 0
+    start: datetime = NOON
+
+    def __post_init__(self) -> None:
+        self.clock = LoopClock(self.start)
+        self.stop = StopSignal()
+        self.seen = Seen()
+        self.starts: list[tuple[float, int]] = []
+        self.ledger = QuotaLedger(self.path, limit=self.limit, clock=self.clock)
+        options = {"rate": RATE, "max_wait": 300.0, "jitter": lambda: 0.0} | self.options
+        self.pacer = Pacer(self.ledger, self.stop, clock=self.clock, emit=self.seen, **options)
+
+    async def ask(self, name: int = 0) -> int:
+        """Wait for a start and note it."""
+        used = await self.pacer.slot()
+        self.starts.append((self.clock.monotonic(), name))
+        return used
+
+    async def ask_many(self, count: int) -> None:
+        """So many tasks ask, in order, at once."""
+        async with anyio.create_task_group() as group:
+            for name in range(count):
+                group.start_soon(self.ask, name)
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between the starts."""
+        times = [at for at, _ in self.starts]
+        return [after - before for before, after in pairwise(times)]
+
+    @property
+    def names(self) -> list[int]:
+        """In the order of the starts."""
+        return [name for _, name in self.starts]
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Make:
+    """Makes a bench; to be called within the virtual loop."""
+
+    def make(limit: int = 0, start: datetime = NOON, **options: Any) -> Bench:
+        return Bench(tmp_path / "key.json", options, limit, start)
+
+    return make
+
+
+def on_a_bench(bench: Make, use: Callable[[Bench], Awaitable[None]], **options: Any) -> Bench:
+    """Run `use` with a new bench on a virtual clock; give the bench."""
+    benches: list[Bench] = []
+
+    async def main() -> None:
+        benches.append(bench(**options))
+        await use(benches[0])
+        benches[0].ledger.close()
+
+    virtually(main)
+    return benches[0]
+
+
+# -- the spacing -------------------------------------------------------------------------------
+
+
+def test_the_gap_is_one_over_the_rate() -> None:
+    """Or nothing, without a pace."""
+    assert Spacing(4).gap == 0.25
+    assert Spacing(0).gap == 0.0
+    assert not Spacing(4).eased
+
+
+@pytest.mark.parametrize(("rate", "widest"), [(4.0, 2.0), (0.0, 0.08)])
+def test_easing_ends_at_the_widest(rate: float, widest: float) -> None:
+    """Each throttle widens by half, up to eight times the gap; without a pace from 10 ms on."""
+    spacing = Spacing(rate)
+    gaps = []
+    for _ in range(20):
+        spacing.ease()
+        gaps.append(spacing.gap)
+    assert gaps[0] == pytest.approx((spacing.base or 0.01) * 1.5)
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == pytest.approx(widest)
+    assert spacing.eased
+
+
+@pytest.mark.parametrize("rate", [4.0, 0.0])
+def test_successes_bring_the_gap_back(rate: float) -> None:
+    """About eighty undo one throttle; then the gap is exactly the one asked for."""
+    spacing = Spacing(rate)
+    spacing.ease()
+    count = 1
+    while not spacing.relax():
+        count += 1
+    assert 70 < count < 95
+    assert spacing.gap == spacing.base
+    assert not spacing.eased
+
+
+# -- spacing and order -------------------------------------------------------------------------
+
+
+def test_starts_are_evenly_spaced_and_in_order(bench: Make) -> None:
+    """Twenty that ask at once start one gap apart, in the order in which they asked."""
+
+    async def use(one: Bench) -> None:
+        await one.ask_many(20)
+
+    one = on_a_bench(bench, use)
+    assert one.names == list(range(20))
+    assert one.starts[0][0] == 0.0
+    assert all(gap == pytest.approx(GAP, abs=1e-4) and gap >= GAP for gap in one.gaps)
+
+
+def test_idling_saves_nothing_up(bench: Make) -> None:
+    """After an hour without requests there is no burst."""
+
+    async def use(one: Bench) -> None:
+        await one.ask_many(3)
+        await anyio.sleep(3_600)
+        await one.ask_many(5)
+
+    assert min(on_a_bench(bench, use).gaps) >= GAP
+
+
+def test_without_a_pace_starts_follow_at_once(bench: Make) -> None:
+    """A rate of 0 waits for nothing."""
+
+    async def use(one: Bench) -> None:
+        await one.ask_many(50)
+
+    assert on_a_bench(bench, use, rate=0.0).starts[-1][0] == 0.0
+
+
+def test_a_blocked_loop_brings_no_start_nearer(bench: Make) -> None:
+    """A late start pushes the next one on, it does not draw it in."""
+
+    async def use(one: Bench) -> None:
+        async with anyio.create_task_group() as group:
+            for name in range(6):
+                group.start_soon(one.ask, name)
+            await anyio.sleep(0.3)
+            block(1.7)
+
+    one = on_a_bench(bench, use)
+    assert min(one.gaps) >= GAP
+    assert max(one.gaps) > 1.4
+
+
+def test_a_cancelled_waiter_costs_no_start(bench: Make) -> None:
+    """Those behind it move up, nobody waits longer, nothing is charged for it."""
+
+    async def use(one: Bench) -> None:
+        scope = anyio.CancelScope()
+
+        async def given_up() -> None:
+            with scope:
+                await one.ask(99)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one.ask, 0)
+            await anyio.sleep(0.01)
+            group.start_soon(given_up)
+            await anyio.sleep(0.01)
+            group.start_soon(one.ask, 1)
+            await anyio.sleep(0.1)
+            scope.cancel()
+        assert one.ledger.used_today() == 2
+
+    one = on_a_bench(bench, use)
+    assert one.names == [0, 1]
+    assert one.gaps == [pytest.approx(GAP, abs=1e-4)]
+
+
+def test_a_start_is_charged_before_it_is_given(bench: Make) -> None:
+    """Each start carries the day's count."""
+
+    async def use(one: Bench) -> None:
+        assert [await one.ask() for _ in range(3)] == [1, 2, 3]
+        assert one.ledger.used_today() == 3
+
+    on_a_bench(bench, use)
+
+
+def test_two_runs_of_one_key_keep_apart_and_both_go_on(bench: Make) -> None:
+    """Two pacers over one ledger: never nearer than the gap, and neither starves the other."""
+    starts: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        runs = [bench(), bench()]
+
+        async def walk(name: int) -> None:
+            for _ in range(20):
+                await runs[name].pacer.slot()
+                starts.append((runs[name].clock.monotonic(), name))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(walk, 0)
+            group.start_soon(walk, 1)
+        for run in runs:
+            run.ledger.close()
+
+    virtually(main)
+    times = [at for at, _ in starts]
+    assert all(b - a >= GAP - 1e-9 for a, b in pairwise(times))
+    assert times[-1] < 40 * GAP * 1.1
+    assert {name for _, name in starts[:4]} == {0, 1}
+
+
+# -- holds -------------------------------------------------------------------------------------
+
+
+def test_nobody_starts_during_a_hold(bench: Make) -> None:
+    """Those who wait already and those who come during it: all after its end, still spaced."""
+
+    async def use(one: Bench) -> None:
+        async with anyio.create_task_group() as group:
+            for name in range(4):
+                group.start_soon(one.ask, name)
+            await anyio.sleep(0.3)
+            one.pacer.hold(10, "throttled")
+            group.start_soon(one.ask, 4)
+            await anyio.sleep(5)
+            group.start_soon(one.ask, 5)
+
+    one = on_a_bench(bench, use)
+    assert one.names == [0, 1, 2, 3, 4, 5]
+    assert [at < 0.3 for at, _ in one.starts] == [True, True, False, False, False, False]
+    assert one.starts[2][0] == pytest.approx(10.3)
+    assert min(one.gaps) >= GAP
+    assert [(e.reason, e.seconds) for e in one.seen.of(Paused)] == [("throttled", 10)]
+
+
+def test_a_hold_within_a_hold_changes_nothing(bench: Make) -> None:
+    """The longest end stands, and only what changes is announced."""
+
+    async def use(one: Bench) -> None:
+        one.pacer.hold(10, "throttled")
+        one.pacer.hold(3, "unauthorized")
+        await one.ask()
+        one.pacer.hold(3, "unauthorized")
+        await one.ask()
+
+    one = on_a_bench(bench, use)
+    assert [round(at, 3) for at, _ in one.starts] == [10.0, 13.0]
+    assert [e.reason for e in one.seen.of(Paused)] == ["throttled", "unauthorized"]
+
+
+def test_a_hold_of_another_run_is_kept(bench: Make) -> None:
+    """A run of the same key waits for it, and says nothing of its own."""
+
+    async def use(one: Bench) -> None:
+        other = bench()
+        other.pacer.hold(20, "throttled")
+        await one.ask()
+        other.ledger.close()
+
+    one = on_a_bench(bench, use)
+    assert one.starts[0][0] == pytest.approx(20)
+    assert not one.seen.events
+
+
+def test_a_hold_longer_than_max_wait_stops_the_run(bench: Make) -> None:
+    """Also one that another run was told of: the run says when it can go on."""
+
+    async def use(one: Bench) -> None:
+        other = bench()
+        other.pacer.hold(301, "throttled")
+        with pytest.raises(StopRun, match="longer than --max-wait 300") as caught:
+            await one.ask()
+        assert caught.value.reason == "throttled"
+        assert caught.value.resume_at == NOON + timedelta(seconds=301)
+        other.ledger.close()
+
+    on_a_bench(bench, use)
+
+
+def test_a_throttle_holds_everybody_and_eases_the_pace(bench: Make) -> None:
+    """The first hold is a second; the gap widens; both are announced."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        answer = Throttled("too fast")
+        one.pacer.throttled(answer, started=one.clock.monotonic())
+        assert (answer.held, answer.wait_source) == (1.0, "throttle")
+        await one.ask()
+        await one.ask()
+
+    one = on_a_bench(bench, use)
+    assert one.gaps == [pytest.approx(1.0), pytest.approx(GAP * 1.5, abs=1e-4)]
+    assert [e.gap for e in one.seen.of(PaceChanged)] == [pytest.approx(GAP * 1.5)]
+    assert [e.until for e in one.seen.of(Paused)] == [NOON + timedelta(seconds=1)]
+
+
+def test_throttles_in_a_row_hold_longer_and_longer(bench: Make) -> None:
+    """1, 2, 4, … 60 seconds, a tenth of it more by chance; a success starts that over."""
+    held: list[float] = []
+
+    async def use(one: Bench) -> None:
+        for _ in range(9):
+            await one.ask()
+            answer = Throttled("too fast")
+            one.pacer.throttled(answer, started=one.clock.monotonic())
+            held.append(answer.held)
+        await one.ask()
+        one.pacer.succeeded(started=one.clock.monotonic())
+        await one.ask()
+        answer = Throttled("too fast")
+        one.pacer.throttled(answer, started=one.clock.monotonic())
+        held.append(answer.held)
+
+    on_a_bench(bench, use, jitter=lambda: 0.5)
+    assert held == [pytest.approx(s * 1.05) for s in (1, 2, 4, 8, 16, 32, 60, 60, 60, 1)]
+
+
+def test_requests_refused_together_are_one_throttle(bench: Make) -> None:
+    """Those that were under way when the first was refused ease nothing and learn what is left."""
+
+    async def use(one: Bench) -> None:
+        starts = []
+        for _ in range(3):
+            await one.ask()
+            starts.append(one.clock.monotonic())
+        first, second, late = (Throttled("too fast") for _ in range(3))
+        await anyio.sleep(0.1)
+        one.pacer.throttled(first, started=starts[0])
+        await anyio.sleep(0.4)
+        one.pacer.throttled(second, started=starts[1])
+        await anyio.sleep(5)
+        one.pacer.throttled(late, started=starts[2])
+        assert [first.held, second.held, late.held] == [1.0, pytest.approx(0.6), 0.0]
+
+    one = on_a_bench(bench, use)
+    assert len(one.seen.of(PaceChanged)) == 1
+    assert one.pacer.spacing.gap == pytest.approx(GAP * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "held", "source"),
+    [
+        (7.0, 7.0, "retry-after"),
+        (0.0, 1.0, "throttle"),
+        (0.5, 1.0, "throttle"),
+        (300.0, 300.0, "retry-after"),
+    ],
+)
+def test_retry_after_is_the_floor_of_the_hold(
+    bench: Make, retry_after: float, held: float, source: str
+) -> None:
+    """The server may ask for a longer wait, not for a shorter one."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        answer = Throttled("too fast", retry_after=retry_after)
+        one.pacer.throttled(answer, started=one.clock.monotonic())
+        assert (answer.held, answer.wait_source) == (held, source)
+        await one.ask()
+
+    assert on_a_bench(bench, use).gaps == [pytest.approx(held)]
+
+
+@pytest.mark.parametrize("retry_after", [300.5, 1e9, 251_629_934_399.0])
+def test_a_retry_after_beyond_max_wait_stops_the_run(bench: Make, retry_after: float) -> None:
+    """Nobody sleeps for days behind the user's back; the report says when it can go on."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        with pytest.raises(StopRun) as caught:
+            one.pacer.throttled(Throttled("too fast", retry_after=retry_after), started=0.0)
+        assert caught.value.reason == "throttled"
+        assert caught.value.resume_at is not None
+        assert caught.value.resume_at > NOON
+
+    on_a_bench(bench, use)
+
+
+def test_successes_bring_the_pace_back(bench: Make) -> None:
+    """Slowly, and the return to the asked-for gap is announced once."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        one.pacer.throttled(Throttled("too fast"), started=one.clock.monotonic())
+        for _ in range(100):
+            await one.ask()
+            one.pacer.succeeded(started=one.clock.monotonic())
+
+    one = on_a_bench(bench, use)
+    assert [e.gap for e in one.seen.of(PaceChanged)] == [pytest.approx(GAP * 1.5), GAP]
+    assert min(one.gaps) >= GAP
+    assert one.gaps[-1] == pytest.approx(GAP, abs=1e-4)
+
+
+# -- the end of the day, the end of the run ----------------------------------------------------
+
+
+def test_a_spent_day_stops_the_run(bench: Make) -> None:
+    """Not one request past the quota; the reset is when the run can go on."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        await one.ask()
+        with pytest.raises(StopRun) as caught:
+            await one.ask()
+        assert caught.value.reason == "quota_spent"
+        assert caught.value.resume_at == datetime(2026, 3, 2, tzinfo=UTC)
+
+    assert len(on_a_bench(bench, use, limit=2).starts) == 2
+
+
+@pytest.mark.parametrize("start", [NOON, datetime(2026, 3, 1, 23, 59, 59, 900_000, tzinfo=UTC)])
+def test_a_spent_day_can_be_slept_through(bench: Make, start: datetime) -> None:
+    """With `wait_for_quota` the next start is right after midnight, whoever asks then."""
+
+    async def use(one: Bench) -> None:
+        await one.ask_many(3)
+
+    one = on_a_bench(bench, use, limit=2, wait_for_quota=True, start=start)
+    left = (datetime(2026, 3, 2, tzinfo=UTC) - start).total_seconds()
+    if start == NOON:
+        assert one.starts[2][0] == pytest.approx(left)
+        assert [(e.reason, e.seconds) for e in one.seen.of(Paused)] == [
+            ("quota_spent", pytest.approx(left - 2 * GAP, abs=1e-3))
+        ]
+    assert min(one.gaps) >= GAP
+    assert one.names == [0, 1, 2]
+
+
+def test_a_jump_of_the_wall_clock_is_seen(bench: Make) -> None:
+    """The sleep to midnight looks at the wall: a suspended machine does not oversleep."""
+
+    async def use(one: Bench) -> None:
+        async with anyio.create_task_group() as group:
+            for name in range(2):
+                group.start_soon(one.ask, name)
+            await anyio.sleep(100)
+            one.clock.start += timedelta(hours=13)
+
+    one = on_a_bench(bench, use, limit=1, wait_for_quota=True)
+    assert 100 < one.starts[1][0] <= 130 + GAP
+
+
+def test_the_apis_word_on_the_day_is_believed_until_the_reset(bench: Make) -> None:
+    """Whatever our own count says; after midnight it is asked again."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        one.pacer.day_spent()
+        with pytest.raises(StopRun) as caught:
+            await one.ask()
+        assert caught.value.reason == "quota_spent"
+        assert one.ledger.used_today() == 1
+        one.clock.start += timedelta(days=1)
+        await one.ask()
+
+    assert len(on_a_bench(bench, use).starts) == 2
+
+
+def test_so_many_requests_and_no_more(bench: Make) -> None:
+    """`max_requests` starts are given, to whomever; then the run stops and may go on at once."""
+
+    async def use(one: Bench) -> None:
+        for _ in range(3):
+            await one.ask()
+        for _ in range(2):
+            with pytest.raises(StopRun) as caught:
+                await one.ask()
+            assert caught.value.reason == "max_requests"
+            assert caught.value.resume_at == one.clock.now()
+        assert one.ledger.used_today() == 3
+
+    on_a_bench(bench, use, max_requests=3)
+
+
+def test_the_order_to_stop_reaches_every_waiter(bench: Make) -> None:
+    """At the head of the queue or behind it: nobody starts after the order."""
+    told: list[float] = []
+
+    async def use(one: Bench) -> None:
+        async def waiter() -> None:
+            with pytest.raises(StopRun):
+                await one.ask()
+            told.append(one.clock.monotonic())
+
+        one.pacer.hold(100, "throttled")
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(waiter)
+            await anyio.sleep(1)
+            one.stop.request(StopRun("SIGTERM", "told"))
+
+    assert on_a_bench(bench, use).starts == []
+    assert told == [1.0] * 3
+
+
+# -- the property ------------------------------------------------------------------------------
+
+seconds = st.floats(0, 3, allow_subnormal=False)
+actions = st.one_of(
+    st.tuples(st.just("arrive"), st.integers(1, 6)),
+    st.tuples(st.just("cancel"), st.integers(0, 60)),
+    st.tuples(st.just("idle"), seconds),
+    st.tuples(st.just("hold"), seconds),
+    st.tuples(st.just("throttle"), seconds | st.none()),
+    st.tuples(st.just("succeed"), st.just(0)),
+    st.tuples(st.just("block"), st.floats(0, 1)),
+)
+
+
+class Play:
+    """Carries out a script of actions on a pacer, and notes what should hold of the starts."""
+
+    def __init__(self, one: Bench) -> None:
+        self.one = one
+        self.scopes: list[anyio.CancelScope] = []
+        self.cancelled: set[int] = set()
+        self.holds: list[tuple[float, float]] = []
+
+    async def run(self, steps: list[tuple[str, Any]]) -> None:
+        """All steps, then everybody who still waits."""
+        async with anyio.create_task_group() as group:
+            self.group = group
+            for action, value in steps:
+                await getattr(self, action)(value)
+
+    async def waiter(self, name: int, scope: anyio.CancelScope) -> None:
+        """One that asks for a start."""
+        with scope:
+            await self.one.ask(name)
+
+    async def arrive(self, count: int) -> None:
+        """So many ask, in order."""
+        for _ in range(count):
+            self.scopes.append(anyio.CancelScope())
+            self.group.start_soon(self.waiter, len(self.scopes) - 1, self.scopes[-1])
+        await anyio.lowlevel.checkpoint()
+
+    async def cancel(self, name: int) -> None:
+        """One of them gives up."""
+        if name < len(self.scopes):
+            if name not in self.one.names:
+                self.cancelled.add(name)
+            self.scopes[name].cancel()
+
+    async def idle(self, seconds: float) -> None:
+        """Time passes."""
+        await anyio.sleep(seconds)
+
+    async def block(self, seconds: float) -> None:
+        """Time passes and nobody runs."""
+        block(seconds)
+
+    async def hold(self, seconds: float) -> None:
+        """Somebody orders a hold."""
+        self.one.pacer.hold(seconds, "throttled")
+        self.note(seconds)
+
+    async def throttle(self, retry_after: float | None) -> None:
+        """A request is refused as too fast."""
+        answer = Throttled("too fast", retry_after=retry_after)
+        self.one.pacer.throttled(answer, started=self.one.clock.monotonic())
+        self.note(answer.held)
+
+    async def succeed(self, _: int) -> None:
+        """A request went well."""
+        self.one.pacer.succeeded(started=self.one.clock.monotonic())
+
+    def note(self, seconds: float) -> None:
+        """Nothing may start from now on for so long."""
+        now = self.one.clock.monotonic()
+        self.holds.append((now, now + seconds))
+
+
+@given(
+    st.lists(actions, max_size=25),
+    st.sampled_from([4.0, 3.3, 1 / 0.3, 1.0, 40.0, 7.0]),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_no_burst_no_overtaking_no_start_in_a_hold(
+    steps: list[tuple[str, Any]], rate: float, jitter: float
+) -> None:
+    """Any mix of arrivals, cancels, idling, blocked loops, throttles and holds: no two starts
+    nearer than the gap, strictly first come first served, and nothing starts during a hold.
+    """
+
+    async def main() -> Play:
+        options = {"rate": rate, "max_wait": 1e6, "jitter": lambda: jitter}
+        play = Play(Bench(Path(folder) / "key.json", options))
+        await play.run(steps)
+        play.one.ledger.close()
+        return play
+
+    with tempfile.TemporaryDirectory() as folder:
+        play = virtually(main)
+    starts, names = play.one.starts, play.one.names
+    assert all(gap >= 1 / rate - 1e-9 for gap in play.one.gaps)
+    assert names == sorted(names)
+    assert set(range(len(play.scopes))) - set(names) <= play.cancelled
+    for begin, end in play.holds:
+        assert not [at for at, _ in starts if begin < at < end - 1e-9]
+
+
+# -- permits -----------------------------------------------------------------------------------
+
+
+def test_permits_go_to_the_most_urgent_then_to_the_first() -> None:
+    """Lowest priority first; among equals in the order of arrival; never more than there are."""
+    order: list[tuple[int, int]] = []
+    under_way = peak = 0
+
+    async def main() -> None:
+        permits = Permits(2)
+
+        async def work(priority: int, name: int) -> None:
+            nonlocal under_way, peak
+            await permits.acquire(priority)
+            order.append((priority, name))
+            under_way += 1
+            peak = max(peak, under_way)
+            await anyio.sleep(1)
+            under_way -= 1
+            permits.release()
+
+        async with anyio.create_task_group() as group:
+            for name, priority in enumerate([5, 5, 3, 9, 3, -1, 0]):
+                group.start_soon(work, priority, name)
+
+    virtually(main)
+    assert order == [(5, 0), (5, 1), (-1, 5), (0, 6), (3, 2), (3, 4), (9, 3)]
+    assert peak == 2
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_a_cancelled_waiter_loses_no_permit(handed_over: bool) -> None:
+    """Whether it was still waiting, or had just been handed one: the next in line gets it."""
+    got: list[str] = []
+
+    async def main() -> None:
+        permits = Permits(1)
+        scope = anyio.CancelScope()
+
+        async def given_up() -> None:
+            with scope:
+                await permits.acquire(0)
+                try:
+                    await anyio.lowlevel.checkpoint()
+                    got.append("given up")
+                finally:
+                    permits.release()
+
+        async def patient() -> None:
+            await permits.acquire(1)
+            got.append("patient")
+
+        await permits.acquire(0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(given_up)
+            group.start_soon(patient)
+            await anyio.sleep(1)
+            if handed_over:
+                permits.release()
+                scope.cancel()
+            else:
+                scope.cancel()
+                await anyio.sleep(1)
+                permits.release()
+        permits.release()
+        await permits.acquire(0)
+
+    virtually(main)
+    assert got == ["patient"]
+
+
+def test_no_more_requests_are_under_way_than_there_are_permits(bench: Make) -> None:
+    """Also while the pace would allow more; a permit is given back whatever came of it."""
+
+    async def use(one: Bench) -> None:
+        inner = FakeFetcher(["page", ServerTrouble("x"), *["page"] * 8], delay=1.0)
+        fetcher = ThrottledFetcher(inner, one.pacer, Permits(3), clock=one.clock)
+
+        async def fetch() -> None:
+            with suppress(ServerTrouble):
+                await fetcher.fetch(make_call())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(fetch)
+        assert (inner.peak, len(inner.calls)) == (3, 10)
+
+    on_a_bench(bench, use, rate=0.0)
+
+
+# -- the layer ---------------------------------------------------------------------------------
+
+
+def throttled_fetcher(one: Bench, *script: Any) -> ThrottledFetcher:
+    """A fetcher of a script behind the bench's pacer."""
+    return ThrottledFetcher(
+        FakeFetcher(script), one.pacer, Permits(9), clock=one.clock, emit=one.seen
+    )
+
+
+def test_a_request_is_announced_sent_and_told_of(bench: Make) -> None:
+    """Sent with the day's count, then succeeded."""
+
+    async def use(one: Bench) -> None:
+        assert await throttled_fetcher(one, "page").fetch(make_call(number=3)) == "page"
+
+    assert on_a_bench(bench, use).seen.events == [
+        RequestSent(TARGET, 3, 1, 1),
+        RequestSucceeded(TARGET, 3, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "status"),
+    [
+        (ServerTrouble("x", status=503), "server_error", 503),
+        (Throttled("x", status=429), "throttled", 429),
+        (DaySpent("x", status=403), "quota_spent", 403),
+        (CampaignError("not_found", "x", status=404), "not_found", 404),
+        (StopRun("credentials_refused", "x"), "credentials_refused", None),
+        (StorageError("x"), "storage", None),
+        (HarvestError("x"), "HarvestError", None),
+    ],
+)
+def test_every_failure_is_told_with_its_cause(
+    bench: Make, error: HarvestError, cause: str, status: int | None
+) -> None:
+    """The error goes on its way as it is; the event has its slug and status."""
+
+    async def use(one: Bench) -> None:
+        with pytest.raises(type(error)) as caught:
+            await throttled_fetcher(one, error).fetch(make_call())
+        assert caught.value is error
+
+    assert on_a_bench(bench, use).seen.of(RequestFailed) == [
+        RequestFailed(TARGET, 1, 1, cause, status)
+    ]
+
+
+def test_a_throttle_makes_the_next_request_wait(bench: Make) -> None:
+    """The layer tells the pacer, and the error carries the hold."""
+
+    async def use(one: Bench) -> None:
+        fetcher = throttled_fetcher(one, Throttled("x", retry_after=9.0), "page")
+        with pytest.raises(Throttled) as caught:
+            await fetcher.fetch(make_call())
+        assert caught.value.held == 9.0
+        await fetcher.fetch(make_call())
+        assert one.clock.monotonic() == pytest.approx(9.0)
+
+    on_a_bench(bench, use)
+
+
+def test_a_spent_day_lets_no_other_request_out(bench: Make) -> None:
+    """The layer tells the pacer: the next one is not sent."""
+
+    async def use(one: Bench) -> None:
+        inner = FakeFetcher([DaySpent("x")])
+        fetcher = ThrottledFetcher(inner, one.pacer, Permits(9), clock=one.clock)
+        with pytest.raises(DaySpent):
+            await fetcher.fetch(make_call())
+        with pytest.raises(StopRun):
+            await fetcher.fetch(make_call())
+        assert len(inner.calls) == 1
+
+    on_a_bench(bench, use)
+
+
+def test_the_claim_says_not_yet_only_for_others(bench: Make) -> None:
+    """A pacer alone on its ledger is never told to wait by it: the two agree on the spacing."""
+
+    async def use(one: Bench) -> None:
+        real = one.ledger.claim
+
+        def claim(gap: float) -> Any:
+            answer = real(gap)
+            assert not isinstance(answer, NotYet)
+            return answer
+
+        one.ledger.claim = claim  # type: ignore[method-assign]
+        await one.ask_many(50)
+
+    on_a_bench(bench, use)
