@@ -24,13 +24,15 @@ from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
 from harvester.events import Observer
 from harvester.fetch import Fetcher
 from harvester.finish import Publisher
-from harvester.grow import grow, read_boundary
+from harvester.grow import Grown, grow, read_boundary
 from harvester.model import Call, Page, Position, Target
 from harvester.output import Damaged, Layout, PartFile
-from harvester.reconcile import distinct_contacts, findings
+from harvester.reconcile import Summaries, distinct_contacts, findings
 from harvester.storage import storage
-from harvester.topup import Boundary
+from harvester.topup import Boundary, FilterForgotten
 from harvester.walk import walk_pages
+
+_WORTH_ANOTHER_WALK = 20  # pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class CampaignHarvester:
         self._codec = codec
         self._clock = clock
         self._emit = emit
+        self._summaries = Summaries(fetcher, api)
 
     async def harvest(self, record: Record) -> None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
@@ -106,7 +109,7 @@ class CampaignHarvester:
             record = (
                 await self._finishing(walk, walk.position, part.digest())
                 if walk.base is None
-                else await self._grown(walk, walk.base)
+                else await self._grown(walk, part, walk.base)
             )
         finally:
             self._store.forget(part, synced=walk.position.finished)
@@ -170,7 +173,9 @@ class CampaignHarvester:
                 )
 
     def _first_link(self, walk: "_Walk") -> str:
-        since = walk.stored.latest if walk.stored is not None else None
+        since = None
+        if walk.stored is not None and not walk.unfiltered:
+            since = walk.stored.latest
         return self._api.first_link(
             walk.target, limit=self._asked.limit, since=since or self._asked.since
         )
@@ -206,22 +211,22 @@ class CampaignHarvester:
         except Damaged as damage:
             raise CampaignError("damaged_file", f"{damage}: it cannot be topped up") from None
 
-    async def _grown(self, walk: "_Walk", base: Base) -> Record | None:
+    async def _grown(self, walk: "_Walk", part: PartFile, base: Base) -> Record | None:
         """Make the grown file; None if there was nothing new and all stays as it was."""
-        counts = self._store.page_rows(walk.walk)
-        grown = await anyio.to_thread.run_sync(
-            partial(
-                grow,
-                self._layout.final(walk.target),
-                self._layout.part(walk.target),
-                self._layout.grown(walk.target),
-                codec=self._codec,
-                date_field=self._api.date_field(walk.target.report),
-                stored=walk.stored or Boundary(),
-                page_rows=counts,
-                shifted=len(counts) > 1 and await self._shifted(walk, counts[0]),
-            )
-        )
+        while True:
+            counts = self._store.page_rows(walk.walk)
+            shifted = len(counts) > 1 and await self._shifted(walk, counts[0])
+            if shifted and walk.hopes and len(counts) <= _WORTH_ANOTHER_WALK:
+                walk.hopes -= 1
+            else:
+                try:
+                    grown = await self._grow(walk, counts, shifted=shifted)
+                    break
+                except FilterForgotten:
+                    walk.unfiltered = True
+            self._begin_anew(walk, part)
+            await self._follow(walk, part)
+            await anyio.to_thread.run_sync(part.sync)
         if grown is None:
             self._store.leave_as_it_was(walk.walk)
             with storage(self._layout.part(walk.target)):
@@ -232,6 +237,21 @@ class CampaignHarvester:
             None, base.pages + walk.position.pages, base.rows + grown.added, grown.size
         )
         return await self._finishing(walk, position, grown.digest)
+
+    async def _grow(self, walk: "_Walk", counts: list[int], *, shifted: bool) -> Grown | None:
+        return await anyio.to_thread.run_sync(
+            partial(
+                grow,
+                self._layout.final(walk.target),
+                self._layout.part(walk.target),
+                self._layout.grown(walk.target),
+                codec=self._codec,
+                date_field=self._api.date_field(walk.target.report),
+                stored=walk.stored or Boundary(),
+                page_rows=counts,
+                shifted=shifted,
+            )
+        )
 
     async def _shifted(self, walk: "_Walk", rows: int) -> bool:
         """Whether the first page is another one by now: then rows came twice at page ends."""
@@ -249,11 +269,7 @@ class CampaignHarvester:
         target = walk.target
         if not self._asked.summary or target.report not in self._api.reports:
             return None
-        call = Call(target, self._api.summary_link(target.campaign_id), self._api.read_summary)
-        try:
-            summary = await self._fetcher.fetch(call)
-        except CampaignError:
-            summary = None  # the events are all there; only the comparison is missing
+        summary = await self._summaries.of(target)
         path = self._layout.part if walk.base is None else self._layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
         return orjson.dumps(findings(target.report, summary, contacts)).decode()
@@ -268,17 +284,21 @@ class CampaignHarvester:
         """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
         dropped = isinstance(why, CursorDropped)
         walk.restarts += dropped
-        self._store.restart(walk.walk, restarts=walk.restarts)
-        part.restart()
+        page = walk.position.pages + 1
+        self._begin_anew(walk, part)
         self._emit(
             events.WalkRestarted(
                 walk.target,
-                walk.position.pages + 1,
+                page,
                 "cursor_dropped" if dropped else "damaged_part",
                 why.status if isinstance(why, CursorDropped) else None,
                 str(why),
             )
         )
+
+    def _begin_anew(self, walk: "_Walk", part: PartFile) -> None:
+        self._store.restart(walk.walk, restarts=walk.restarts)
+        part.restart()
         walk.position, walk.seen = Position(), set()
         walk.started_at = stamp(self._clock.now())
 
@@ -328,3 +348,5 @@ class _Walk:
         self.restarts = 0 if record.state == "failed" else record.restarts
         self.started_at = record.started_at
         self.seen: set[int] = set()
+        self.hopes = 2  # how often a top-up is walked again in the hope that nothing moves
+        self.unfiltered = False

@@ -4,13 +4,48 @@ The summary counts unique recipients, the reports list every event: so the numbe
 is that of distinct contacts (v2 page "Campaign summary report").
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
+import anyio
 import msgspec
 
+from harvester.api import Api
+from harvester.errors import CampaignError
+from harvester.fetch import Fetcher
 from harvester.ids import IdSpool
+from harvester.model import Call, Target
+
+_KEPT = 1_000  # summaries: far more than there are campaigns under way
+
+
+class Summaries:
+    """The API's own counts of a campaign, asked for once, however many reports of it there are."""
+
+    def __init__(self, fetcher: Fetcher, api: Api) -> None:
+        self._fetcher = fetcher
+        self._api = api
+        self._asking = anyio.Lock()
+        self._known: OrderedDict[str, dict[str, int] | None] = OrderedDict()
+
+    async def of(self, target: Target) -> dict[str, int] | None:
+        """Unique recipients by report; None if the API does not tell."""
+        campaign_id = target.campaign_id
+        async with self._asking:
+            if campaign_id not in self._known:
+                self._known[campaign_id] = await self._ask(target)
+                if len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+            return self._known[campaign_id]
+
+    async def _ask(self, target: Target) -> dict[str, int] | None:
+        link = self._api.summary_link(target.campaign_id)
+        try:
+            return await self._fetcher.fetch(Call(target, link, self._api.read_summary))
+        except CampaignError:
+            return None  # the events are all there; only the comparison is missing
 
 
 class _Row(msgspec.Struct):

@@ -140,7 +140,7 @@ class Tally:
     def __init__(self) -> None:
         self.sent = self.ok = self.retried = self.throttled = 0
         self.pages = self.rows = self.bytes = 0
-        self.complete = self.failed = self.skipped = 0
+        self.complete = self.failed = self.skipped = self.unreconciled = 0
         self.used_today = 0
         self._restarted: set[Target] = set()
         self.set_aside_until: datetime | None = None
@@ -185,6 +185,7 @@ class Tally:
 
     def _completed(self, event: events.CampaignCompleted) -> None:
         self.complete += 1
+        self.unreconciled += event.reconciled is False
 
     def _failed(self, event: events.CampaignFailed) -> None:
         self.failed += 1

@@ -6,7 +6,8 @@ two equal events in one millisecond are two.
 
 While a walk is under way, new events push older ones to later offsets, and the rows at a page's
 end come again at the head of the next. Whether that happened is seen by asking for the first page
-once more; only if it did are such overlaps taken for repeats.
+once more; a short walk is then made again, in the hope of quiet, and where there is none such
+overlaps are taken for repeats.
 """
 
 from collections import Counter
@@ -17,6 +18,11 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+
+
+class FilterForgotten(Exception):
+    """The cursor dropped `created_since`, in a report that begins with its oldest events: what the
+    first page had comes again at the end. Only a walk without the filter tells."""
 
 
 @dataclass(slots=True)
@@ -76,17 +82,30 @@ def overlap(before: Sequence[bytes], after: Sequence[bytes]) -> int:
 
 
 def additions(each: Iterable[list[bytes]], stored: Boundary, date_field: str) -> Iterator[bytes]:
-    """The rows that are not stored yet, in the order they came."""
+    """The rows that are not stored yet, in the order they came. Raises `FilterForgotten`."""
     moment_of, left = Moments(date_field), stored.left()
-    for page in each:
-        for row in page:
-            moment = moment_of(row)
-            if moment is not None and stored.latest is not None and moment < stored.latest:
-                continue  # the cursor forgot `created_since`: an old row, stored long ago
+    filtered = rising = False
+    for number, page in enumerate(each):
+        moments = [moment_of(row) for row in page]
+        older = [_is_before(moment, stored.latest) for moment in moments]
+        if number == 0:
+            filtered, rising = (
+                not any(older),
+                _is_before(moments[0], moments[-1]) if page else False,
+            )
+        elif filtered and rising and any(older):
+            raise FilterForgotten
+        for row, is_old in zip(page, older, strict=True):
+            if is_old:
+                continue  # the filter is gone: an old row, stored long ago
             if left[row]:
                 left[row] -= 1
                 continue
             yield row
+
+
+def _is_before(moment: datetime | None, other: datetime | None) -> bool:
+    return moment is not None and other is not None and moment < other
 
 
 class Moments:

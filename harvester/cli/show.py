@@ -73,6 +73,9 @@ class Screen:
         if self._table:
             for line in closing_lines(report, config, self._kinds, self._examples):
                 click.echo(line, err=True)
+            if self._tally.unreconciled:
+                text = f"{self._tally.unreconciled:,} files differ from the API's own count"
+                click.echo(_row("summary", f"{text}: see reconciled in manifest.ndjson"), err=True)
 
 
 class LiveScreen(Screen):
