@@ -141,6 +141,7 @@ class Tally:
         self.sent = self.ok = self.retried = self.throttled = 0
         self.pages = self.rows = self.bytes = 0
         self.complete = self.failed = self.skipped = self.unreconciled = 0
+        self.unreconciled_example: Target | None = None
         self.used_today = 0
         self._restarted: set[Target] = set()
         self.set_aside_until: datetime | None = None
@@ -185,7 +186,9 @@ class Tally:
 
     def _completed(self, event: events.CampaignCompleted) -> None:
         self.complete += 1
-        self.unreconciled += event.reconciled is False
+        if event.reconciled is False:
+            self.unreconciled += 1
+            self.unreconciled_example = event.target
 
     def _failed(self, event: events.CampaignFailed) -> None:
         self.failed += 1

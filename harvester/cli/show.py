@@ -68,14 +68,20 @@ class Screen:
         """Show the figures; called every `every` seconds while the run is under way."""
         logger.info(progress_line(self._progress.figures()))
 
+    def _differences(self) -> str:
+        count, example = self._tally.unreconciled, self._tally.unreconciled_example
+        return (
+            f"{count:,} of the API's own counts are others, as for {example}: "
+            "see reconciled in manifest.ndjson"
+        )
+
     def close(self, report: HarvestReport, config: HarvestConfig) -> None:
         """The closing table: what was done, what failed and why, how to go on."""
         if self._table:
             for line in closing_lines(report, config, self._kinds, self._examples):
                 click.echo(line, err=True)
             if self._tally.unreconciled:
-                text = f"{self._tally.unreconciled:,} files differ from the API's own count"
-                click.echo(_row("summary", f"{text}: see reconciled in manifest.ndjson"), err=True)
+                click.echo(_row("summary", self._differences()), err=True)
 
 
 class LiveScreen(Screen):
