@@ -33,8 +33,9 @@ def settle_port(memory: Path, *, fresh: bool) -> int:
 
     A harvest belongs to one origin, so a demo that goes on must find the sandbox where it was.
     """
-    if memory.exists() and not fresh:
-        port = int(memory.read_text())
+    text = memory.read_text().strip() if memory.exists() and not fresh else ""
+    if text.isdecimal():
+        port = int(text)
         if not _is_free(port):
             raise ConfigError(
                 f"port {port}, where this demo was served, is taken: is another demo running? "

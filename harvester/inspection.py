@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -60,27 +61,54 @@ def read_summary(layout: Layout) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a run would find: its campaigns by state, and how many walks are still to make."""
+
+    states: States
+    walks: int
+
+
 def sort_out(
-    layout: Layout, ids: Iterable[str], reports: Iterable[str], *, for_good: str | None
-) -> States:
-    """What a run of these ids would find: complete, failed `for_good`, partial, still to begin."""
-    reports = tuple(reports)
-    counts = {"complete": 0, "failed": 0, "partial": 0, "pending": 0}
-    if not layout.database.exists():
-        return States(pending=sum(len(reports) for _ in ids))
-    with open_state(layout) as db:
+    layout: Layout,
+    ids: Iterable[str],
+    reports: Sequence[str],
+    *,
+    for_good: str | None,
+    top_up: bool = False,
+) -> Outlook:
+    """Sort campaigns into complete, failed (`for_good`: not tried again), partial and pending.
+
+    With several reports a campaign is what the worst of its walks is.
+    """
+    counts: Counter[str] = Counter()
+    walks = 0
+    with _state_if_any(layout) as db:
         for campaign_id in ids:
-            for report in reports:
-                row = db.execute(
-                    "SELECT state, kind, pages FROM walks WHERE report = ? AND campaign_id = ?",
-                    (report, campaign_id),
-                ).fetchone()
-                counts[_disposition(row, for_good)] += 1
-    return States(**counts)
+            found = Counter(_disposition(db, each, campaign_id, for_good) for each in reports)
+            walks += found["partial"] + found["pending"] + (found["complete"] if top_up else 0)
+            counts[_worst(found.elements())] += 1
+    return Outlook(States(**counts), walks)
 
 
-def _disposition(row: tuple[str, str | None, int] | None, for_good: str | None) -> str:
-    if row is None:
+def _worst(found: Iterable[str]) -> str:
+    found = set(found)
+    if "failed" in found or len(found) == 1:
+        return "failed" if "failed" in found else found.pop()
+    return "partial"
+
+
+def _disposition(
+    db: sqlite3.Connection | None, report: str, campaign_id: str, for_good: str | None
+) -> str:
+    row = (
+        db
+        and db.execute(
+            "SELECT state, kind, pages FROM walks WHERE report = ? AND campaign_id = ?",
+            (report, campaign_id),
+        ).fetchone()
+    )
+    if not row:
         return "pending"
     state, kind, pages = row
     if state == "complete":
@@ -88,6 +116,15 @@ def _disposition(row: tuple[str, str | None, int] | None, for_good: str | None) 
     if state == "failed" and for_good is not None and kind == for_good:
         return "failed"
     return "partial" if pages else "pending"
+
+
+@contextmanager
+def _state_if_any(layout: Layout) -> Iterator[sqlite3.Connection | None]:
+    if not layout.database.exists():
+        yield None
+        return
+    with open_state(layout) as db:
+        yield db
 
 
 def check_directory(

@@ -66,8 +66,19 @@ def _checked(ctx: click.Context, path: Path, found: Mapping[str, Any]) -> dict[s
             )
         if name not in options:
             raise click.BadParameter(f"{path}: no option --{key.replace('_', '-')}")
-        defaults[name] = ",".join(value) if name == "report" and isinstance(value, list) else value
+        defaults[name] = _plain(path, key, value)
     return defaults
+
+
+def _plain(path: Path, key: str, value: object) -> object:
+    """A value as a flag would give it; only the reports may be a list."""
+    if isinstance(value, list) and key == "report" and all(isinstance(v, str) for v in value):
+        return ",".join(value)
+    if not isinstance(value, str | int | float):
+        raise click.BadParameter(
+            f"{path}: --{key.replace('_', '-')} takes one value, not {value!r}"
+        )
+    return value
 
 
 _CONFIG = click.option(
@@ -143,9 +154,28 @@ _WHAT = (
 )
 
 
+_SCREEN = (
+    option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
+    option("-v", "--verbose", count=True, help="Each campaign; twice: each request."),
+    option("--no-progress", is_flag=True, help="Plain lines instead of the live display."),
+    option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Log lines as text or JSON.",
+        show_default=True,
+    ),
+)
+
+
 def harvest_options(command: F) -> F:
     """Add every option of a harvest to a command."""
     return _decorated(command, (*_WHAT, *_CONNECTION, _CONFIG))
+
+
+def screen_options(command: F) -> F:
+    """Add the options of what is shown to a command."""
+    return _decorated(command, _SCREEN)
 
 
 def connection_options(command: F) -> F:

@@ -8,7 +8,7 @@ import orjson
 
 from harvester import inspection
 from harvester.cli.collect import collect_ids
-from harvester.cli.options import build_config, harvest_options, option
+from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.clock import Clock, stamp
 from harvester.compress import CODECS
 from harvester.config import KNOWN, HarvestConfig
@@ -21,14 +21,14 @@ from harvester.stack import requests_used_today
 
 @click.command()
 @harvest_options
+@screen_options
 @option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
 def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     """Show what `run` with the same arguments would do. Sends nothing, changes nothing."""
     config = build_config(ctx)
     with closing(collect_ids(ctx, config)) as ids:
-        states = _states(config, ids)
-    facts = _facts(config, states)
+        facts = _facts(config, _outlook(config, ids))
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     else:
@@ -36,20 +36,25 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     return 0
 
 
-def _states(config: HarvestConfig, ids: IdSpool) -> inspection.States:
+def _outlook(config: HarvestConfig, ids: IdSpool) -> inspection.Outlook:
     if config.fresh:
-        return inspection.States(pending=len(ids) * len(config.walks))
+        return inspection.Outlook(inspection.States(pending=len(ids)), len(ids) * len(config.walks))
     layout = Layout(config.directory, CODECS[config.compress].suffix)
     inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
-    for_good = None if config.retry_failed else REFUSED_FOR_GOOD
-    return inspection.sort_out(layout, ids, config.walks, for_good=for_good)
+    return inspection.sort_out(
+        layout,
+        ids,
+        config.walks,
+        for_good=None if config.retry_failed else REFUSED_FOR_GOOD,
+        top_up=config.tops_up,
+    )
 
 
-def _facts(config: HarvestConfig, states: inspection.States) -> dict[str, Any]:
+def _facts(config: HarvestConfig, outlook: inspection.Outlook) -> dict[str, Any]:
     used = requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
-    # A page is a request, and nobody knows how many pages a campaign has: at least one more.
-    requests = states.partial + states.pending + (states.complete if config.tops_up else 0)
+    # A page is a request, and nobody knows how many pages a walk has: at least one more.
+    requests, states = outlook.walks, outlook.states
     return {
         "campaigns": states.total,
         "complete": states.complete,

@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from harvester.cli.collect import collect_ids
-from harvester.cli.options import build_config, harvest_options, option
+from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.harvest import GRACE, Harvester
@@ -24,10 +24,7 @@ _AT_THE_LATEST = GRACE + 3.0  # when a task that will not end is cancelled (s)
 
 @click.command()
 @harvest_options
-@option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
-@option("-v", "--verbose", count=True, help="Each campaign; twice: each request.")
-@option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@screen_options
 @option("--json", "as_json", is_flag=True, help="Print summary.json on standard output.")
 @click.pass_context
 def run(ctx: click.Context, /, **given: object) -> int:

@@ -61,8 +61,12 @@ def sandbox(port: int, **settings: Any) -> int:
         chosen = SandboxSettings(**settings)
     except ValueError as wrong:
         raise click.UsageError(str(wrong)) from None
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(_serve(chosen, port))
+    except ValueError as wrong:  # a world that cannot be: more campaigns than pages, say
+        raise click.UsageError(str(wrong)) from None
+    except KeyboardInterrupt:
+        pass
     return 0
 
 

@@ -269,7 +269,10 @@ def _how_to_go_on(report: HarvestReport) -> Iterator[str]:
     # Going on is the same command, but for the option that would throw away what is there.
     arguments = [word for word in sys.argv[1:] if word != "--fresh"]
     command = shlex.join(["harvester", *arguments])
-    yield _row("to go on", command if len(command) <= _LONGEST_COMMAND else "the same command")
+    if len(command) > _LONGEST_COMMAND:
+        command = "the same command"
+        command += " without --fresh" if "--fresh" in sys.argv else ""
+    yield _row("to go on", command)
 
 
 def _row(name: str, text: str) -> str:
