@@ -7,6 +7,7 @@ the default. Secrets have no flag: argv can be read by everybody on the machine.
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -74,10 +75,11 @@ def _plain(path: Path, key: str, value: object) -> object:
     """A value as a flag would give it; only the reports may be a list."""
     if isinstance(value, list) and key == "report" and all(isinstance(v, str) for v in value):
         return ",".join(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if not isinstance(value, str | int | float):
-        raise click.BadParameter(
-            f"{path}: --{key.replace('_', '-')} takes one value, not {value!r}"
-        )
+        option = "--" + key.replace("_", "-")
+        raise click.BadParameter(f"{path}: {option} takes one value, not {value!r}")
     return value
 
 
