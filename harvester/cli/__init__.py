@@ -23,6 +23,7 @@ _COMMANDS = {
     "sandbox": "harvester.cli.sandbox:sandbox",
     "demo": "harvester.cli.demo:demo",
 }
+_HELP = ["-h", "--help"]
 BUG, USAGE, FAILED = 1, 2, 3
 
 
@@ -37,12 +38,13 @@ class _Lazy(click.Group):
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        command.context_settings.setdefault("help_option_names", _HELP)
         return command
 
 
 @click.group(
     cls=_Lazy,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": _HELP, "max_content_width": 100},
     epilog="Try `harvester demo` first: it needs no account and no network.",
 )
 @click.version_option(__version__, package_name="harvester", message="%(prog)s %(version)s")
