@@ -1,0 +1,1 @@
+"""What harvester costs, beside the loop one would write instead: `python -m benchmarks`."""

@@ -1,0 +1,154 @@
+"""The command line as a user meets it: a real process, its exit code, and what it leaves behind.
+
+Servers are `crashlab.Served` sandboxes; what a harvest must leave is asked of their world.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from crashlab import environment
+
+from harvester.cli import main
+from harvester.sandbox import Sandbox
+
+OPENS = ("opens",)
+SIX = ("opens", "clicks", "sends", "bounces", "forwards", "unsubscribes")
+
+
+@contextmanager
+def quick_disk(otherwise: Path) -> Iterator[Path]:
+    """A directory in memory where there is such a thing: syncing costs nothing there."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else otherwise) as path:
+        yield Path(path)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines on standard error."""
+        return self.stderr.splitlines()
+
+
+def command(*argv: object) -> list[str]:
+    """The program, with every warning an error."""
+    return [sys.executable, "-W", "error", "-m", "harvester", *map(str, argv)]
+
+
+def surroundings(home: Path, **more: str) -> dict[str, str]:
+    """An environment with the sandbox's secrets, whose state stays under `home`."""
+    return {**environment(), "HARVESTER_STATE_DIR": str(home / "state"), **more}
+
+
+def harvester(
+    home: Path,
+    *argv: object,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes = b"",
+    wrap: Sequence[str] = (),
+) -> Done:
+    """Run `harvester ARGV` in `home` and see it end."""
+    done = subprocess.run(
+        [*wrap, *command(*argv)],
+        cwd=home,
+        env=surroundings(home) if env is None else dict(env),
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def called(
+    home: Path,
+    patch: pytest.MonkeyPatch,
+    capture: pytest.CaptureFixture[str],
+    *argv: object,
+    env: Mapping[str, str] | None = None,
+) -> Done:
+    """The same in this process, for what ends before anything begins: a hundred times quicker."""
+    with patch.context() as here:
+        here.chdir(home)
+        for name in [name for name in os.environ if name.startswith("HARVESTER_")]:
+            here.delenv(name)
+        for name, value in (surroundings(home) if env is None else env).items():
+            here.setenv(name, value)
+        capture.readouterr()
+        code = main([*map(str, argv)])
+    said = capture.readouterr()
+    return Done(code, said.out, said.err)
+
+
+def without_secrets(home: Path) -> dict[str, str]:
+    """The surroundings of somebody who has not given any."""
+    secret = {"HARVESTER_API_KEY", "HARVESTER_ACCESS_TOKEN"}
+    return {name: value for name, value in surroundings(home).items() if name not in secret}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in an NDJSON file; none if there is none."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def finals(out: Path, ending: str = ".ndjson") -> set[str]:
+    """Every file with a final name."""
+    return {str(path.relative_to(out)) for path in out.glob(f"*/*{ending}")}
+
+
+def content(sandbox: Sandbox, report: str, campaign_id: str) -> bytes:
+    """What a finished file holds, as the sandbox's world knows it."""
+    return b"".join(row + b"\n" for row in sandbox.world.records(report, campaign_id))
+
+
+def rows(data: bytes) -> Counter[bytes]:
+    """The records of a file as a multiset."""
+    return Counter(data.split(b"\n")[:-1])
+
+
+def assert_harvested(
+    out: Path, sandbox: Sandbox, ids: Iterable[str], reports: Sequence[str] = OPENS
+) -> list[dict[str, Any]]:
+    """Every file is there to the byte, no other one is, and the manifest agrees; its lines."""
+    expected = {f"{report}/{each}.ndjson": (report, each) for each in ids for report in reports}
+    assert finals(out) == set(expected)
+    assert not [name for name in expected if (out / f"{name}.part").exists()]
+    manifest = lines(out / "manifest.ndjson")
+    assert len(manifest) == len(expected)
+    for line in manifest:
+        report, campaign_id = expected.pop(line["file"])
+        data = (out / line["file"]).read_bytes()
+        assert data == content(sandbox, report, campaign_id), line["file"]
+        assert (line["report"], line["campaign_id"]) == (report, campaign_id)
+        assert line["rows"] == data.count(b"\n")
+        assert line["bytes"] == len(data)
+        assert line["sha256"] == hashlib.sha256(data).hexdigest()
+    assert expected == {}
+    return manifest
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    """summary.json, whose campaigns must add up."""
+    found: dict[str, Any] = json.loads((out / "summary.json").read_bytes())
+    campaigns = found["campaigns"]
+    parts = ("complete", "failed", "partial", "pending")
+    assert campaigns["total"] == sum(campaigns[part] for part in parts)
+    return found

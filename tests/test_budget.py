@@ -1,0 +1,288 @@
+"""What a sick server may cost, and what a run may cost: both are bounded, and both say so."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import pytest
+from crashlab import Home, Served, environment
+from fakes import LoopClock, virtually
+from faultserver import RESET, Answer, FaultServer, Question, World, framed, refusal, serving
+
+from harvester import HarvestReport
+from harvester.harvest import Harvester
+from harvester.sandbox import Hit, Sandbox, SandboxSettings
+
+T = TypeVar("T")
+BUDGET = 200  # failed requests that a run puts up with
+_MEMORY = Path("/dev/shm")
+_DOWN = framed(refusal("http.status.500", "down"), status="500 Internal Server Error")
+ANSWERS = {"500": Answer(_DOWN), "reset": Answer(b"", RESET), "garbage": Answer(framed(b"<html>"))}
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder in memory where there is one."""
+    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture(autouse=True)
+def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual time would jump while a thread syncs a file: here that is done on the spot."""
+
+    async def run_sync(work: Callable[..., Any], *args: Any) -> Any:
+        return work(*args)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+@dataclass
+class Moody:
+    """A world whose server answers with `mood` when it is sick."""
+
+    mood: Answer | None
+    world: World = field(default_factory=lambda: World(pages=1))
+
+    def script(self, question: Question) -> Answer:
+        return self.mood or self.world.honest(question)
+
+
+def served(moody: Moody, trial: Callable[[FaultServer], Awaitable[T]]) -> T:
+    """Make the trial in virtual time: backoffs of minutes cost nothing."""
+
+    async def main() -> T:
+        async with serving(moody.script) as server:
+            return await trial(server)
+
+    return virtually(main)
+
+
+async def harvest(server: FaultServer, root: Path, count: int, **settings: Any) -> HarvestReport:
+    config = server.config(root, **{"retries": 5, **settings})
+    clock: Any = LoopClock()
+    return await Harvester(config, clock=clock).run([str(number) for number in range(1, count + 1)])
+
+
+# -- a sick server -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 16, 64])
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_a_dead_server_costs_a_bounded_number_of_requests(
+    root: Path, workers: int, retries: int
+) -> None:
+    """5,000 campaigns at a server that always fails take some two hundred requests, then exit 75.
+
+    The bound: what the budget has, the last request of each campaign whose retries that used up,
+    and a request of each campaign that was under way (four a worker).
+    """
+
+    async def trial(server: FaultServer) -> None:
+        report = await harvest(server, root, 5_000, concurrency=workers, retries=retries)
+        bound = BUDGET + BUDGET // max(1, retries) + 4 * workers
+        print(f"{workers} workers, {retries} retries: {len(server.heads)} requests of {bound}")
+        assert report.requests.sent == len(server.heads) <= bound
+        assert (report.exit_code, report.reason) == (75, "sick_server")
+        assert report.resume_at is not None
+        assert report.resume_at > report.finished_at
+        assert "HTTP 500" in (report.message or "")
+        assert report.campaigns.total == 5_000
+        assert report.campaigns.complete == 0
+
+    served(Moody(ANSWERS["500"]), trial)
+
+
+@pytest.mark.parametrize("sickness", ["reset", "garbage"])
+def test_the_bound_holds_for_every_kind_of_failure(root: Path, sickness: str) -> None:
+    """Connections that are reset and answers that are no pages are failures as a 500 is."""
+
+    async def trial(server: FaultServer) -> None:
+        report = await harvest(server, root, 5_000)
+        assert (report.exit_code, report.reason) == (75, "sick_server")
+        assert report.requests.sent == len(server.heads) <= BUDGET + BUDGET // 5 + 64
+
+    served(Moody(ANSWERS[sickness]), trial)
+
+
+def test_nobody_listening_costs_little_of_the_day(root: Path) -> None:
+    """Where no connection can be made, the day is charged no more than for a dead server."""
+
+    async def trial(server: FaultServer) -> HarvestReport:
+        return await harvest(server, root, 5_000, base_url="http://127.0.0.1:9")
+
+    report = served(Moody(None), trial)
+    assert (report.exit_code, report.reason) == (75, "sick_server")
+    assert report.requests.sent == report.quota.used_today <= BUDGET + BUDGET // 5 + 64
+
+
+def test_a_server_that_is_well_again_is_harvested(root: Path) -> None:
+    """The same command after the sickness completes every campaign, those that failed too."""
+    moody = Moody(ANSWERS["500"])
+
+    async def trial(server: FaultServer) -> None:
+        first = await harvest(server, root, 300, concurrency=2)
+        assert (first.exit_code, first.campaigns.total) == (75, 300)
+        assert first.campaigns.failed > 0
+        moody.mood = None
+        second = await harvest(server, root, 300)
+        assert (second.exit_code, second.campaigns.complete) == (0, 300)
+        assert second.requests.sent == 300
+
+    served(moody, trial)
+
+
+def test_a_server_that_fails_one_time_in_four_is_harvested(root: Path) -> None:
+    """The budget is for the sick, not for the slow: what succeeds pays it back."""
+    clock: Any = LoopClock()
+
+    async def main() -> None:
+        settings = SandboxSettings(
+            campaigns=300,
+            pages=900,
+            rows_per_page=2,
+            faults={"error500": 0.1, "reset": 0.1, "cut": 0.05},
+            heal_after=None,
+        )
+        async with Sandbox(settings) as sandbox:
+            # By rate, a fault that never heals hits each attempt anew.
+            config = _config(sandbox, Home(root), retries=12)
+            report = await Harvester(config, clock=clock).run(sandbox.world.campaign_ids)
+            assert (report.exit_code, report.reason) == (0, "complete")
+            assert report.requests.retried > BUDGET
+
+    virtually(main)
+
+
+def _config(sandbox: Sandbox, home: Home, **settings: Any) -> Any:
+    from harvester import HarvestConfig
+
+    return HarvestConfig(
+        output=home.out,
+        state_dir=home.state,
+        base_url=sandbox.base_url,
+        page_size=2,
+        rate=0,
+        api_key="sandbox-key",
+        access_token="sandbox-token",
+        **settings,
+    )
+
+
+# -- a run's own bounds, from the command line -------------------------------------------------
+
+
+@dataclass
+class Shell:
+    """The command line in a process of its own, against a sandbox."""
+
+    served: Served
+    home: Home
+
+    def run(self, *options: str, code: int) -> dict[str, Any]:
+        """`harvester run`; what `--json` prints."""
+        command = [sys.executable, "-m", "harvester", "run", "--json", "-q"]
+        where = ["-o", str(self.home.out), "--state-dir", str(self.home.state)]
+        what = ["--base-url", self.served.sandbox.base_url, "--page-size", "2"]
+        ids = self.served.sandbox.world.campaign_ids
+        done = subprocess.run(
+            [*command, *where, *what, *options, *ids],
+            env=environment(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr.decode()
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert found == self.home.summary()
+        return found
+
+    def hits(self) -> list[Hit]:
+        return self.served.hits()
+
+
+@pytest.fixture
+def shell(root: Path) -> Iterator[Shell]:
+    """A sandbox of 20 campaigns on 100 pages, and a folder."""
+    settings = SandboxSettings(campaigns=20, pages=100, rows_per_page=2)
+    with Served(Sandbox(settings)) as served:
+        yield Shell(served, Home(root))
+
+
+def test_max_requests_is_exact_and_the_same_command_goes_on(shell: Shell) -> None:
+    """Each run sends so many requests and exits 75; the last one is done before that."""
+    for run in (1, 2, 3):
+        summary = shell.run("--rate", "0", "--max-requests", "30", code=75)
+        assert summary["reason"] == "max_requests"
+        assert summary["requests"]["sent"] == 30
+        assert summary["resume_at"] is not None
+        assert len(shell.hits()) == 30 * run
+    assert shell.run("--rate", "0", "--max-requests", "30", code=0)["requests"]["sent"] == 10
+
+
+def test_max_duration_stops_a_run_that_can_go_on(shell: Shell) -> None:
+    """No request starts once the time is over, and exit 75 says that there is more to do."""
+    summary = shell.run("--rate", "20", "--max-duration", "0.5", code=75)
+    assert summary["reason"] == "max_duration"
+    assert summary["requests"]["sent"] == len(shell.hits()) <= 1 + 0.5 * 20
+    assert summary["campaigns"]["complete"] < summary["campaigns"]["total"] == 20
+    assert shell.run("--rate", "0", code=0)["campaigns"]["complete"] == 20
+    assert len(shell.hits()) == 100
+
+
+def test_a_reserve_is_left_untouched(shell: Shell) -> None:
+    """With a quota of 50 and a reserve of 20, 30 requests are sent; the summary tells the quota."""
+    options = ("--rate", "0", "--daily-quota", "50", "--quota-reserve", "20")
+    summary = shell.run(*options, code=75)
+    assert summary["reason"] == "quota_spent"
+    assert summary["quota"]["used_today"] == len(shell.hits()) == 30
+    assert summary["resume_at"] == summary["quota"]["resets_at"]
+    assert summary["resume_at"].endswith("T00:00:00.000Z")
+    assert shell.run(*options, code=75)["requests"]["sent"] == 0
+
+
+async def test_a_limit_met_in_flight_loses_no_page(root: Path) -> None:
+    """What was sent before the limit is answered, saved, and not asked again."""
+    async with Sandbox(
+        SandboxSettings(campaigns=20, pages=100, rows_per_page=2, latency=0.02)
+    ) as sandbox:
+        ids = sandbox.world.campaign_ids
+        home = Home(root)
+        first = await Harvester(_config(sandbox, home, max_requests=33)).run(ids)
+        assert (first.exit_code, first.pages) == (75, 33)
+        second = await Harvester(_config(sandbox, home)).run(ids)
+        assert (second.exit_code, second.pages) == (0, 67)
+        assert sandbox.requests == 100
+
+
+@pytest.mark.parametrize("sent", [1, 5, 17, 40])
+def test_a_run_that_was_stopped_knows_what_there_is_to_do(root: Path, sent: int) -> None:
+    """Wherever it stops, every campaign is counted, and as complete only with all its reports."""
+
+    async def main() -> None:
+        async with Sandbox(SandboxSettings(campaigns=50, pages=100, rows_per_page=2)) as sandbox:
+            for concurrency in (1, 2, 3, 8):
+                config = _config(
+                    sandbox,
+                    Home(root / str(concurrency)),
+                    report="opens,clicks,sends",
+                    max_requests=sent,
+                    concurrency=concurrency,
+                )
+                report = await Harvester(config, clock=clock).run(sandbox.world.campaign_ids)
+                counts = report.campaigns
+                assert (report.exit_code, report.pages, counts.total) == (75, sent, 50)
+                assert counts.complete + counts.partial + counts.pending == 50
+                done = Counter(path.name for path in config.directory.glob("*/*.ndjson"))
+                assert counts.complete == list(done.values()).count(3)
+
+    clock: Any = LoopClock()
+    virtually(main)

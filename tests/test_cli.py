@@ -1,0 +1,315 @@
+"""The command line as a whole: commands, exit codes of what never begins, plan, status, verify."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashlab import Served, until
+from shell import Done, called, command, harvester, lines, summary_of, surroundings
+
+import harvester as package
+from harvester.cli import main
+from harvester.errors import CampaignError, ConfigError, StopRun
+from harvester.report import EXIT_CODES
+from harvester.sandbox import Sandbox, SandboxSettings
+
+ROWS = 5
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """Six campaigns on ten pages."""
+    with Served(Sandbox(SandboxSettings(campaigns=6, pages=10, rows_per_page=ROWS))) as server:
+        yield server
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """The command line in this process: for all that awaits nothing."""
+
+    def in_process(*argv: object, **how: Any) -> Done:
+        return called(tmp_path, monkeypatch, capsys, *argv, **how)
+
+    return in_process
+
+
+def options(served: Served, *more: object) -> list[object]:
+    """Where the sandbox is."""
+    return ["--base-url", served.sandbox.base_url, "--rate", "0", "--page-size", ROWS, *more]
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+
+def test_the_version_is_told(call: Call) -> None:
+    """`--version` prints name and version."""
+    assert call("--version") == Done(0, f"harvester {package.__version__}\n", "")
+
+
+def test_an_unknown_command_is_a_mistake(call: Call) -> None:
+    """Exit code 2; the message repeats it and points to the help."""
+    done = call("harvest")
+    assert done.code == 2
+    assert "No such command 'harvest'" in done.stderr
+    assert "--help" in done.stderr
+    assert done.stdout == ""
+
+
+def test_no_command_at_all_shows_the_help(call: Call) -> None:
+    """Exit code 2, with every command."""
+    done = call()
+    assert done.code == 2
+    assert "harvester demo" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (ConfigError("mend it"), 2),
+        (CampaignError("not_found", "mend it"), 3),
+        *((StopRun(reason, "mend it"), code) for reason, code in EXIT_CODES.items()),
+        (KeyboardInterrupt(), 130),
+        (ValueError("a secret"), 1),
+        (ExceptionGroup("a secret", [ValueError("a secret")]), 1),
+    ],
+)
+def test_whatever_is_raised_is_an_exit_code_and_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: BaseException,
+    code: int,
+) -> None:
+    """Each kind of error has its code; a bug's message is not shown."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("harvester.cli.cli.main", fail)
+    assert main(["run"]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "a secret" not in said.err
+    assert "Traceback" not in said.err
+    if code not in (1, 130):
+        assert said.err == "harvester: error: mend it\n"
+
+
+# -- plan ----------------------------------------------------------------------------------------
+
+
+def plan(call: Call, *argv: object) -> dict[str, Any]:
+    """`harvester plan --json`."""
+    done = call("plan", "--json", *argv)
+    assert done.code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_plan_tells_what_a_run_would_do(served: Served, tmp_path: Path, call: Call) -> None:
+    """Done, partial and new campaigns, the least requests and days, and what was used today; it
+    sends nothing and leaves no output directory."""
+    ids = served.sandbox.world.campaign_ids
+    arguments = [*options(served), "-o", "out", *ids]
+    before = served.sandbox.requests
+    first = plan(call, *arguments)
+    assert (first["campaigns"], first["new"], first["requests_at_least"]) == (6, 6, 6)
+    assert (first["requests_used_today"], first["requests_left_today"]) == (0, 10_000)
+    assert first["days_at_least"] == 1
+    assert served.sandbox.requests == before
+    assert not (tmp_path / "out").exists()
+    assert harvester(tmp_path, "run", *arguments, "--max-requests", 4, "-j", 1).code == 75
+    states = summary_of(tmp_path / "out")["campaigns"]
+    then = plan(call, *arguments)
+    assert (then["complete"], then["partial"], then["new"]) == (
+        states["complete"],
+        states["partial"],
+        states["pending"],
+    )
+    assert then["requests_at_least"] == then["partial"] + then["new"]
+    assert then["requests_used_today"] == 4
+    assert harvester(tmp_path, "run", *arguments).code == 0
+    after = plan(call, *arguments)
+    assert (after["complete"], after["requests_at_least"], after["days_at_least"]) == (6, 0, 0)
+    assert plan(call, *arguments, "--since", "last")["requests_at_least"] == 6
+    assert plan(call, *arguments, "--fresh")["new"] == 6
+
+
+def test_plan_counts_campaigns_whatever_the_number_of_reports(served: Served, call: Call) -> None:
+    """Six campaigns in three reports are six campaigns, and eighteen requests at least."""
+    ids = served.sandbox.world.campaign_ids
+    found = plan(call, *options(served), "--report", "opens,clicks,sends", *ids)
+    assert (found["campaigns"], found["new"]) == (6, 6)
+    assert found["requests_at_least"] == 18
+
+
+def test_plan_needs_no_secret(served: Served, call: Call, tmp_path: Path) -> None:
+    """Nobody is asked, so no key is needed."""
+    env = {k: v for k, v in surroundings(tmp_path).items() if "KEY" not in k and "TOKEN" not in k}
+    done = call("plan", *options(served), "1", "2", env=env)
+    assert done.code == 0, done.stderr
+    assert "2 campaigns for harvest" in done.stdout
+    assert "2 new" in done.stdout
+
+
+def test_plan_says_how_many_days_a_backfill_takes(served: Served, call: Call) -> None:
+    """25 campaigns at ten requests a day are three days' work at least."""
+    ids = [str(each) for each in range(1, 26)]
+    found = plan(call, *options(served), "--daily-quota", 10, *ids)
+    assert found["days_at_least"] == 3
+    assert found["done_at_the_earliest"] > "2026"
+
+
+@pytest.mark.parametrize("argument", [["--page-size", "4"], ["--report", "clicks"]])
+def test_plan_refuses_what_run_would_refuse(
+    served: Served, tmp_path: Path, call: Call, argument: list[str]
+) -> None:
+    """Other settings than the directory was begun with: exit code 2, like the run itself."""
+    ids = served.sandbox.world.campaign_ids[:1]
+    arguments = [*options(served), "-o", "out", *ids]
+    assert harvester(tmp_path, "run", *arguments).code == 0
+    done = call("plan", *arguments, *argument)
+    assert done.code == 2
+    assert argument[0] in done.stderr
+
+
+# -- status --------------------------------------------------------------------------------------
+
+
+def test_status_tells_what_is_there_and_why_it_stopped(served: Served, tmp_path: Path) -> None:
+    """Campaigns by state, the last stop's reason, and when the same command goes on."""
+    ids = served.sandbox.world.campaign_ids
+    arguments = ["run", *options(served), "-o", "out", *ids]
+    assert harvester(tmp_path, *arguments, "--daily-quota", 4, "-j", 1).code == 75
+    states = summary_of(tmp_path / "out")["campaigns"]
+    done = harvester(tmp_path, "status", "out")
+    assert done.code == 0, done.stderr
+    assert "6 campaigns known in out" in done.stdout
+    for name in ("complete", "failed", "partial", "pending"):
+        assert f"{states[name]:>9} {name}" in done.stdout
+    assert "quota_spent" in done.stdout
+    assert "the same command goes on from " in done.stdout
+    assert harvester(tmp_path, *arguments, "--daily-quota", 0).code == 0
+    done = harvester(tmp_path, "status", "out")
+    assert "6 complete" in done.stdout
+    assert ": complete" in done.stdout
+
+
+def test_status_sees_a_run_that_is_under_way(served: Served, tmp_path: Path) -> None:
+    """It names the process, and needs no lock of its own."""
+    ids = served.sandbox.world.campaign_ids
+    slow = ["run", "-o", "out", "--base-url", served.sandbox.base_url, "--rate", "0.5", *ids]
+    with subprocess.Popen(
+        command(*slow), cwd=tmp_path, env=surroundings(tmp_path), stderr=subprocess.DEVNULL
+    ) as process:
+        until(lambda: (tmp_path / "out/retries.ndjson").exists())
+        done = harvester(tmp_path, "status", "out")
+        process.send_signal(signal.SIGTERM)
+    assert done.code == 0, done.stderr
+    assert f"a run is under way: process {process.pid}, since " in done.stdout
+
+
+@pytest.mark.parametrize("command_", ["status", "verify"])
+def test_a_directory_without_a_harvest_is_named(tmp_path: Path, call: Call, command_: str) -> None:
+    """Exit code 2, and nothing is created."""
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        done = call(command_, name)
+        assert (done.code, done.complaints) == (2, [f"harvester: error: {name} holds no harvest"])
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+# -- verify --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def harvested(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole harvest, with a directory around it."""
+    home = tmp_path_factory.mktemp("harvested")
+    ids = served.sandbox.world.campaign_ids
+    assert harvester(home, "run", *options(served), "-o", "out", *ids).code == 0
+    return home
+
+
+def test_verify_says_nothing_is_different(harvested: Path) -> None:
+    """Exit code 0, and nothing on standard output."""
+    done = harvester(harvested, "verify", "out")
+    assert done == Done(0, "", "no differences in out\n")
+    assert harvester(harvested, "verify", "-q", "out") == Done(0, "", "")
+
+
+def test_verify_names_every_file_that_differs(harvested: Path, tmp_path: Path, call: Call) -> None:
+    """Exit code 3: a file that is gone, one that was changed, one that was added."""
+    shutil.copytree(harvested / "out", tmp_path / "out")
+    files = [line["file"] for line in lines(tmp_path / "out/manifest.ndjson") if line["rows"] > 1]
+    gone, changed, longer, *_ = (tmp_path / "out" / name for name in files)
+    gone.unlink()
+    data = changed.read_bytes()
+    changed.write_bytes(data.replace(b'"', b"'", 1))
+    longer.write_bytes(longer.read_bytes() + b"{}\n")
+    (tmp_path / "out/opens/7.ndjson").write_bytes(b"")
+    done = call("verify", "out")
+    assert done.code == 3
+    found = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert found[files[0]] == "is missing"
+    assert found[files[1]].startswith("sha256: ")
+    assert found[files[2]].startswith("rows: ") or found[files[2]].startswith("sha256: ")
+    assert found["opens/7.ndjson"] == "is not in the manifest"
+    assert "differences in out" in done.stderr
+
+
+# -- the sandbox ---------------------------------------------------------------------------------
+
+
+def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    """`harvester sandbox` says where it serves; another terminal harvests it with the example of
+    its own help; SIGTERM ends it well."""
+    with subprocess.Popen(
+        command("sandbox", "--port", 0, "--campaigns", 3, "--pages", 4, "--rate-limit", 0),
+        cwd=tmp_path,
+        env=surroundings(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        origin = process.stderr.readline().split(" on ")[1].split()[0]
+        listed = harvester(tmp_path, "campaigns", "--base-url", origin, "--rate", "0")
+        (tmp_path / "ids.txt").write_text(listed.stdout)
+        done = harvester(
+            tmp_path, "run", "-i", "ids.txt", "-o", "out", "--base-url", origin, "--rate", "0"
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+    assert done.code == 0, done.stderr
+    assert summary_of(tmp_path / "out")["campaigns"]["complete"] == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (["--fault", "error500"], "KIND=RATE"),
+        (["--fault", "error500=often"], "KIND=RATE"),
+        (["--fault", "gremlin=0.5"], "no fault 'gremlin'"),
+        (["--fault", "error500=2"], "probabilities"),
+        (["--campaigns", "9", "--pages", "3"], "3 pages"),
+        (["--limit-kind", "leaky"], "sliding"),
+    ],
+)
+def test_a_sandbox_that_cannot_be_is_refused(
+    call: Call, argument: list[str], expected: str
+) -> None:
+    """Exit code 2, with what is accepted."""
+    done = call("sandbox", "--port", "0", *argument)
+    assert done.code == 2
+    assert expected in done.stderr

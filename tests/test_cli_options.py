@@ -1,0 +1,381 @@
+"""The options of the command line: names, defaults, and which of four places goes before which."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from shell import called, surroundings
+
+from harvester.cli import cli, main
+from harvester.cli.options import build_config
+from harvester.cli.plan import plan
+from harvester.cli.run import run
+from harvester.config import HarvestConfig
+
+RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
+"""Whatever happens, nobody outside is asked."""
+COMMANDS = ("run", "plan", "status", "verify", "campaigns", "sandbox", "demo")
+DEFAULTS: dict[str, Any] = {
+    "input": None,
+    "output": "harvest",
+    "report": "opens",
+    "since": None,
+    "page-size": 500,
+    "api": "v2",
+    "base-url": "https://api.constantcontact.com",
+    "rate": 3.3,
+    "concurrency": 16,
+    "retries": 5,
+    "timeout": 60.0,
+    "max-wait": 300.0,
+    "daily-quota": 10_000,
+    "quota-reserve": 0,
+    "max-requests": None,
+    "max-duration": None,
+    "wait-for-quota": False,
+    "fresh": False,
+    "retry-failed": False,
+    "compress": None,
+    "quiet": False,
+    "verbose": 0,
+    "no-progress": False,
+    "log-format": "text",
+    "json": False,
+    "api-key-file": None,
+    "access-token-file": None,
+    "token-command": None,
+    "all-sent": False,
+    "summary": False,
+    "links": False,
+}
+SHORT = {"-i": "input", "-o": "output", "-j": "concurrency", "-q": "quiet", "-v": "verbose"}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting comes from outside, and nothing is written elsewhere."""
+    for name in surroundings(tmp_path):
+        if name.startswith("HARVESTER_"):
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HARVESTER_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    yield  # noqa: PT022 - the patches must outlive the set-up
+
+
+def options_of(command: click.Command) -> dict[str, click.Option]:
+    """The options of a command by their long name."""
+    return {
+        name.removeprefix("--"): each
+        for each in command.params
+        if isinstance(each, click.Option)
+        for name in each.opts
+        if name.startswith("--")
+    }
+
+
+def config_of(*argv: object, command: click.Command = run) -> HarvestConfig:
+    """What a command line comes to."""
+    context = command.make_context("harvester", [*map(str, argv)])
+    with context:
+        return build_config(context)
+
+
+# -- the table of the contract -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_every_option_is_there_with_its_default(name: str) -> None:
+    """As the README's table has it; each can also be given as HARVESTER_<NAME>."""
+    option = options_of(run)[name]
+    found = run.make_context("harvester", []).params[option.name or ""]
+    assert (str(found) if isinstance(found, Path) else found) == DEFAULTS[name]
+    assert option.envvar == "HARVESTER_" + name.upper().replace("-", "_")
+    assert option.help or name == "log-format"
+
+
+def test_short_names_are_those_of_the_contract() -> None:
+    """-i, -o, -j, -q and -v."""
+    short = {
+        opt: name
+        for name, each in options_of(run).items()
+        for opt in each.opts
+        if not opt.startswith("--")
+    }
+    assert short == SHORT
+
+
+def test_no_option_takes_a_secret() -> None:
+    """argv can be read by everybody on the machine."""
+    for command in (run, plan):
+        assert options_of(command).keys() & {"api-key", "access-token", "token"} == set()
+
+
+def test_plan_takes_the_arguments_of_run() -> None:
+    """Whatever is given to `run` can be given to `plan`, to see what it would do."""
+    assert set(options_of(run)) - set(options_of(plan)) == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` and `-h` end well, say what the command does, and name each of its options."""
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"Usage: harvester {command} ")
+    with click.Context(cli) as context:
+        found = cli.get_command(context, command)
+    assert found is not None
+    for name in options_of(found):
+        assert f"--{name}" in said, name
+    assert main([command, "-h"]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_the_commands_are_those_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    """`harvester --help` lists every command and proposes the demo."""
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {command} " in said for command in COMMANDS)
+    assert "harvester demo" in said
+    with click.Context(cli) as context:
+        assert tuple(cli.list_commands(context)) == COMMANDS
+
+
+# -- flag over environment over file over default ------------------------------------------------
+
+PLACES = [
+    ("rate", 1.5, 2.5, 0.5),
+    ("page-size", 7, 8, 9),
+    ("concurrency", 3, 4, 5),
+    ("retries", 0, 1, 2),
+    ("timeout", 10.0, 11.0, 12.0),
+    ("max-wait", 1.0, 2.0, 0.0),
+    ("daily-quota", 100, 200, 0),
+    ("quota-reserve", 3, 2, 1),
+    ("max-requests", 5, 6, 7),
+    ("max-duration", 5.0, 6.0, 7.5),
+    ("compress", "zstd", "gzip", "zstd"),
+    ("base-url", "https://a.example", "https://b.example", "https://c.example"),
+]
+
+
+@pytest.mark.parametrize(("name", "flag", "environment", "file"), PLACES)
+def test_flag_before_environment_before_file_before_default(
+    monkeypatch: pytest.MonkeyPatch, name: str, flag: Any, environment: Any, file: Any
+) -> None:
+    """The nearest place decides, for each option by itself."""
+    field = name.replace("-", "_")
+
+    def found(*argv: object) -> Any:
+        return getattr(config_of(*argv), field)
+
+    assert found() == getattr(HarvestConfig(), field)
+    text = f'"{file}"' if isinstance(file, str) else file
+    Path("settings.toml").write_text(f"{name} = {text}\n")
+    assert found("--config", "settings.toml") == file
+    Path("settings.toml").write_text(f"{field} = {text}\n")
+    assert found("--config", "settings.toml") == file
+    monkeypatch.setenv("HARVESTER_" + field.upper(), str(environment))
+    assert found("--config", "settings.toml") == environment
+    assert found() == environment
+    assert found("--config", "settings.toml", f"--{name}", flag) == flag
+    monkeypatch.delenv("HARVESTER_" + field.upper())
+    monkeypatch.setenv("HARVESTER_CONFIG", "settings.toml")
+    assert found() == file
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", True), ("true", True), ("yes", True), ("0", False), ("false", False), ("no", False)],
+)
+@pytest.mark.parametrize("name", ["fresh", "retry-failed", "wait-for-quota", "links", "summary"])
+def test_a_switch_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, *, expected: bool
+) -> None:
+    """1, true and yes are on, 0, false and no are off."""
+    field = name.replace("-", "_")
+    monkeypatch.setenv("HARVESTER_" + field.upper(), text)
+    assert getattr(config_of(), field) is expected
+
+
+def test_a_file_can_hold_lists_dates_and_switches() -> None:
+    """As TOML spells them."""
+    Path("settings.toml").write_text(
+        'report = ["clicks", "opens"]\nsince = 2026-01-31\nfresh = true\noutput = "there"\n'
+    )
+    config = config_of("--config", "settings.toml")
+    assert config.reports == ("opens", "clicks")
+    assert config.start is not None
+    assert config.start.isoformat() == "2026-01-31T00:00:00+00:00"
+    assert (config.fresh, config.directory) == (True, Path("there"))
+    Path("settings.toml").write_text("since = 2026-01-31T01:00:00+01:00\n")
+    config = config_of("--config", "settings.toml")
+    assert config.start is not None
+    assert config.start.isoformat() == "2026-01-31T00:00:00+00:00"
+
+
+def test_the_same_file_serves_plan() -> None:
+    """A file written for `run` is no mistake for `plan`."""
+    Path("settings.toml").write_text('rate = 1.0\nlog-format = "json"\nquiet = true\n')
+    assert config_of("--config", "settings.toml", command=run).rate == 1.0
+    assert config_of("--config", "settings.toml", command=plan).rate == 1.0
+
+
+# -- mistakes ------------------------------------------------------------------------------------
+
+FILES = {
+    "an unknown name": ("rat = 1.0", ["no option --rat"]),
+    "a table": ("[run]\nrate = 1.0", ["no option --run"]),
+    "ids": ("ids = [1]", ["no option --ids"]),
+    "itself": ('config = "other.toml"', ["no option --config"]),
+    "a key": ('api_key = "canary"', ["a secret has no place", "HARVESTER_API_KEY"]),
+    "a key, with a dash": ('api-key = "canary"', ["a secret has no place", "api-key-file"]),
+    "a token": ('access-token = "canary"', ["a secret has no place", "HARVESTER_ACCESS_TOKEN"]),
+    "no TOML": ("rate: 1.0", ["is not TOML"]),
+    "a word for a number": ('rate = "fast"', ["--rate", "fast"]),
+    "a number out of range": ("page-size = 501", ["--page-size", "501"]),
+    "a list for one value": ("output = [1, 2]", ["--output"]),
+    "a number among the reports": ('report = ["opens", 5]', ["--report"]),
+    "a table for a value": ("rate = {a = 1}", ["--rate"]),
+    "a word for a switch": ('fresh = "perhaps"', ["--fresh", "perhaps"]),
+}
+
+
+@pytest.mark.parametrize("mistake", FILES)
+def test_a_mistake_in_the_file_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mistake: str,
+) -> None:
+    """Exit code 2, the option's name, and no secret; nothing is written."""
+    text, expected = FILES[mistake]
+    Path("settings.toml").write_text(text + "\n")
+    done = called(tmp_path, monkeypatch, capsys, *RUN, "--config", "settings.toml")
+    assert done.code == 2, done.stderr
+    for each in expected:
+        assert each in done.stderr
+    assert "canary" not in done.stderr
+    assert not Path("harvest").exists()
+
+
+VALUES = [
+    ("--api", "v9", ["--api", "v2"]),
+    ("--rate", "fast", ["--rate", "float"]),
+    ("--rate", "nan", ["--rate"]),
+    ("--rate", "-1", ["--rate", "x>=0"]),
+    ("--page-size", "0", ["--page-size", "1<=x<=500"]),
+    ("--concurrency", "0", ["--concurrency", "1<=x<=1000"]),
+    ("--retries", "101", ["--retries", "0<=x<=100"]),
+    ("--timeout", "0", ["--timeout", "0<x"]),
+    ("--max-wait", "-1", ["--max-wait", "x>=0"]),
+    ("--daily-quota", "-1", ["--daily-quota", "x>=0"]),
+    ("--quota-reserve", "10000", ["--quota-reserve", "less than the daily quota of 10000"]),
+    ("--max-requests", "0", ["--max-requests", "x>=1"]),
+    ("--max-duration", "0", ["--max-duration", "x>0"]),
+    ("--compress", "rar", ["--compress", "zstd", "gzip"]),
+    ("--log-format", "xml", ["--log-format", "text", "json"]),
+    ("--report", "openings", ["--report", "opens, clicks, sends, bounces", "all"]),
+    ("--since", "yesterday", ["--since", "ISO-8601", "last"]),
+    ("--since", "2026-01-01T00:00:00", ["--since", "offset"]),
+    ("--base-url", "ftp://api.example", ["--base-url", "https://HOST"]),
+    ("--base-url", "https://me:canary@api.example", ["--base-url", "https://HOST"]),
+    ("--input", "/", ["--input"]),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "expected"), VALUES)
+def test_a_value_that_cannot_be_used_is_refused_with_what_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    expected: list[str],
+) -> None:
+    """Exit code 2; the message names the option and what it accepts; nothing is written."""
+    done = called(tmp_path, monkeypatch, capsys, *RUN, option, value)
+    assert done.code == 2, done.stderr
+    for each in expected:
+        assert each in done.stderr
+    assert "canary" not in done.stderr
+    assert "a bug" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_value_in_the_environment_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the option."""
+    env = surroundings(tmp_path, HARVESTER_PAGE_SIZE="many")
+    done = called(tmp_path, monkeypatch, capsys, *RUN, env=env)
+    assert done.code == 2
+    assert "--page-size" in done.stderr
+    assert "many" in done.stderr
+
+
+# -- secrets -------------------------------------------------------------------------------------
+
+
+def test_where_the_key_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file given as a flag goes before the environment's key, that before a file named in the
+    settings file."""
+    Path("key").write_text("from-the-file\nsecond line\n")
+    Path("settings.toml").write_text('api-key-file = "key"\n')
+    assert config_of("--api-key-file", "key").api_key == "from-the-file"
+    assert config_of("--config", "settings.toml").api_key == "from-the-file"
+    monkeypatch.setenv("HARVESTER_API_KEY", " from-the-environment ")
+    assert config_of().api_key == "from-the-environment"
+    assert config_of("--config", "settings.toml").api_key == "from-the-environment"
+    assert config_of("--api-key-file", "key").api_key == "from-the-file"
+
+
+def test_where_the_token_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest source alone is used, so that a token that can be renewed is renewed."""
+
+    def found(*argv: object) -> tuple[Any, Any, Any]:
+        config = config_of(*argv)
+        return config.access_token, config.access_token_file, config.token_command
+
+    Path("token").write_text("from-the-file\n")
+    Path("settings.toml").write_text('access-token-file = "token"\n')
+    assert found() == (None, None, None)
+    assert found("--config", "settings.toml") == (None, Path("token"), None)
+    monkeypatch.setenv("HARVESTER_ACCESS_TOKEN", "from-the-environment")
+    assert found() == ("from-the-environment", None, None)
+    assert found("--config", "settings.toml") == ("from-the-environment", None, None)
+    assert found("--access-token-file", "token") == (None, Path("token"), None)
+    assert found("--token-command", "print it") == (None, None, "print it")
+    monkeypatch.setenv("HARVESTER_TOKEN_COMMAND", "print it")
+    assert found() == (None, None, "print it")
+
+
+def test_a_secret_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its path, not by its content."""
+    done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "nowhere")
+    assert (done.code, done.complaints) == (
+        2,
+        ["harvester: error: cannot read nowhere: No such file or directory"],
+    )
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "binary")
+    assert (done.code, done.complaints) == (2, ["harvester: error: cannot read binary: not text"])
+
+
+# -- proxies -------------------------------------------------------------------------------------
+
+
+def test_a_proxy_comes_from_the_environment_and_never_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HTTPS_PROXY is used unless NO_PROXY names the host; plain http goes nowhere but here."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:8080")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "inside.example")
+    assert config_of().proxy == "http://proxy.example:8080"
+    assert config_of("--base-url", "https://inside.example").proxy is None
+    assert config_of("--base-url", "http://127.0.0.1:1").proxy is None

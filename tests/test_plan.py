@@ -1,0 +1,162 @@
+"""`harvester plan` from the outside: what it says, and that nobody hears of it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashlab import Home, Served, environment
+
+from harvester.sandbox import Sandbox, SandboxSettings
+
+CAMPAIGNS, PAGES = 30, 120
+
+
+@dataclass
+class Shell:
+    """The command line in a process of its own, against a sandbox."""
+
+    served: Served
+    home: Home
+
+    def __call__(self, command: str, *options: str, code: int = 0) -> str:
+        """What it prints."""
+        where = ["-o", str(self.home.out), "--state-dir", str(self.home.state)]
+        what = ["--base-url", self.served.sandbox.base_url, "--page-size", "2", "--rate", "0"]
+        ids = self.served.sandbox.world.campaign_ids
+        done = subprocess.run(
+            [sys.executable, "-m", "harvester", command, *where, *what, *options, *ids],
+            env=environment(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr.decode()
+        return done.stdout.decode()
+
+    def plan(self, *options: str) -> dict[str, Any]:
+        """The plan's facts; and nothing was sent to learn them."""
+        before = self.sent
+        found: dict[str, Any] = json.loads(self("plan", "--json", *options))
+        assert self.sent == before
+        return found
+
+    @property
+    def sent(self) -> int:
+        return len(self.served.hits())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A sandbox of 30 campaigns on 120 pages, and a folder."""
+    settings = SandboxSettings(campaigns=CAMPAIGNS, pages=PAGES, rows_per_page=2, unsent=0)
+    with Served(Sandbox(settings)) as served:
+        yield Shell(served, Home(tmp_path))
+
+
+def day_after(found: dict[str, Any]) -> int:
+    """In how many days from today (UTC) the plan has it done."""
+    done = datetime.fromisoformat(found["done_at_the_earliest"])
+    return (done.date() - datetime.now(UTC).date()).days
+
+
+def test_before_the_first_run_everything_is_new_and_nothing_is_touched(shell: Shell) -> None:
+    """A plan of a harvest that does not exist makes no directory, and no request."""
+    found = shell.plan()
+    assert not shell.home.out.exists()
+    assert (found["campaigns"], found["new"]) == (CAMPAIGNS, CAMPAIGNS)
+    assert (found["complete"], found["partial"], found["failed"]) == (0, 0, 0)
+    assert found["requests_at_least"] == CAMPAIGNS
+    assert (found["requests_used_today"], found["requests_left_today"]) == (0, 10_000)
+    assert found["days_at_least"] == 1
+    assert shell.sent == 0
+
+
+@pytest.mark.parametrize("sent", [1, 47, 119])
+def test_after_a_partial_run_it_counts_what_is_there(shell: Shell, sent: int) -> None:
+    """Done, partial and new are those of the run that stopped; so is what is left of the day."""
+    shell("run", "-q", "--max-requests", str(sent), code=75)
+    counts = shell.home.summary()["campaigns"]
+    found = shell.plan()
+    assert found["campaigns"] == counts["total"] == CAMPAIGNS
+    assert found["complete"] == counts["complete"] == len(shell.home.finals())
+    assert found["partial"] == counts["partial"]
+    assert found["new"] == counts["pending"]
+    assert found["requests_at_least"] == found["partial"] + found["new"]
+    assert found["requests_at_least"] <= PAGES - sent
+    assert found["requests_used_today"] == shell.sent == sent
+    assert found["requests_left_today"] == 10_000 - sent
+
+
+def test_after_the_last_run_there_is_nothing_to_do(shell: Shell) -> None:
+    """A finished harvest costs no request and no day; started afresh, it costs what it did."""
+    shell("run", "-q")
+    found = shell.plan()
+    assert (found["complete"], found["requests_at_least"]) == (CAMPAIGNS, 0)
+    assert found["days_at_least"] == 0
+    assert day_after(found) == 0
+    afresh = shell.plan("--fresh")
+    assert (afresh["new"], afresh["requests_at_least"]) == (CAMPAIGNS, CAMPAIGNS)
+    assert len(shell.home.finals()) == CAMPAIGNS
+
+
+def test_it_knows_how_many_days_a_quota_makes_of_it(shell: Shell) -> None:
+    """30 requests at 12 a day, 7 of which are used: 5 today, 12, 12, and one on the fourth day."""
+    shell("run", "-q", "--max-requests", "7", code=75)
+    options = ("--daily-quota", "12", "--fresh")
+    found = shell.plan(*options)
+    assert (found["requests_used_today"], found["requests_left_today"]) == (7, 5)
+    assert found["requests_at_least"] == 30
+    assert found["days_at_least"] == 4
+    assert day_after(found) == 3
+    # Less a reserve of 6 a day, there is nothing left today: 6 on each of five more days.
+    found = shell.plan(*options, "--quota-reserve", "6")
+    assert found["requests_left_today"] == 0
+    assert found["days_at_least"] == 5
+    assert day_after(found) == 5
+
+
+def test_it_knows_the_pace(shell: Shell) -> None:
+    """At one request in ten seconds, 30 campaigns take at least five minutes."""
+    before = datetime.now(UTC)
+    found = shell.plan("--rate", "0.1")
+    done = datetime.fromisoformat(found["done_at_the_earliest"])
+    assert timedelta(seconds=299) <= done - before <= timedelta(seconds=330)
+
+
+def test_it_says_so_in_words(shell: Shell) -> None:
+    """The text has the same figures, each with what it is."""
+    shell("run", "-q", "--max-requests", "47", code=75)
+    found, text = shell.plan(), shell("plan")
+    for name, words in {
+        "campaigns": "campaigns for",
+        "complete": "done",
+        "partial": "partial",
+        "new": "new",
+        "requests_at_least": "requests at least",
+    }.items():
+        [line] = [line for line in text.splitlines() if words in line]
+        assert line.split()[0] == str(found[name])
+    assert "47 used today, 9,953 left today" in text
+    assert "not before 2" in text
+
+
+def test_what_the_api_refused_for_good_is_told_apart(tmp_path: Path) -> None:
+    """A campaign that is not there costs nothing more, unless it is to be tried again."""
+    sandbox = Sandbox(SandboxSettings(campaigns=5, pages=10, rows_per_page=2))
+    gone = sandbox.world.campaign_ids[2]
+    pinned = {(gone, 1): "error404"}
+    settings = SandboxSettings(campaigns=5, pages=10, rows_per_page=2, pinned=pinned)
+    with Served(Sandbox(settings)) as served:
+        shell = Shell(served, Home(tmp_path))
+        shell("run", "-q", code=3)
+        found = shell.plan()
+        assert (found["failed"], found["complete"], found["requests_at_least"]) == (1, 4, 0)
+        assert "1 refused for good" in shell("plan")
+        found = shell.plan("--retry-failed")
+        assert (found["failed"], found["requests_at_least"]) == (0, 1)

@@ -1,0 +1,166 @@
+"""What a top-up adds: boundaries, multiplicities, overlaps, cursors that forget."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.topup import Boundary, Moments, additions, boundary, overlap, pages, without_overlaps
+
+
+def row(second: int, who: str = "a") -> bytes:
+    """An event at a second of a minute."""
+    return b'{"who":"%s","open_date":"2026-01-01T00:00:%02d.000Z"}' % (who.encode(), second)
+
+
+def at(second: int) -> datetime:
+    """That second."""
+    return datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+
+
+def added(stored: Sequence[bytes], *each: Sequence[bytes]) -> list[bytes]:
+    """What these pages add to what is stored."""
+    found = boundary(stored, "open_date")
+    return list(additions([list(page) for page in each], found, "open_date"))
+
+
+def test_the_boundary_is_the_latest_moment_and_its_rows() -> None:
+    """In whatever order the rows stand, each as often as it does."""
+    lines = [row(3), row(5, "b"), row(5, "b"), row(1), row(5, "c")]
+    for order in (lines, lines[::-1]):
+        found = boundary([line + b"\n" for line in order], "open_date")
+        assert found.latest == at(5)
+        assert found.rows == {row(5, "b"): 2, row(5, "c"): 1}
+
+
+def test_an_empty_file_has_no_boundary() -> None:
+    """Then everything is new."""
+    found = boundary([], "open_date")
+    assert (found.latest, found.left()) == (None, Counter())
+    assert added([], [row(2), row(1)]) == [row(2), row(1)]
+
+
+def test_rows_at_the_boundary_are_dropped_as_often_as_they_are_stored() -> None:
+    """Two equal events in one millisecond are two."""
+    assert added([row(5)], [row(6), row(5)]) == [row(6)]
+    assert added([row(5)], [row(6), row(5), row(5)]) == [row(6), row(5)]
+    assert added([row(5), row(5)], [row(5)], [row(5), row(5)]) == [row(5)]
+    assert added([row(5, "a")], [row(5, "b"), row(5, "a")]) == [row(5, "b")]
+
+
+def test_older_rows_are_dropped() -> None:
+    """A cursor that forgot `created_since` brings what is stored long ago."""
+    assert added([row(5), row(4)], [row(6), row(5)], [row(4), row(3)]) == [row(6)]
+
+
+def test_of_a_list_that_runs_oldest_first_a_forgetful_cursor_repeats_the_first_page() -> None:
+    """Page one is filtered, the pages after it are not: its rows come once more after the old
+    ones, and are added once."""
+    old, new = [row(1), row(2), row(3)], [row(4), row(5), row(6), row(7)]
+    first = [row(3), *new[:2]]
+    assert added(old, first, [row(2), row(3), row(4)], [row(5), row(6), row(7)]) == new
+
+
+def test_twins_on_two_pages_are_both_new() -> None:
+    """Equal rows on either side of a page's end are two events."""
+    assert added([row(5)], [row(8), row(7)], [row(7), row(6)]) == [
+        row(8),
+        row(7),
+        row(7),
+        row(6),
+    ]
+
+
+@pytest.mark.parametrize("date", [b"null", b'""', b'"yesterday"', b"5", b'"\\ud800"'])
+def test_rows_without_a_date_are_compared_whole(date: bytes) -> None:
+    """All that can be done with them is to count them."""
+    undated = b'{"who":"x","open_date":%s}' % date
+    assert added([row(5), undated], [undated, row(6), undated]) == [row(6), undated]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        (b'"2026-01-01T00:00:05.000Z"', at(5)),
+        (b'"2026-01-01T01:00:05+01:00"', at(5)),
+        (b'"2026-01-01T00:00:05"', at(5)),
+        (b'"2026-01-01"', at(0)),
+        (b"7", None),
+        (b"null", None),
+    ],
+)
+def test_moments_are_aware_or_none(text: bytes, moment: datetime | None) -> None:
+    """A date without a zone is taken for UTC, as the API means it."""
+    assert Moments("open_date")(b'{"open_date":%s,"other":1}' % text) == moment
+    assert Moments("click_date")(b'{"open_date":%s}' % text) is None
+
+
+def test_pages_are_cut_by_their_counts() -> None:
+    """As they came, the empty ones too; line ends are taken off."""
+    lines = iter([b"1\n", b"2\n", b"3\n"])
+    assert list(pages(lines, [2, 0, 1])) == [[b"1", b"2"], [], [b"3"]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "length"),
+    [
+        ("abc", "def", 0),
+        ("abc", "cde", 1),
+        ("abc", "bcd", 2),
+        ("abc", "abc", 3),
+        ("abc", "ab", 0),
+        ("bc", "abc", 0),
+        ("aaa", "aab", 2),
+        ("", "abc", 0),
+        ("abc", "", 0),
+    ],
+)
+def test_the_longest_tail_that_is_a_head(before: str, after: str, length: int) -> None:
+    """That many rows came again."""
+    split = ([bytes([c]) for c in text.encode()] for text in (before, after))
+    assert overlap(*split) == length
+
+
+@given(st.integers(1, 6), st.integers(0, 30), st.lists(st.integers(0, 4), max_size=20))
+def test_rows_pushed_to_the_next_page_are_taken_once(
+    limit: int, size: int, arrivals: list[int]
+) -> None:
+    """Whatever comes in between two requests, up to a page of it: of the rows that were there when
+    the walk began, each is taken once."""
+    listed = [b"%d" % number for number in range(size)]
+    start, served, news = 0, [], iter(arrivals)
+    while start < len(listed):
+        served.append(listed[start : start + limit])
+        start += limit
+        come = min(next(news, 0), limit)
+        listed = [b"new %d %d" % (start, number) for number in range(come)] + listed
+    taken = [line for page in without_overlaps(served) for line in page]
+    old = [line for line in taken if not line.startswith(b"new")]
+    assert old == [b"%d" % number for number in range(size)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("ab")), max_size=25), st.data())
+def test_a_top_up_is_the_difference(events: list[tuple[int, str]], data: st.DataObject) -> None:
+    """What is stored and what is added are all events, as a multiset, wherever the cut was and
+    however the pages fall."""
+    ordered = [row(*event) for event in sorted(events)]
+    cut = data.draw(st.integers(0, len(ordered)))
+    stored, latest = ordered[:cut], boundary(ordered[:cut], "open_date").latest
+    moment_of = Moments("open_date")
+    asked = [each for each in ordered if latest is None or (moment_of(each) or latest) >= latest]
+    asked.reverse()
+    limit = data.draw(st.integers(1, 6))
+    each = [asked[start : start + limit] for start in range(0, len(asked), limit)]
+    assert Counter(stored) + Counter(added(stored, *each)) == Counter(ordered)
+
+
+def test_a_boundary_can_be_filled_by_hand() -> None:
+    """Rows one by one, dated or not."""
+    found = Boundary()
+    found.add(b"x", None)
+    found.add(b"y", at(1))
+    found.add(b"z", at(0))
+    assert found.left() == {b"x": 1, b"y": 1}
