@@ -16,10 +16,10 @@ from typing import Any
 
 from benchmarks.measure import Figure, Options, interleaved, middle, scratch, times
 from benchmarks.workload import Workload
-from harvester.checkpoint import CheckpointStore
+from harvester.disk.checkpoint import CheckpointStore
+from harvester.disk.output import PartFile
 from harvester.model import Page, Position, Target
-from harvester.output import PartFile
-from harvester.walk import cursor_digest
+from harvester.pagination import cursor_digest
 
 _WALKS = 32
 _STARTED = "2026-01-31T00:00:00.000Z"

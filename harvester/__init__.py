@@ -17,9 +17,9 @@ from harvester._version import __version__
 if TYPE_CHECKING:
     from harvester.config import HarvestConfig
     from harvester.errors import CampaignError, ConfigError, HarvestError, StopRun
-    from harvester.harvest import Harvester, harvest
     from harvester.model import Page
     from harvester.report import HarvestReport
+    from harvester.run import Harvester, harvest
     from harvester.stack import walk
 
 __all__ = [
@@ -42,10 +42,10 @@ _HOMES = {
     "HarvestConfig": "config",
     "HarvestError": "errors",
     "HarvestReport": "report",
-    "Harvester": "harvest",
+    "Harvester": "run",
     "Page": "model",
     "StopRun": "errors",
-    "harvest": "harvest",
+    "harvest": "run",
     "walk": "stack",
 }
 

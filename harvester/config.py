@@ -12,9 +12,9 @@ import platformdirs
 
 from harvester.api import Api
 from harvester.api.v2 import LINKS, ORIGIN, REPORTS, V2, utc_text
-from harvester.compress import CODECS
+from harvester.disk.compress import CODECS
 from harvester.errors import ConfigError
-from harvester.walk import MAX_PAGES
+from harvester.pagination import MAX_PAGES
 
 PAGE_SIZES = range(1, 501)
 _WHOLE = (

@@ -13,10 +13,10 @@ import msgspec
 
 from harvester.api import Api
 from harvester.errors import CampaignError
-from harvester.fetch import Fetcher
 from harvester.ids import IdSpool
 from harvester.model import Target
-from harvester.walk import walk_links
+from harvester.pagination import walk_links
+from harvester.request.fetch import Fetcher
 
 STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 _MOST_PASSES = 10

@@ -65,6 +65,7 @@ class Progress:
                 | events.CampaignFailed(target)
                 | events.CampaignSetAside(target)
                 | events.CampaignLeft(target)
+                | events.CampaignSkipped(target)
             ):
                 self._active.discard(target)
             case events.RunStarted():

@@ -15,10 +15,10 @@ import orjson
 from harvester import events
 from harvester._version import __version__
 from harvester.clock import Clock, stamp
+from harvester.disk.output import Journal
 from harvester.errors import StopRun
 from harvester.events import Event
 from harvester.model import Target
-from harvester.output import Journal
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
 EXIT_CODES = {

@@ -14,20 +14,20 @@ from pathlib import Path
 import anyio
 
 from harvester.api import Api
-from harvester.authorize import Door
 from harvester.clock import Clock
 from harvester.config import KNOWN, HarvestConfig
-from harvester.credentials import Credentials
 from harvester.errors import ConfigError
 from harvester.events import Observer
-from harvester.fetch import Fetcher, HttpFetcher, open_session
 from harvester.listing import list_campaigns
 from harvester.model import Page, Target
-from harvester.quota import QuotaLedger, ledger_path
-from harvester.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.pagination import walk_pages
+from harvester.request.authorize import Door
+from harvester.request.credentials import Credentials
+from harvester.request.fetch import Fetcher, HttpFetcher, open_session
+from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
+from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.throttle import Pacer, Permits, ThrottledFetcher
 from harvester.stop import StopSignal
-from harvester.throttle import Pacer, Permits, ThrottledFetcher
-from harvester.walk import walk_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
 
 
 def requests_used_today(config: HarvestConfig) -> int:
-    """What the ledger has for the config's key; 0 without a key."""
-    if not config.api_key:
+    """What the ledger has for the config's key; 0 without a key, or before its first run."""
+    if not config.api_key or not has_ledgers(Path(config.state_dir or "")):
         return 0
     with closing(open_ledger(config, Clock())) as ledger:
         return ledger.used_today()

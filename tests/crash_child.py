@@ -29,7 +29,7 @@ import harvester.cli
 import harvester.cli.look
 import harvester.cli.plan
 import harvester.cli.run
-import harvester.quota
+import harvester.request.quota
 from harvester.config import HarvestConfig
 
 CHANGES = (
@@ -173,8 +173,8 @@ def perform(order: Order) -> int:
         os.dup2(file, number)
         os.close(file)
     if order.durable:
-        assert harvester.quota._SYNC_EVERY > 0
-        harvester.quota._SYNC_EVERY = 0.0
+        assert harvester.request.quota._SYNC_EVERY > 0
+        harvester.request.quota._SYNC_EVERY = 0.0
         assert isinstance(HarvestConfig.sync_every, property)
         HarvestConfig.sync_every = property(lambda self: 0.0)  # type: ignore[assignment]
     if order.file_size >= 0:

@@ -23,8 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harvester import HarvestConfig, inspection
-from harvester.output import Layout
+from harvester import HarvestConfig
+from harvester.disk import inspection
+from harvester.disk.output import Layout
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 T = TypeVar("T")

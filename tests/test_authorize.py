@@ -8,14 +8,14 @@ import anyio
 import pytest
 from fakes import FakeFetcher, LoopClock, Seen, make_call, virtually
 
-from harvester.authorize import SECOND_LOOK, Door
-from harvester.credentials import Credentials
 from harvester.errors import ConfigError, ServerTrouble, StopRun, Unauthorized
 from harvester.events import RetryScheduled
-from harvester.quota import QuotaLedger
-from harvester.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.authorize import SECOND_LOOK, Door
+from harvester.request.credentials import Credentials
+from harvester.request.quota import QuotaLedger
+from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.throttle import Pacer, Permits, ThrottledFetcher
 from harvester.stop import StopSignal
-from harvester.throttle import Pacer, Permits, ThrottledFetcher
 
 
 class Tokens(Credentials):

@@ -14,8 +14,8 @@ from aioresponses import aioresponses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.body import inflate, read_body, read_error_body
 from harvester.errors import TransportTrouble, Unreadable
+from harvester.request.body import inflate, read_body, read_error_body
 
 TEXT = b'{"results":[' + b",".join(b'{"n":%d}' % n for n in range(200)) + b"]}"
 GZIPPED = gzip.compress(TEXT, mtime=0)

@@ -18,7 +18,7 @@ from fakes import LoopClock, virtually
 from faultserver import RESET, Answer, FaultServer, Question, World, framed, refusal, serving
 
 from harvester import HarvestReport
-from harvester.harvest import Harvester
+from harvester.run import Harvester
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 T = TypeVar("T")

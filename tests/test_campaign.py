@@ -15,13 +15,13 @@ from fakes import NOON, PATH, TARGET, FakeClock, FakeFetcher, Seen, page
 
 from harvester import events
 from harvester.api.v2 import V2
-from harvester.campaign import Asked, CampaignHarvester
-from harvester.checkpoint import CheckpointStore, Record
-from harvester.compress import CODECS
+from harvester.campaign.finish import Publisher
+from harvester.campaign.harvest import Asked, CampaignHarvester
+from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.compress import CODECS
+from harvester.disk.output import Journal, Layout, PartFile
 from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun, StorageError
-from harvester.finish import Publisher
 from harvester.model import Position
-from harvester.output import Journal, Layout, PartFile
 
 FIRST = f"{PATH}?limit=500"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fakes import PATH, TARGET, FakeClock
 
-from harvester.checkpoint import FORMAT, CheckpointStore, Record
+from harvester.disk.checkpoint import FORMAT, CheckpointStore, Record
+from harvester.disk.output import Folder, Journal, PartFile
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
-from harvester.output import Folder, Journal, PartFile
 
 OTHER = Target("opens", "8")
 
@@ -228,15 +228,18 @@ def test_a_state_that_is_no_database_is_told(tmp_path: Path) -> None:
 
 
 def test_a_failed_change_changes_nothing(house: House) -> None:
-    """The transaction is taken back, the error names the file, and the store works on."""
+    """The transaction is taken back, the error names the file, and no later one may speak of what
+    it had written: the store takes nothing more until it is opened again."""
     walk = house.taken().walk
     house.commit(walk, Position("x", 1, 1, 0), 1)
     with pytest.raises(StorageError, match=r"state\.sqlite"):
         house.commit(walk, Position("y", 1, 1, 0), 2)  # a page that is there already
+    with pytest.raises(StorageError, match=r"state\.sqlite"):
+        house.commit(walk, Position("z", 2, 2, 0), 3)
+    house.reopened()
+    assert house.taken().position == Position("x", 1, 1, 0)
     house.commit(walk, Position("z", 2, 2, 0), 3)
     assert house.store.cursors(walk) == {1, 3}
-    house.reopened()
-    assert house.taken().position == Position("z", 2, 2, 0)
 
 
 # -- durability --------------------------------------------------------------------------------

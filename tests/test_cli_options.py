@@ -10,13 +10,22 @@ from shell import called, surroundings
 
 from harvester.cli import cli, main
 from harvester.cli.options import build_config
-from harvester.cli.plan import plan
-from harvester.cli.run import run
 from harvester.config import HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """Whatever happens, nobody outside is asked."""
 COMMANDS = ("run", "plan", "status", "verify", "campaigns", "sandbox", "demo")
+
+
+def command_of(name: str) -> click.Command:
+    """A command as the group gives it."""
+    with click.Context(cli) as context:
+        found = cli.get_command(context, name)
+    assert found is not None
+    return found
+
+
+run, plan = command_of("run"), command_of("plan")
 DEFAULTS: dict[str, Any] = {
     "input": None,
     "output": "harvest",
@@ -123,10 +132,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert main([command, "--help"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"Usage: harvester {command} ")
-    with click.Context(cli) as context:
-        found = cli.get_command(context, command)
-    assert found is not None
-    for name in options_of(found):
+    for name in options_of(command_of(command)):
         assert f"--{name}" in said, name
     assert main([command, "-h"]) == 0
     assert capsys.readouterr().out == said

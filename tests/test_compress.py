@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.compress import CODECS
+from harvester.disk.compress import CODECS
 
 NAMES = list(CODECS)
 

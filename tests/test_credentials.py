@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.credentials import Credentials, read_secret
 from harvester.errors import ConfigError
+from harvester.request.credentials import Credentials, read_secret
 
 KEY, TOKEN = "canary-key-1234", "canary/token+5678=="
 

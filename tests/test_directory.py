@@ -9,9 +9,9 @@ import pytest
 from fakes import TARGET, FakeClock
 
 from harvester.config import KNOWN, HarvestConfig
-from harvester.directory import Directory, open_directory
+from harvester.disk.directory import Directory, open_directory
+from harvester.disk.output import Layout
 from harvester.errors import ConfigError, StorageError
-from harvester.output import Layout
 
 Open = Callable[..., AbstractContextManager[Directory]]
 

@@ -36,7 +36,7 @@ def test_the_earliest_end(requests: int, allowance: Allowance, expected: datetim
     [
         (0, Allowance(4.0, 10, 0), 0),
         (0, Allowance(4.0, 0, 0), 0),
-        (1_000_000, Allowance(4.0, 0, 0), 1),
+        (1_000_000, Allowance(4.0, 0, 0), 4),
         (10, Allowance(4.0, 10, 0), 1),
         (11, Allowance(4.0, 10, 0), 2),
         (10, Allowance(4.0, 10, 1), 2),
@@ -46,7 +46,7 @@ def test_the_earliest_end(requests: int, allowance: Allowance, expected: datetim
 )
 def test_the_days_it_takes(requests: int, allowance: Allowance, days: int) -> None:
     """Today counts if it has any requests left."""
-    assert days_needed(requests, allowance) == days
+    assert days_needed(NOON, requests, allowance) == days
 
 
 def test_an_end_beyond_all_calendars_is_no_error() -> None:
@@ -65,8 +65,8 @@ def test_more_requests_never_end_earlier(requests: int, rate: float, limit: int,
     """The end moves with the work, and days follow the quota."""
     allowance = Allowance(rate, limit, used)
     assert finish_time(NOON, requests, allowance) <= finish_time(NOON, requests + 1, allowance)
-    days = days_needed(requests, allowance)
+    days = days_needed(NOON, requests, allowance)
     if limit:
         left = max(0, limit - used)
         assert left + days * limit >= requests
-    assert days <= days_needed(requests + 1, allowance)
+    assert days <= days_needed(NOON, requests + 1, allowance)

@@ -109,8 +109,8 @@ sys.exit(main(sys.argv[3:]))
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("harvester.harvest", "open_directory"),
-        ("harvester.harvest", "conclude"),
+        ("harvester.run", "open_directory"),
+        ("harvester.run", "conclude"),
         ("harvester.cli.run", "open_screen"),
     ],
 )

@@ -17,7 +17,7 @@ from crashlab import environment
 
 import harvester
 from harvester.config import HarvestConfig
-from harvester.harvest import harvest
+from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 
 PROMISED = [
@@ -99,7 +99,7 @@ print(wrong)
 
 
 @pytest.mark.parametrize(
-    "before", ["harvester.cli.run", "harvester.harvest", "harvester.walk", "harvester.config"]
+    "before", ["harvester.cli.run", "harvester.run", "harvester.pagination", "harvester.config"]
 )
 def test_public_functions_can_be_imported_after_any_module(before: str) -> None:
     """Importing a module of the package does not put it in the place of a function."""

@@ -32,13 +32,13 @@ from shell import (
     surroundings,
 )
 
-from harvester.compress import CODECS
 from harvester.config import HarvestConfig
+from harvester.disk.compress import CODECS
+from harvester.disk.inspection import verify
+from harvester.disk.output import Layout
 from harvester.events import CampaignCompleted, Event, PageCommitted
-from harvester.harvest import harvest
-from harvester.inspection import verify
-from harvester.output import Layout
 from harvester.report import HarvestReport
+from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.stack import campaigns
 
@@ -73,7 +73,7 @@ CHILD = """
 import asyncio, json, os, signal, sys
 from harvester.config import HarvestConfig
 from harvester.events import PageCommitted
-from harvester.harvest import harvest
+from harvester.run import harvest
 
 order, committed = json.loads(sys.argv[1]), 0
 

@@ -15,7 +15,6 @@ from aiohttp.test_utils import TestServer
 from fakes import PATH, make_call
 
 from harvester.api.v2 import V2
-from harvester.credentials import Credentials
 from harvester.errors import (
     CampaignError,
     HarvestError,
@@ -25,7 +24,8 @@ from harvester.errors import (
     Unauthorized,
     Unreadable,
 )
-from harvester.fetch import HttpFetcher, open_session
+from harvester.request.credentials import Credentials
+from harvester.request.fetch import HttpFetcher, open_session
 
 KEY, TOKEN = "canary-key-1234", "canary-token-5678"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

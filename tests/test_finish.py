@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fakes import FakeClock, Seen
 
-from harvester.checkpoint import CheckpointStore, Record
+from harvester.campaign.finish import Publisher
+from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.output import Damaged, Journal, Layout
 from harvester.events import CampaignCompleted, WalkRestarted
-from harvester.finish import Publisher
 from harvester.model import Position, Target
-from harvester.output import Damaged, Journal, Layout
 
 TARGET = Target("opens", "7")
 DATA = b'{"n":1}\n{"n":2}\n'

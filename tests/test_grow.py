@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harvester.checkpoint import Base
-from harvester.compress import CODECS, Codec
-from harvester.grow import Grown, grow, read_boundary
-from harvester.output import Damaged
+from harvester.campaign.grow import Grown, grow, read_boundary
+from harvester.disk.checkpoint import Base
+from harvester.disk.compress import CODECS, Codec
+from harvester.disk.output import Damaged
 
 KINDS = [None, "gzip", "zstd"]
 

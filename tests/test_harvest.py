@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from fakes import NOON, FakeClock, Seen
 
-from harvester import authorize, events, stack
-from harvester.compress import CODECS
+from harvester import events, stack
 from harvester.config import HarvestConfig
+from harvester.disk.compress import CODECS
+from harvester.disk.output import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
-from harvester.harvest import Harvester, harvest
-from harvester.output import PartFile
 from harvester.report import HarvestReport
-from harvester.retry import RetryPolicy
+from harvester.request import authorize
+from harvester.request.retry import RetryPolicy
+from harvester.run import Harvester, harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 
 SMALL: dict[str, Any] = {"campaigns": 6, "pages": 18, "rows_per_page": 5, "unsent": 2}
@@ -562,7 +563,7 @@ async def test_a_summary_that_cannot_be_written_is_told(
     def full(*_: object) -> None:
         raise StorageError("cannot use summary.json: No space left on device")
 
-    monkeypatch.setattr("harvester.harvest.replace_file", full)
+    monkeypatch.setattr("harvester.run.replace_file", full)
     report = await harvest(field.ids, field.config())
     assert (report.exit_code, report.reason) == (1, "storage")
 

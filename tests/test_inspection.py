@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harvester.checkpoint import CheckpointStore
 from harvester.clock import Clock
-from harvester.compress import CODECS
-from harvester.directory import open_directory
-from harvester.errors import ConfigError
-from harvester.inspection import (
+from harvester.disk.checkpoint import CheckpointStore
+from harvester.disk.compress import CODECS
+from harvester.disk.directory import open_directory
+from harvester.disk.inspection import (
     Finding,
+    Outlook,
     States,
     check_directory,
     holder,
@@ -24,8 +24,9 @@ from harvester.inspection import (
     sort_out,
     verify,
 )
+from harvester.disk.output import Layout, locked
+from harvester.errors import ConfigError
 from harvester.model import Position, Target
-from harvester.output import Layout, locked
 
 IDENTITY = {"api": "v2", "report": "opens", "compress": ""}
 
@@ -79,15 +80,26 @@ def test_campaigns_are_counted_by_their_worst_walk(tmp_path: Path) -> None:
 
 def test_what_a_run_would_find(tmp_path: Path) -> None:
     """Complete and refused walks cost nothing, the others are gone on with or begun; ids that were
-    never heard of are new."""
-    layout = Layout(tmp_path)
-    assert sort_out(layout, ["1", "2"], ["opens"], for_good="not_found") == States(pending=2)
+    never heard of are new; a top-up walks what is complete once more."""
+    layout, opens = Layout(tmp_path), ("opens",)
+    new = sort_out(layout, ["1", "2"], opens, for_good="not_found")
+    assert new == Outlook(States(pending=2), walks=2)
     fill(layout)
     ids = ["1", "2", "3", "4", "5"]
-    found = sort_out(layout, ids, ["opens"], for_good="not_found")
-    assert found == States(complete=1, failed=1, partial=1, pending=2)
-    again = sort_out(layout, ids, ["opens"], for_good=None)
-    assert again == States(complete=1, failed=0, partial=1, pending=3)
+    found = sort_out(layout, ids, opens, for_good="not_found")
+    assert found == Outlook(States(complete=1, failed=1, partial=1, pending=2), walks=3)
+    again = sort_out(layout, ids, opens, for_good=None)
+    assert again == Outlook(States(complete=1, failed=0, partial=1, pending=3), walks=4)
+    topped = sort_out(layout, ids, opens, for_good="not_found", top_up=True)
+    assert topped == Outlook(found.states, walks=4)
+
+
+def test_with_several_reports_walks_and_campaigns_are_counted_apart(tmp_path: Path) -> None:
+    """A campaign that is complete in one report and not begun in another is partial: one walk."""
+    layout = Layout(tmp_path)
+    fill(layout)
+    found = sort_out(layout, ["1", "3", "4"], ("opens", "sends"), for_good=None)
+    assert found == Outlook(States(complete=0, partial=2, pending=1), walks=1 + 2 + 2)
 
 
 def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:

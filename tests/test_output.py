@@ -15,8 +15,8 @@ from fakes import NOON, TARGET
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harvester.disk.output import Damaged, Journal, Layout, PartFile, locked, publish
 from harvester.errors import ConfigError, HarvestError, StorageError
-from harvester.output import Damaged, Journal, Layout, PartFile, locked, publish
 
 
 def sha(data: bytes) -> bytes:
@@ -275,7 +275,7 @@ def test_a_line_holds_json_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("call", "use"),
-    [("write", lambda j: j.append({})), ("fdatasync", lambda j: j.sync())],
+    [("pwrite", lambda j: j.append({})), ("fdatasync", lambda j: j.sync())],
 )
 def test_a_journal_the_disk_refuses_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[Journal], Any]

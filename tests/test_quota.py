@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from harvester.clock import Clock
 from harvester.errors import StorageError
-from harvester.quota import Account, Granted, NotYet, QuotaLedger, Spent, claim, ledger_path
+from harvester.request.quota import Account, Granted, NotYet, QuotaLedger, Spent, claim, ledger_path
 
 TODAY = "2026-03-01"
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

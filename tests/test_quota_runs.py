@@ -31,7 +31,7 @@ from faultserver import Answer, Question, World, framed, refusal, serving
 from harvester import HarvestConfig, HarvestReport
 from harvester.clock import Clock
 from harvester.events import Event, RequestFailed, RequestSent
-from harvester.harvest import Harvester
+from harvester.run import Harvester
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 QUOTA = 500

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harvester.reconcile import distinct_contacts, findings
+from harvester.campaign.reconcile import distinct_contacts, findings
 
 
 @pytest.mark.parametrize(

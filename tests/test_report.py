@@ -11,9 +11,9 @@ import pytest
 from fakes import NOON, TARGET, FakeClock
 
 from harvester import events
+from harvester.disk.output import Journal
 from harvester.errors import StopRun
 from harvester.model import Target
-from harvester.output import Journal
 from harvester.report import (
     EXIT_CODES,
     Campaigns,

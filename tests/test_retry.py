@@ -25,7 +25,14 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import RetryScheduled
-from harvester.retry import Again, GiveUp, RetryBudget, RetryingFetcher, RetryPolicy, TooLong
+from harvester.request.retry import (
+    Again,
+    GiveUp,
+    RetryBudget,
+    RetryingFetcher,
+    RetryPolicy,
+    TooLong,
+)
 from harvester.stop import StopSignal
 
 

@@ -28,9 +28,10 @@ from crashlab import (
     until,
 )
 
-from harvester import HarvestConfig, harvest, inspection
+from harvester import HarvestConfig, harvest
+from harvester.disk import inspection
+from harvester.disk.output import Layout
 from harvester.events import Event, PageCommitted
-from harvester.output import Layout
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 PROMISED = 10.0  # seconds from the signal to the end, whatever the server does

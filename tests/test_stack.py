@@ -14,8 +14,8 @@ from harvester.clock import Clock
 from harvester.config import HarvestConfig
 from harvester.errors import CampaignError, ConfigError, StopRun, StorageError
 from harvester.events import RequestSent
-from harvester.quota import QuotaLedger
-from harvester.retry import RetryPolicy
+from harvester.request.quota import QuotaLedger
+from harvester.request.retry import RetryPolicy
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.stack import campaigns, open_credentials, open_ledger, open_stack, walk
 from harvester.stop import StopSignal

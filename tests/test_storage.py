@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harvester import storage as module
+from harvester.disk import storage as module
+from harvester.disk.storage import replace_file, storage, sync_directory, write_all
 from harvester.errors import StorageError
-from harvester.storage import replace_file, storage, sync_directory, write_all
 
 
 @pytest.mark.parametrize(

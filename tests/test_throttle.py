@@ -27,9 +27,9 @@ from harvester.errors import (
     Throttled,
 )
 from harvester.events import PaceChanged, Paused, RequestFailed, RequestSent, RequestSucceeded
-from harvester.quota import NotYet, QuotaLedger
+from harvester.request.quota import NotYet, QuotaLedger
+from harvester.request.throttle import Pacer, Permits, Spacing, ThrottledFetcher
 from harvester.stop import StopSignal
-from harvester.throttle import Pacer, Permits, Spacing, ThrottledFetcher
 
 RATE = 4.0
 GAP = 1 / RATE

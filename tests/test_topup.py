@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.topup import Boundary, Moments, additions, boundary, overlap, pages, without_overlaps
+from harvester.campaign.topup import (
+    Boundary,
+    FilterForgotten,
+    Moments,
+    additions,
+    boundary,
+    overlap,
+    pages,
+    without_overlaps,
+)
 
 
 def row(second: int, who: str = "a") -> bytes:
@@ -56,12 +65,15 @@ def test_older_rows_are_dropped() -> None:
     assert added([row(5), row(4)], [row(6), row(5)], [row(4), row(3)]) == [row(6)]
 
 
-def test_of_a_list_that_runs_oldest_first_a_forgetful_cursor_repeats_the_first_page() -> None:
-    """Page one is filtered, the pages after it are not: its rows come once more after the old
-    ones, and are added once."""
-    old, new = [row(1), row(2), row(3)], [row(4), row(5), row(6), row(7)]
-    first = [row(3), *new[:2]]
-    assert added(old, first, [row(2), row(3), row(4)], [row(5), row(6), row(7)]) == new
+def test_a_list_that_runs_oldest_first_tells_when_the_filter_is_forgotten() -> None:
+    """Page one is filtered and the pages after it are not: its rows would come once more, after old
+    ones, or at once where there are few old ones."""
+    many = [row(second) for second in range(1, 9)]
+    with pytest.raises(FilterForgotten):
+        added(many[:3], many[2:5], many[1:4], many[4:7], many[7:])
+    with pytest.raises(FilterForgotten):
+        added(many[:3], many[2:6], many[4:8])
+    assert added(many[:3], many[2:5], many[5:8]) == many[3:]
 
 
 def test_twins_on_two_pages_are_both_new() -> None:

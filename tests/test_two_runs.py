@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from crashlab import Ended, Home, Lab, Served, environment, ids_of, in_flight, lab, small, until
 
-from harvester import inspection
-from harvester.output import Layout
+from harvester.disk import inspection
+from harvester.disk.output import Layout
 
 SILENT_AT = 2
 

@@ -32,9 +32,9 @@ from faultserver import (
 )
 
 from harvester import HarvestConfig, HarvestReport, harvest
-from harvester.body import inflate
 from harvester.errors import HarvestError
 from harvester.events import CampaignCompleted, CampaignFailed
+from harvester.request.body import inflate
 
 GZIP = "Content-Encoding: gzip"
 WORLD = World(pages=3, rows=4)

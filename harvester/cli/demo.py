@@ -10,8 +10,8 @@ from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.demo import DEMO, PAGE_SIZE, RATE, settle_port
+from harvester.disk.output import Layout
 from harvester.ids import spool
-from harvester.output import Layout
 from harvester.sandbox import Sandbox
 
 

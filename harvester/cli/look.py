@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from harvester import inspection
-from harvester.output import Layout
+from harvester.disk import inspection
+from harvester.disk.output import Layout
 
 _FOUND = 3
 

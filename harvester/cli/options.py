@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from harvester.config import HarvestConfig
-from harvester.credentials import read_secret
+from harvester.request.credentials import read_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = HarvestConfig()

@@ -6,16 +6,16 @@ from typing import Any
 import click
 import orjson
 
-from harvester import inspection
 from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.clock import Clock, stamp
-from harvester.compress import CODECS
 from harvester.config import KNOWN, HarvestConfig
+from harvester.disk import inspection
+from harvester.disk.compress import CODECS
+from harvester.disk.output import Layout
 from harvester.estimate import Allowance, days_needed, finish_time
-from harvester.harvest import REFUSED_FOR_GOOD
 from harvester.ids import IdSpool
-from harvester.output import Layout
+from harvester.source import REFUSED_FOR_GOOD
 from harvester.stack import requests_used_today
 
 
@@ -51,7 +51,7 @@ def _outlook(config: HarvestConfig, ids: IdSpool) -> inspection.Outlook:
 
 
 def _facts(config: HarvestConfig, outlook: inspection.Outlook) -> dict[str, Any]:
-    used = requests_used_today(config)
+    now, used = Clock().now(), requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
     # A page is a request, and nobody knows how many pages a walk has: at least one more.
     requests, states = outlook.walks, outlook.states
@@ -64,8 +64,8 @@ def _facts(config: HarvestConfig, outlook: inspection.Outlook) -> dict[str, Any]
         "requests_at_least": requests,
         "requests_used_today": used,
         "requests_left_today": allowance.left_today,
-        "days_at_least": days_needed(requests, allowance),
-        "done_at_the_earliest": stamp(finish_time(Clock().now(), requests, allowance)),
+        "days_at_least": days_needed(now, requests, allowance),
+        "done_at_the_earliest": stamp(finish_time(now, requests, allowance)),
     }
 
 

@@ -13,9 +13,9 @@ from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
-from harvester.harvest import GRACE, Harvester
 from harvester.ids import IdSpool
 from harvester.report import HarvestReport, to_json
+from harvester.run import GRACE, Harvester
 from harvester.stack import require_credentials
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)

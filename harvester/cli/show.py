@@ -15,8 +15,8 @@ import orjson
 from harvester import events
 from harvester.clock import Clock, stamp
 from harvester.config import HarvestConfig
+from harvester.disk.output import Layout
 from harvester.events import Event
-from harvester.output import Layout
 from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
 from harvester.report import HarvestReport, Tally
 

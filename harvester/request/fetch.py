@@ -16,10 +16,10 @@ from yarl import URL
 from harvester._version import __version__
 from harvester.api import Api
 from harvester.api.answer import judge
-from harvester.body import ACCEPT_ENCODING, read_body, read_error_body
-from harvester.credentials import Credentials
 from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain, Unreadable
 from harvester.model import Call, Page
+from harvester.request.body import ACCEPT_ENCODING, read_body, read_error_body
+from harvester.request.credentials import Credentials
 
 T = TypeVar("T")
 _KEEPALIVE = 15.0

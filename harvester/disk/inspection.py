@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import orjson
 
-from harvester.checkpoint import CAMPAIGNS_BY_STATE
-from harvester.compress import CODECS, DAMAGED
-from harvester.directory import refuse_changes, refuse_strangers
+from harvester.disk.checkpoint import CAMPAIGNS_BY_STATE
+from harvester.disk.compress import CODECS, DAMAGED
+from harvester.disk.directory import refuse_changes, refuse_strangers
+from harvester.disk.output import Layout
 from harvester.errors import ConfigError
-from harvester.output import Layout
 
 _CHUNK = 1 << 20
 _Entry: TypeAlias = tuple[int, str, int]  # bytes, sha256, rows

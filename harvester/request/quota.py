@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 
 from harvester.clock import Clock, next_reset
+from harvester.disk.storage import flocked, replace_file, storage, sync_directory, write_all
 from harvester.errors import StorageError
-from harvester.storage import flocked, replace_file, storage, sync_directory, write_all
 
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
@@ -154,6 +154,11 @@ def ledger_path(state_dir: Path, *, origin: str, identity: str) -> Path:
     salt = _salt(state_dir / "salt")
     digest = hashlib.blake2b(f"{origin}\n{identity}".encode(), key=salt, digest_size=16)
     return state_dir / f"{digest.hexdigest()}.json"
+
+
+def has_ledgers(state_dir: Path) -> bool:
+    """Whether any run has counted here yet."""
+    return (state_dir / "salt").exists()
 
 
 def _salt(path: Path) -> bytes:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import anyio
 
 from harvester.clock import Clock
-from harvester.credentials import Credentials
 from harvester.errors import ConfigError, StopRun, Unauthorized
+from harvester.request.credentials import Credentials
+from harvester.request.throttle import Pacer
 from harvester.stop import StopSignal
-from harvester.throttle import Pacer
 
 SECOND_LOOK = 2.0  # s: past any per-second limit
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from harvester.checkpoint import CheckpointStore
 from harvester.clock import Clock
+from harvester.disk.checkpoint import CheckpointStore
+from harvester.disk.output import Journal, Layout, locked
+from harvester.disk.storage import storage
 from harvester.errors import ConfigError
-from harvester.output import Journal, Layout, locked
-from harvester.storage import storage
 
 _NAMES = {
     "api": "--api",

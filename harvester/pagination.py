@@ -11,8 +11,8 @@ from functools import partial
 
 from harvester.api import Api
 from harvester.errors import CampaignError
-from harvester.fetch import Fetcher
 from harvester.model import Call, Page, Position, Target
+from harvester.request.fetch import Fetcher
 
 MAX_PAGES = 100_000  # 50 million rows: past any campaign there is
 

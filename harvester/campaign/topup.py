@@ -81,20 +81,24 @@ def overlap(before: Sequence[bytes], after: Sequence[bytes]) -> int:
     return 0
 
 
-def additions(each: Iterable[list[bytes]], stored: Boundary, date_field: str) -> Iterator[bytes]:
-    """The rows that are not stored yet, in the order they came. Raises `FilterForgotten`."""
+def additions(
+    each: Iterable[list[bytes]], stored: Boundary, date_field: str, *, filtered: bool = True
+) -> Iterator[bytes]:
+    """The rows that are not stored yet, in the order they came.
+
+    `filtered` says that the first page was asked for with `created_since`. Raises
+    `FilterForgotten`: in a list that runs up, a later page that steps back is not filtered.
+    """
     moment_of, left = Moments(date_field), stored.left()
-    filtered = rising = False
+    rising, last = False, None
     for number, page in enumerate(each):
         moments = [moment_of(row) for row in page]
         older = [_is_before(moment, stored.latest) for moment in moments]
-        if number == 0:
-            filtered, rising = (
-                not any(older),
-                _is_before(moments[0], moments[-1]) if page else False,
-            )
-        elif filtered and rising and any(older):
+        if page and number == 0:
+            rising = filtered and not any(older) and _is_before(moments[0], moments[-1])
+        if page and rising and _is_before(moments[0], last):
             raise FilterForgotten
+        last = moments[-1] if page else last
         for row, is_old in zip(page, older, strict=True):
             if is_old:
                 continue  # the filter is gone: an old row, stored long ago

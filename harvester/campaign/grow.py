@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from harvester.checkpoint import Base
-from harvester.compress import Codec
-from harvester.output import Damaged, PartFile
-from harvester.storage import storage
-from harvester.topup import Boundary, additions, boundary, pages, without_overlaps
+from harvester.campaign.topup import Boundary, additions, boundary, pages, without_overlaps
+from harvester.disk.checkpoint import Base
+from harvester.disk.compress import Codec
+from harvester.disk.output import Damaged, PartFile
+from harvester.disk.storage import storage
 
 _MEMBER = 500  # rows in one compressed member, as on a page
 _CHUNK = 1 << 20
@@ -47,15 +47,17 @@ def grow(
     stored: Boundary,
     page_rows: Sequence[int],
     shifted: bool,
+    filtered: bool = True,
 ) -> Grown | None:
     """Write `grown`: all of `final`, then the rows of `part` that are new; None if there are none.
 
     `page_rows` are the rows of each page in `part`; `shifted` says that events arrived while they
-    were read.
+    were read, `filtered` that only those since the boundary were asked for.
     """
     with storage(part), codec.open(part) as lines:
         each = pages(lines, page_rows)
-        new = additions(without_overlaps(each) if shifted else each, stored, date_field)
+        each = without_overlaps(each) if shifted else each
+        new = additions(each, stored, date_field, filtered=filtered)
         first = next(new, None)
         return None if first is None else _write(final, grown, codec, first, new)
 

@@ -17,20 +17,20 @@ import orjson
 
 from harvester import events
 from harvester.api import Api
-from harvester.checkpoint import Base, CheckpointStore, Record
+from harvester.campaign.finish import Publisher
+from harvester.campaign.grow import Grown, grow, read_boundary
+from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
+from harvester.campaign.topup import Boundary, FilterForgotten
 from harvester.clock import Clock, stamp
-from harvester.compress import Codec
+from harvester.disk.checkpoint import Base, CheckpointStore, Record
+from harvester.disk.compress import Codec
+from harvester.disk.output import Damaged, Layout, PartFile
+from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
 from harvester.events import Observer
-from harvester.fetch import Fetcher
-from harvester.finish import Publisher
-from harvester.grow import Grown, grow, read_boundary
 from harvester.model import Call, Page, Position, Target
-from harvester.output import Damaged, Layout, PartFile
-from harvester.reconcile import Summaries, distinct_contacts, findings
-from harvester.storage import storage
-from harvester.topup import Boundary, FilterForgotten
-from harvester.walk import walk_pages
+from harvester.pagination import walk_pages
+from harvester.request.fetch import Fetcher
 
 _WORTH_ANOTHER_WALK = 20  # pages
 
@@ -250,6 +250,7 @@ class CampaignHarvester:
                 stored=walk.stored or Boundary(),
                 page_rows=counts,
                 shifted=shifted,
+                filtered=not walk.unfiltered,
             )
         )
 

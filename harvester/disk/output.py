@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 
 from harvester.clock import stamp
+from harvester.disk.storage import storage, sync_directory, write_all
 from harvester.errors import ConfigError
 from harvester.model import Target
-from harvester.storage import storage, sync_directory, write_all
 
 _CHUNK = 1 << 20
 

@@ -1,29 +1,26 @@
 """One run: directory, stack, coordinator and reports put together, and taken down in order."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
 
 from harvester import events
 from harvester.api import Api
-from harvester.campaign import Asked, CampaignHarvester
-from harvester.checkpoint import CheckpointStore, Record
+from harvester.campaign.finish import Publisher
+from harvester.campaign.harvest import Asked, CampaignHarvester
 from harvester.clock import Clock, next_reset
-from harvester.compress import CODECS
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
-from harvester.credentials import Credentials
-from harvester.directory import Directory, open_directory
+from harvester.disk.compress import CODECS
+from harvester.disk.directory import Directory, open_directory
+from harvester.disk.output import Layout
+from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
-from harvester.finish import Publisher
-from harvester.model import Target
-from harvester.output import Layout
 from harvester.report import (
     Campaigns,
     ErrorReport,
@@ -37,14 +34,13 @@ from harvester.report import (
     new_run_id,
     to_json,
 )
+from harvester.request.credentials import Credentials
 from harvester.sizes import KnownSizes
+from harvester.source import CampaignIds, Source
 from harvester.stack import Stack, open_credentials, open_stack
 from harvester.stop import StopSignal
-from harvester.storage import replace_file
 
-CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
-REFUSED_FOR_GOOD = "not_found"
 
 
 async def harvest(
@@ -149,7 +145,7 @@ class _Run:
             self._observers.append(Provenance(directory.pages, self.run_id, clock))
         if observe is not None:
             self._observers.append(observe)
-        self._source: _Source | None = None
+        self._source: Source | None = None
         stop.on_order = lambda order: self.emit(
             events.RunStopping(order.reason, str(order), order.resume_at)
         )
@@ -163,7 +159,7 @@ class _Run:
         self, campaign_ids: CampaignIds, api: Api, credentials: Credentials
     ) -> HarvestReport:
         """Do the work, then conclude, however the work ended."""
-        self._source = _Source(
+        self._source = Source(
             campaign_ids,
             api,
             self._directory.store,
@@ -197,7 +193,7 @@ class _Run:
             raise self._source.refused
         return report
 
-    async def _work(self, stack: Stack, api: Api, source: "_Source") -> None:
+    async def _work(self, stack: Stack, api: Api, source: Source) -> None:
         used = stack.ledger.used_today()
         self.emit(
             events.RunStarted(
@@ -303,83 +299,6 @@ class _Run:
             finished_at=now,
             elapsed_s=round(self._clock.monotonic() - began, 3),
         )
-
-
-class _Source:
-    """The ids as walks to make: each taken once, what is done passed over."""
-
-    def __init__(
-        self,
-        ids: CampaignIds,
-        api: Api,
-        store: CheckpointStore,
-        *,
-        reports: tuple[str, ...],
-        retry_failed: bool,
-        top_up: bool,
-        stop: StopSignal,
-        emit: Observer,
-    ) -> None:
-        self._ids: AsyncIterator[str] | Iterator[str]
-        self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
-        self._finite = isinstance(ids, Collection)
-        self.total = len(ids) * len(reports) if isinstance(ids, Collection) else None
-        self._api = api
-        self._store = store
-        self._reports = reports
-        self._retry_failed = retry_failed
-        self._top_up = top_up
-        self._stop = stop
-        self._emit = emit
-        self.refused: ConfigError | None = None
-
-    async def records(self) -> AsyncIterator[Record]:
-        """Yield the walks to make. An id that cannot be one stops the run."""
-        try:
-            async for campaign_id in self._each():
-                for target in self._targets(campaign_id):
-                    if (record := self._take(target)) is not None:
-                        yield record
-        except ConfigError as wrong:
-            self.refused = wrong
-            self._stop.request(StopRun("bad_input", str(wrong)))
-
-    async def _each(self) -> AsyncIterator[str]:
-        if isinstance(self._ids, AsyncIterator):
-            async for campaign_id in self._ids:
-                yield campaign_id
-        else:
-            for campaign_id in self._ids:
-                yield campaign_id
-                await anyio.lowlevel.checkpoint()  # after it: a cancel here loses no id
-
-    def _targets(self, campaign_id: str) -> Iterator[Target]:
-        self._api.check_id(campaign_id)
-        return (Target(report, campaign_id) for report in self._reports)
-
-    def _take(self, target: Target) -> Record | None:
-        record = self._store.take(target)
-        if record is None:
-            self._emit(events.IdRepeated(target.campaign_id))
-        elif record.state == "complete" and self._top_up and target.report in self._api.reports:
-            return self._store.begin_top_up(record)
-        elif record.state == "complete" or self._is_refused(record):
-            self._emit(events.CampaignSkipped(target, record.state, record.kind))
-        else:
-            return record
-        return None
-
-    def _is_refused(self, record: Record) -> bool:
-        return (
-            record.state == "failed" and record.kind == REFUSED_FOR_GOOD and not self._retry_failed
-        )
-
-    def drain(self) -> None:
-        """After a stop, count the ids that nobody came to, if there is an end to them."""
-        if self._finite and not isinstance(self._ids, AsyncIterator):
-            for campaign_id in self._ids:
-                for target in self._targets(campaign_id):
-                    self._store.take(target)
 
 
 def _only(group: ExceptionGroup[Exception]) -> Exception:

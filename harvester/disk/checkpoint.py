@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harvester.clock import Clock
+from harvester.disk.output import Journal, PartFile
+from harvester.disk.storage import storage
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
-from harvester.output import Journal, PartFile
-from harvester.storage import storage
 
 FORMAT = 1
 _SCHEMA = """

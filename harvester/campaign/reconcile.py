@@ -4,6 +4,7 @@ The summary counts unique recipients, the reports list every event: so the numbe
 is that of distinct contacts (v2 page "Campaign summary report").
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -14,9 +15,9 @@ import msgspec
 
 from harvester.api import Api
 from harvester.errors import CampaignError
-from harvester.fetch import Fetcher
 from harvester.ids import IdSpool
 from harvester.model import Call, Target
+from harvester.request.fetch import Fetcher
 
 _KEPT = 1_000  # summaries: far more than there are campaigns under way
 
@@ -77,6 +78,6 @@ def _contacts(lines: Iterable[bytes]) -> Iterator[str]:
         try:
             contact = _row.decode(line).contact_id
         except msgspec.DecodeError:  # a lone surrogate somewhere in the record
-            continue
+            contact = json.loads(line).get("contact_id")
         if contact is not None:
             yield str(contact)

@@ -14,6 +14,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import anyio
@@ -37,9 +38,9 @@ from harvester.events import (
     RequestSent,
     RequestSucceeded,
 )
-from harvester.fetch import Fetcher
 from harvester.model import Call
-from harvester.quota import Granted, NotYet, QuotaLedger, Spent
+from harvester.request.fetch import Fetcher
+from harvester.request.quota import Granted, NotYet, QuotaLedger, Spent
 from harvester.stop import StopSignal
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ _NARROW = 0.995  # a success narrows it by this: some eighty requests undo one t
 _UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
+_LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
 _WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for midnight (s)
 
 
@@ -176,6 +178,7 @@ class Pacer:
         the pace, the others just learn how long the hold still is.
         """
         if answer.retry_after is not None:
+            # Not kept for the next run: whoever starts it early is told again, for one request.
             self._refuse_over_long(answer.retry_after)
         now = self._clock.monotonic()
         if started >= self._throttled_at:
@@ -230,7 +233,12 @@ class Pacer:
         Only in memory. A later run asks once again, for the hour of the v2 reset is not
         documented; being told again costs it one request.
         """
-        self._spent_until = Spent(next_reset(self._clock.now()))
+        now = self._clock.now()
+        reset = next_reset(now)
+        since = now - (reset - timedelta(days=1))
+        if since < _LATE_RESET:  # our midnight was just now; the server's may be yet to come
+            reset = now + max(_ASK_AGAIN, since)
+        self._spent_until = Spent(reset)
 
     def _spent(self) -> Spent | None:
         if self._spent_until and self._clock.now() >= self._spent_until.until:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from harvester.authorize import Door
 from harvester.clock import Clock, later
 from harvester.errors import (
     CampaignError,
@@ -21,8 +20,9 @@ from harvester.errors import (
     Unauthorized,
 )
 from harvester.events import Observer, RetryScheduled
-from harvester.fetch import Fetcher
 from harvester.model import Call
+from harvester.request.authorize import Door
+from harvester.request.fetch import Fetcher
 from harvester.stop import StopSignal
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """Retries the whole run may spend on a sick server; every success gives a part of one back.
+    """Failures the whole run may spend on a sick server; every success gives a part of one back.
 
     With the defaults a dead API costs some two hundred requests, and a run goes on for as long
     as no more than one request in three fails.
@@ -96,7 +96,7 @@ class RetryBudget:
         self._left = capacity
 
     def spend(self) -> bool:
-        """Take one retry; False if there is none left."""
+        """Take one failure; False if there is none left."""
         if self._left < 1.0:
             return False
         self._left -= 1.0
@@ -165,6 +165,13 @@ class RetryingFetcher:
         decision = self._policy.decide(
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
         )
+        counted = not isinstance(trouble, Throttled | DaySpent)
+        if counted and not self._budget.spend():
+            raise StopRun(
+                "sick_server",
+                f"too many requests fail, the last with: {trouble}",
+                resume_at=later(self._clock.now(), self._policy.max_wait),
+            ) from None
         if isinstance(decision, GiveUp):
             error = CampaignError(
                 trouble.cause,
@@ -176,12 +183,6 @@ class RetryingFetcher:
             raise error from None
         if isinstance(decision, TooLong):
             raise self._too_long(trouble, tries, decision.wait) from None
-        if decision.counted and not self._budget.spend():
-            raise StopRun(
-                "sick_server",
-                f"too many requests fail, the last with: {trouble}",
-                resume_at=later(self._clock.now(), self._policy.max_wait),
-            ) from None
         return decision
 
     def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | SetAside:

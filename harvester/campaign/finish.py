@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from harvester import events
-from harvester.checkpoint import CheckpointStore, Record
 from harvester.clock import Clock, stamp
+from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.output import Damaged, Folder, Journal, Layout, publish
+from harvester.disk.storage import storage
 from harvester.events import Observer
-from harvester.output import Damaged, Folder, Journal, Layout, publish
-from harvester.storage import storage
 
 
 class Publisher:

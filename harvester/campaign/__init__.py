@@ -1,0 +1,1 @@
+"""One campaign, to its finished file: harvested, topped up, reconciled, published."""

@@ -1,0 +1,1 @@
+"""What survives the process: files that are complete or say that they are not, and their state."""

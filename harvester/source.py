@@ -1,0 +1,94 @@
+"""The ids as walks to make: each taken once, what is done passed over."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from typing import TypeAlias
+
+import anyio.lowlevel
+
+from harvester import events
+from harvester.api import Api
+from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.errors import ConfigError, StopRun
+from harvester.events import Observer
+from harvester.model import Target
+from harvester.stop import StopSignal
+
+CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+REFUSED_FOR_GOOD = "not_found"
+
+
+class Source:
+    """The ids as walks to make: each taken once, what is done passed over."""
+
+    def __init__(
+        self,
+        ids: CampaignIds,
+        api: Api,
+        store: CheckpointStore,
+        *,
+        reports: tuple[str, ...],
+        retry_failed: bool,
+        top_up: bool,
+        stop: StopSignal,
+        emit: Observer,
+    ) -> None:
+        self._ids: AsyncIterator[str] | Iterator[str]
+        self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
+        self._finite = isinstance(ids, Collection)
+        self.total = len(ids) * len(reports) if isinstance(ids, Collection) else None
+        self._api = api
+        self._store = store
+        self._reports = reports
+        self._retry_failed = retry_failed
+        self._top_up = top_up
+        self._stop = stop
+        self._emit = emit
+        self.refused: ConfigError | None = None
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Yield the walks to make. An id that cannot be one stops the run."""
+        try:
+            async for campaign_id in self._each():
+                for target in self._targets(campaign_id):
+                    if (record := self._take(target)) is not None:
+                        yield record
+        except ConfigError as wrong:
+            self.refused = wrong
+            self._stop.request(StopRun("bad_input", str(wrong)))
+
+    async def _each(self) -> AsyncIterator[str]:
+        if isinstance(self._ids, AsyncIterator):
+            async for campaign_id in self._ids:
+                yield campaign_id
+        else:
+            for campaign_id in self._ids:
+                yield campaign_id
+                await anyio.lowlevel.checkpoint()  # after it: a cancel here loses no id
+
+    def _targets(self, campaign_id: str) -> Iterator[Target]:
+        self._api.check_id(campaign_id)
+        return (Target(report, campaign_id) for report in self._reports)
+
+    def _take(self, target: Target) -> Record | None:
+        record = self._store.take(target)
+        if record is None:
+            self._emit(events.IdRepeated(target.campaign_id))
+        elif record.state == "complete" and self._top_up and target.report in self._api.reports:
+            return self._store.begin_top_up(record)
+        elif record.state == "complete" or self._is_refused(record):
+            self._emit(events.CampaignSkipped(target, record.state, record.kind))
+        else:
+            return record
+        return None
+
+    def _is_refused(self, record: Record) -> bool:
+        return (
+            record.state == "failed" and record.kind == REFUSED_FOR_GOOD and not self._retry_failed
+        )
+
+    def drain(self) -> None:
+        """After a stop, count the ids that nobody came to, if there is an end to them."""
+        if self._finite and not isinstance(self._ids, AsyncIterator):
+            for campaign_id in self._ids:
+                for target in self._targets(campaign_id):
+                    self._store.take(target)
