@@ -100,6 +100,7 @@ class HarvestConfig:
         self._settle("report", _reports(self.report, self.wire().reports))
         if self.since != LAST:
             self._settle("since", parse_moment(self.since, name="since"))
+        _require(bool(str(self.output).strip()), "output", "a directory", self.output)
         self._settle("output", Path(self.output))
         self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         for name in ("api_key", "access_token"):

@@ -25,7 +25,7 @@ from harvester.report import Campaigns, HarvestReport, Quota, Requests
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5
-TEXT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (info|warning|debug|level 5) +\S.*")
+TEXT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (info|warning|debug|request) +\S.*")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_line_of_the_log_has_a_time_and_a_level(
     found = [TEXT.fullmatch(line) for line in log.splitlines()]
     assert all(found), log
     levels = {match[1] for match in found if match}
-    expected = [{"info", "warning"}, {"debug"}, {"level 5"}]
+    expected = [{"info", "warning"}, {"debug"}, {"request"}]
     assert levels == set().union(*expected[: len(verbose) and len(verbose[0])], expected[0])
     assert "html" not in done.stdout
     assert done.stdout == ""
@@ -87,7 +87,7 @@ def test_json_lines_are_json_from_the_first_to_the_last(tmp_path: Path, served: 
     found = [json.loads(line) for line in done.complaints]
     for line in found:
         assert datetime.fromisoformat(line["at"]).tzinfo == UTC
-        assert line["level"] in {"info", "warning", "debug", "level 5"}
+        assert line["level"] in {"info", "warning", "debug", "request"}
         assert line["message"]
     retries = [line for line in found if "wait_s" in line]
     assert {line["cause"] for line in retries} == {"server_error", "unreadable"}
@@ -172,7 +172,8 @@ def report(**more: Any) -> HarvestReport:
 def closing(monkeypatch: pytest.MonkeyPatch, *argv: str, **more: Any) -> str:
     """The closing table of a run that was given like that."""
     monkeypatch.setattr("sys.argv", ["harvester", *argv])
-    return "\n".join(closing_lines(report(**more), HarvestConfig(output="out"), {}, []))
+    config = HarvestConfig(output="out", fresh="--fresh" in argv or more.pop("fresh", False))
+    return "\n".join(closing_lines(report(**more), config, {}, []))
 
 
 def test_a_run_that_was_stopped_says_when_it_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +199,7 @@ def test_a_command_too_long_to_show_is_named(monkeypatch: pytest.MonkeyPatch) ->
     ids = [str(each) for each in range(1_000, 1_100)]
     assert "  to go on  the same command" in closing(monkeypatch, "run", *ids)
     assert "without --fresh" in closing(monkeypatch, "run", "--fresh", *ids)
+    assert "without --fresh" in closing(monkeypatch, "run", "1", fresh=True)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ class CampaignHarvester:
         finally:
             self._store.forget(part, synced=walk.position.finished)
             part.close()
+            if walk.position.pages == 0:  # nothing came: no file that looks as if something had
+                with storage(part.path):
+                    part.path.unlink(missing_ok=True)
         if record is not None:
             self._publisher.publish(record)
 

@@ -130,6 +130,7 @@ def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Sc
     table = not quiet and log_format == "text"
     screen = LiveScreen(table=table) if live else Screen(table=table)
     handler = _Above(screen) if isinstance(screen, LiveScreen) else logging.StreamHandler()
+    logging.addLevelName(REQUEST_LEVEL, "REQUEST")
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
     levels = [logging.INFO, logging.DEBUG, REQUEST_LEVEL]
     # The live display tells the course of the run already: only what needs a look goes above it.
@@ -259,19 +260,21 @@ def closing_lines(
     if campaigns.failed:
         yield _row("why", str(Layout(config.directory).errors))
     if report.exit_code:
-        yield from _how_to_go_on(report)
+        yield from _how_to_go_on(report, config)
 
 
-def _how_to_go_on(report: HarvestReport) -> Iterator[str]:
+def _how_to_go_on(report: HarvestReport, config: HarvestConfig) -> Iterator[str]:
     yield _row("stopped", report.message or report.reason.replace("_", " "))
     if report.resume_at is not None:
         yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
     # Going on is the same command, but for the option that would throw away what is there.
     arguments = [word for word in sys.argv[1:] if word != "--fresh"]
     command = shlex.join(["harvester", *arguments])
-    if len(command) > _LONGEST_COMMAND:
+    shown = len(command) <= _LONGEST_COMMAND
+    if not shown:
         command = "the same command"
-        command += " without --fresh" if "--fresh" in sys.argv else ""
+    if config.fresh and not (shown and "--fresh" in sys.argv):
+        command += ", without --fresh (HARVESTER_FRESH, fresh)"
     yield _row("to go on", command)
 
 
