@@ -61,7 +61,7 @@ def test_an_unknown_command_is_a_mistake(call: Call) -> None:
     done = call("harvest")
     assert done.code == 2
     assert "No such command 'harvest'" in done.stderr
-    assert "--help" in done.stderr
+    assert "for help" in done.stderr
     assert done.stdout == ""
 
 
