@@ -1,6 +1,5 @@
 """The README keeps its word: its blocks run, its commands are there, every option is named."""
 
-import os
 import re
 import subprocess
 import sys
@@ -65,7 +64,7 @@ async def test_the_block_that_walks_prints_a_page(tmp_path: Path) -> None:
         printed = await run_block(BLOCKS[1], sandbox, tmp_path)
     assert len(printed.splitlines()) == 2
     assert "EMAIL_OPEN" in printed
-    assert sorted(os.listdir(tmp_path)) == ["state"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_every_option_of_run_is_in_the_readme() -> None:
