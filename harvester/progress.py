@@ -11,7 +11,7 @@ from harvester.clock import Clock
 from harvester.estimate import Allowance, finish_time
 from harvester.events import Event
 from harvester.model import Target
-from harvester.report import Tally
+from harvester.reducers import Tally
 
 REQUEST_LEVEL = 5  # below DEBUG
 _WINDOW = 20.0  # the request rate shown is that of so many seconds

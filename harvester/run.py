@@ -21,15 +21,12 @@ from harvester.disk.output import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
+from harvester.reducers import ErrorReport, Provenance, RetryReport, Tally
 from harvester.report import (
     Campaigns,
-    ErrorReport,
     HarvestReport,
-    Provenance,
     Quota,
     Requests,
-    RetryReport,
-    Tally,
     conclude,
     new_run_id,
     to_json,

@@ -24,9 +24,11 @@ from harvester.pagination import walk_pages
 from harvester.request.authorize import Door
 from harvester.request.credentials import Credentials
 from harvester.request.fetch import Fetcher, HttpFetcher, open_session
+from harvester.request.pace import Pacer
+from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
 from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
-from harvester.request.throttle import Pacer, Permits, ThrottledFetcher
+from harvester.request.throttle import ThrottledFetcher
 from harvester.stop import StopSignal
 
 

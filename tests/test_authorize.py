@@ -12,9 +12,11 @@ from harvester.errors import ConfigError, ServerTrouble, StopRun, Unauthorized
 from harvester.events import RetryScheduled
 from harvester.request.authorize import SECOND_LOOK, Door
 from harvester.request.credentials import Credentials
+from harvester.request.pace import Pacer
+from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger
 from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
-from harvester.request.throttle import Pacer, Permits, ThrottledFetcher
+from harvester.request.throttle import ThrottledFetcher
 from harvester.stop import StopSignal
 
 

@@ -13,7 +13,7 @@ from harvester.cli.show import asked, harvested, progress_line
 from harvester.events import Event
 from harvester.model import Target
 from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
-from harvester.report import Tally
+from harvester.reducers import Tally
 
 A, B = Target("opens", "1"), Target("opens", "2")
 

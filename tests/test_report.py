@@ -14,16 +14,13 @@ from harvester import events
 from harvester.disk.output import Journal
 from harvester.errors import StopRun
 from harvester.model import Target
+from harvester.reducers import ErrorReport, Provenance, RetryReport, Tally
 from harvester.report import (
     EXIT_CODES,
     Campaigns,
-    ErrorReport,
     HarvestReport,
-    Provenance,
     Quota,
     Requests,
-    RetryReport,
-    Tally,
     conclude,
     new_run_id,
     to_json,

@@ -27,8 +27,10 @@ from harvester.errors import (
     Throttled,
 )
 from harvester.events import PaceChanged, Paused, RequestFailed, RequestSent, RequestSucceeded
+from harvester.request.pace import Pacer, Spacing
+from harvester.request.permits import Permits
 from harvester.request.quota import NotYet, QuotaLedger
-from harvester.request.throttle import Pacer, Permits, Spacing, ThrottledFetcher
+from harvester.request.throttle import ThrottledFetcher
 from harvester.stop import StopSignal
 
 RATE = 4.0

@@ -18,7 +18,8 @@ from harvester.config import HarvestConfig
 from harvester.disk.output import Layout
 from harvester.events import Event
 from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
-from harvester.report import HarvestReport, Tally
+from harvester.reducers import Tally
+from harvester.report import HarvestReport
 
 _EXAMPLES = 5
 _LONGEST_COMMAND = 160

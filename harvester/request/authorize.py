@@ -13,7 +13,7 @@ import anyio
 from harvester.clock import Clock
 from harvester.errors import ConfigError, StopRun, Unauthorized
 from harvester.request.credentials import Credentials
-from harvester.request.throttle import Pacer
+from harvester.request.pace import Pacer
 from harvester.stop import StopSignal
 
 SECOND_LOOK = 2.0  # s: past any per-second limit

@@ -1,0 +1,240 @@
+"""The shared pace: strict spacing, first come first served, one hold for all.
+
+Every attempt of every walker asks `Pacer.slot()` first. Whoever is at the head of the queue waits
+for the spacing, a hold or the quota's reset; everybody else waits behind it, in order. So there
+is never a burst, not after idling, not after a blocked loop, not after a hold.
+
+aiolimiter is the meter: `AsyncLimiter(1, gap)` lets one start through per gap. Left alone it is
+not first come first served, cannot hold, and is late twice (its own timer, then its retry of a
+rounding residue); so the queue and the sleeping are ours, and it is asked when it must say yes.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import anyio
+from aiolimiter import AsyncLimiter
+
+from harvester.clock import Clock, later, next_reset
+from harvester.errors import StopRun, Throttled
+from harvester.events import Observer, PaceChanged, Paused
+from harvester.request.quota import Granted, NotYet, QuotaLedger, Spent
+from harvester.stop import StopSignal
+
+_EASE = 1.5  # a throttle widens the spacing by this, at most _WIDEST-fold
+_WIDEST = 8.0
+_NARROW = 0.995  # a success narrows it by this: some eighty requests undo one throttle
+_UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
+_FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
+_RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
+_LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
+_WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for midnight (s)
+
+
+class Spacing:
+    """The gap between two starts (s): what is asked for, eased after throttles. No I/O."""
+
+    def __init__(self, rate: float) -> None:
+        self.base = 1.0 / rate if rate else 0.0
+        self.gap = self.base
+
+    def ease(self) -> None:
+        """Widen after a throttle."""
+        start = self.base or _UNPACED_GAP
+        self.gap = min(max(self.gap, start) * _EASE, start * _WIDEST)
+
+    @property
+    def eased(self) -> bool:
+        """Whether the gap is wider than asked for."""
+        return self.gap > self.base
+
+    def relax(self) -> bool:
+        """Narrow a little after a success; True once the asked-for gap is reached again."""
+        self.gap *= _NARROW
+        if self.gap > (self.base or _UNPACED_GAP):
+            return False
+        self.gap = self.base
+        return True
+
+
+class Pacer:
+    """Hands out starts, one at a time, each charged to the ledger.
+
+    `rate` is starts per second (0: no pace), `max_wait` the longest hold that is slept through
+    (s), `wait_for_quota` whether a spent day is, `max_requests` how many starts there are in all.
+    """
+
+    def __init__(
+        self,
+        ledger: QuotaLedger,
+        stop: StopSignal,
+        *,
+        rate: float,
+        max_wait: float,
+        wait_for_quota: bool = False,
+        max_requests: int | None = None,
+        clock: Clock | None = None,
+        emit: Observer = lambda event: None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.spacing = Spacing(rate)
+        self._ledger = ledger
+        self._stop = stop
+        self._max_wait = max_wait
+        self._wait_for_quota = wait_for_quota
+        self._left = max_requests
+        self._clock = clock or Clock()
+        self._emit = emit
+        self._jitter = jitter
+        self._gate: anyio.Event | None = None
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._meter = _meter(self.spacing.gap)
+        self._next_start = float("-inf")
+        self._held_until = float("-inf")
+        self._throttled_at = float("-inf")
+        self._throttles = 0
+        self._spent_until: Spent | None = None
+
+    async def slot(self) -> int:
+        """Wait for a start; give the day's count with it. Raise `StopRun` if there is none."""
+        async with self._turn:
+            while True:
+                self._stop.check()
+                self._refuse_beyond_max()
+                await self._spaced()
+                if self._gate is not None and not self._gate.is_set():
+                    await self._gate.wait()
+                    continue
+                match self._spent() or self._ledger.claim(self.spacing.gap):
+                    case Granted(used):
+                        if self._meter is not None:
+                            await self._meter.acquire()  # has capacity: `_due` has seen to it
+                        # From the moment of this start, not from its due time: a late start
+                        # must not bring the next one nearer.
+                        self._next_start = self._clock.monotonic() + self.spacing.gap
+                        if self._left is not None:
+                            self._left -= 1
+                        return used
+                    case NotYet(wait):
+                        self._refuse_over_long(wait)
+                        await self._stop.sleep(wait)
+                    case Spent() as spent:
+                        await self._reset(spent)
+
+    async def _spaced(self) -> None:
+        while (wait := self._due() - self._clock.monotonic()) > 0:
+            await self._stop.sleep(wait)
+
+    def _due(self) -> float:
+        spaced = self._next_start + (_RESIDUE if self._meter else 0.0)
+        return max(spaced, self._held_until)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Let nobody start meanwhile: the token is being renewed."""
+        self._gate = anyio.Event()
+        try:
+            yield
+        finally:
+            self._gate.set()
+
+    # -- holds ---------------------------------------------------------------------------------
+
+    def hold(self, seconds: float, reason: str) -> None:
+        """Let nobody start for `seconds`, in this run or any other of the key."""
+        until = self._clock.monotonic() + seconds
+        if until > self._held_until:
+            self._held_until = until
+            self._ledger.hold(seconds)
+            self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
+
+    def throttled(self, answer: Throttled, *, started: float) -> None:
+        """Hold everybody after a throttle; write the hold into `answer`.
+
+        Requests that were under way together are refused together: only the first of them eases
+        the pace, the others just learn how long the hold still is.
+        """
+        if answer.retry_after is not None:
+            # Not kept for the next run: whoever starts it early is told again, for one request.
+            self._refuse_over_long(answer.retry_after)
+        now = self._clock.monotonic()
+        if started >= self._throttled_at:
+            self._throttled_at = now
+            self._throttles += 1
+            self._ease()
+            growing = _FIRST_HOLD * 2.0 ** min(self._throttles - 1, 10)
+            wait = min(growing, _LONGEST_HOLD) * (1 + self._jitter() / 10)
+        else:
+            wait = self._held_until - now
+        answer.wait_source = "throttle" if (answer.retry_after or 0.0) < wait else "retry-after"
+        answer.held = max(wait, answer.retry_after or 0.0, 0.0)
+        self.hold(answer.held, "throttled")
+
+    def succeeded(self, *, started: float) -> None:
+        """A page came: narrow the spacing again, slowly."""
+        if started > self._throttled_at:
+            self._throttles = 0
+        if self.spacing.eased:
+            recovered = self.spacing.relax()
+            self._meter = _meter(self.spacing.gap)
+            if recovered:
+                self._emit(PaceChanged(self.spacing.gap))
+
+    def _ease(self) -> None:
+        self.spacing.ease()
+        self._meter = _meter(self.spacing.gap)
+        self._emit(PaceChanged(self.spacing.gap))
+
+    def _refuse_beyond_max(self) -> None:
+        if self._left == 0:
+            raise StopRun(
+                "max_requests",
+                "as many requests as --max-requests allows are sent",
+                resume_at=self._clock.now(),
+            )
+
+    def _refuse_over_long(self, wait: float) -> None:
+        if wait > self._max_wait:
+            raise StopRun(
+                "throttled",
+                f"the API asks everybody to wait {wait:.0f} s, longer than --max-wait "
+                f"{self._max_wait:g}",
+                resume_at=later(self._clock.now(), wait),
+            )
+
+    # -- the day -------------------------------------------------------------------------------
+
+    def day_spent(self) -> None:
+        """The API says so: believe it until the reset, whatever our own count is.
+
+        Only in memory. A later run asks once again, for the hour of the v2 reset is not
+        documented; being told again costs it one request.
+        """
+        now = self._clock.now()
+        reset = next_reset(now)
+        since = now - (reset - timedelta(days=1))
+        if since < _LATE_RESET:  # our midnight was just now; the server's may be yet to come
+            reset = now + max(_ASK_AGAIN, since)
+        self._spent_until = Spent(reset)
+
+    def _spent(self) -> Spent | None:
+        if self._spent_until and self._clock.now() >= self._spent_until.until:
+            self._spent_until = None
+        return self._spent_until
+
+    async def _reset(self, spent: Spent) -> None:
+        """Wait for the reset by the wall clock, in slices: suspend and clock jumps are seen."""
+        if not self._wait_for_quota:
+            raise StopRun(
+                "quota_spent", "the day's quota of requests is spent", resume_at=spent.until
+            )
+        left = (spent.until - self._clock.now()).total_seconds()
+        self._emit(Paused("quota_spent", left, spent.until))
+        while (left := (spent.until - self._clock.now()).total_seconds()) > 0:
+            await self._stop.sleep(min(left, _WALL_SLICE))
+
+
+def _meter(gap: float) -> AsyncLimiter | None:
+    return AsyncLimiter(1, gap) if gap else None
