@@ -244,8 +244,12 @@ class _Run:
     def _stop_after(self, seconds: float | None) -> asyncio.TimerHandle | None:
         if seconds is None:
             return None
-        order = StopRun("max_duration", f"the run has lasted --max-duration {seconds:g} s")
-        return asyncio.get_running_loop().call_later(seconds, self._stop.request, order)
+
+        def stop() -> None:
+            why = f"the run has lasted --max-duration {seconds:g} s"
+            self._stop.request(StopRun("max_duration", why, resume_at=self._clock.now()))
+
+        return asyncio.get_running_loop().call_later(seconds, stop)
 
     # -- the end -------------------------------------------------------------------------------
 
