@@ -117,9 +117,13 @@ class CheckpointStore:
         self.run = 0
         with storage(path):
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
             self._durable: bool | None = None
-            self._create()
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._create()
+            except BaseException:
+                self._db.close()
+                raise
 
     def _create(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
