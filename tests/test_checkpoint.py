@@ -217,7 +217,6 @@ def test_another_format_is_refused(house: House) -> None:
     house.store = house.opened()
 
 
-@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_a_state_that_is_no_database_is_told(tmp_path: Path) -> None:
     """Garbage in its place is storage trouble that names the file."""
     (tmp_path / "state.sqlite").write_bytes(b"garbage" * 1_000)
