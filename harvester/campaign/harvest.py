@@ -150,10 +150,8 @@ class CampaignHarvester:
         async with aclosing(pages):
             async for page in pages:
                 offset = part.append(self._encode(page, part))  # (1) rows
-                size, walk.position = (
-                    offset - walk.position.offset,
-                    walk.position.after(page, offset),
-                )
+                size = offset - walk.position.offset
+                walk.position = walk.position.after(page, offset)
                 # (2) the position, also of the last page: no await stands between the answer and
                 # here, so what a kill can cost is what was in flight.
                 self._store.commit(
