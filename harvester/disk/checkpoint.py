@@ -153,8 +153,9 @@ class CheckpointStore:
         """The walk of `target`, new or as it was left; None if this run has had it already."""
         with storage(self.path):
             row = self._db.execute(
-                "INSERT INTO walks (report, campaign_id, run) VALUES (?1, ?2, ?3) "
-                "ON CONFLICT (report, campaign_id) DO UPDATE SET run = ?3 WHERE run < ?3 "
+                "INSERT INTO walks (report, campaign_id, run) VALUES (?, ?, ?) "
+                "ON CONFLICT (report, campaign_id) DO UPDATE SET run = excluded.run "
+                "WHERE walks.run < excluded.run "
                 f"RETURNING {_RECORD}",
                 (target.report, target.campaign_id, self.run),
             ).fetchone()
