@@ -68,8 +68,9 @@ class Call(Generic[T]):
     """One request to make: where to, for whom, and how to read the body of its 200.
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
-    counts from 1 within a page. Where requests queue, the lowest `priority` goes first. `read` is
-    pure and raises `Unreadable` or `CampaignError`.
+    counts from 1 within a page. Where requests queue, the lowest `priority` goes first; an
+    `urgent` one is what all others wait for. `read` is pure and raises `Unreadable` or
+    `CampaignError`.
     """
 
     target: Target
@@ -78,6 +79,7 @@ class Call(Generic[T]):
     page: int = 1
     priority: int = 0
     attempt: int = 1
+    urgent: bool = False
 
     def again(self) -> "Call[T]":
         """The same call, one attempt later."""

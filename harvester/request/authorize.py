@@ -5,10 +5,9 @@ cannot gets one slow second try (customers have seen v2 answer 401 when it meant
 Refused again, the run stops: a day's quota must not be spent on asking with a dead token.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-import anyio
 
 from harvester.clock import Clock
 from harvester.errors import ConfigError, StopRun, Unauthorized
@@ -34,24 +33,28 @@ class Door:
         self._pacer = pacer
         self._stop = stop
         self._clock = clock or Clock()
-        self._lock = anyio.Lock()
+        # Taken without a pause, so the pace is held before anybody else can start.
+        self._lock = asyncio.Lock()
         self._cleared = float("-inf")
 
     @asynccontextmanager
     async def second_look(self, refusal: Unauthorized) -> AsyncIterator[float]:
-        """Make the second try inside; gives the hold (s) that precedes it.
+        """Make the second try, an urgent one, inside; gives the hold (s) that precedes it.
+
+        Nobody else starts meanwhile.
 
         Raise `StopRun` if the try inside is refused as well.
         """
         async with self._lock:
             self._stop.check()
-            hold = await self._prepare(refusal)
-            try:
-                yield hold
-            except Unauthorized as again:
-                order = StopRun("credentials_refused", f"the token was refused twice ({again})")
-                self._stop.request(order)
-                raise order from None
+            with self._pacer.closed():
+                hold = await self._prepare(refusal)
+                try:
+                    yield hold
+                except Unauthorized as again:
+                    order = StopRun("credentials_refused", f"the token was refused twice ({again})")
+                    self._stop.request(order)
+                    raise order from None
             self._cleared = self._clock.monotonic()
 
     async def _prepare(self, refusal: Unauthorized) -> float:
@@ -59,8 +62,7 @@ class Door:
         if refusal.sent <= self._cleared:
             return 0.0
         try:
-            with self._pacer.closed():  # nothing is sent with the old token meanwhile
-                renewed = await self._credentials.renew()
+            renewed = await self._credentials.renew()
         except ConfigError as wrong:
             order = StopRun("credentials_refused", f"the token could not be renewed: {wrong}")
             self._stop.request(order)

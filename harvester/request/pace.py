@@ -9,6 +9,7 @@ not first come first served, cannot hold, and is late twice (its own timer, then
 rounding residue); so the queue and the sleeping are ours, and it is asked when it must say yes.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class Pacer:
         self._emit = emit
         self._jitter = jitter
         self._gate: anyio.Event | None = None
-        self._turn = anyio.Lock(fast_acquire=True)
+        self._turn = asyncio.Lock()  # fair; anyio's costs ten times as much
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
         self._held_until = float("-inf")
@@ -97,31 +98,53 @@ class Pacer:
         self._throttles = 0
         self._spent_until: Spent | None = None
 
-    async def slot(self) -> int:
-        """Wait for a start; give the day's count with it. Raise `StopRun` if there is none."""
+    async def slot(self, *, urgent: bool = False) -> int:
+        """Wait for a start; give the day's count with it. Raise `StopRun` if there is none.
+
+        An `urgent` one passes a `closed` gate and those who wait at it, but keeps the spacing.
+        """
+        if urgent:
+            return await self._slot(urgent=True)
+        if self._is_free() and isinstance(answer := self._ledger.claim(0.0), Granted):
+            return answer.used
         async with self._turn:
-            while True:
-                self._stop.check()
-                self._refuse_beyond_max()
-                await self._spaced()
-                if self._gate is not None and not self._gate.is_set():
-                    await self._gate.wait()
-                    continue
-                match self._spent() or self._ledger.claim(self.spacing.gap):
-                    case Granted(used):
-                        if self._meter is not None:
-                            await self._meter.acquire()  # has capacity: `_due` has seen to it
-                        # From the moment of this start, not from its due time: a late start
-                        # must not bring the next one nearer.
-                        self._next_start = self._clock.monotonic() + self.spacing.gap
-                        if self._left is not None:
-                            self._left -= 1
-                        return used
-                    case NotYet(wait):
-                        self._refuse_over_long(wait)
-                        await self._stop.sleep(wait)
-                    case Spent() as spent:
-                        await self._reset(spent)
+            return await self._slot()
+
+    async def _slot(self, *, urgent: bool = False) -> int:
+        while True:
+            self._stop.check()
+            self._refuse_beyond_max()
+            await self._spaced()
+            if not (urgent or self._gate is None or self._gate.is_set()):
+                await self._gate.wait()
+                continue
+            match self._spent() or self._ledger.claim(self.spacing.gap):
+                case Granted(used):
+                    if self._meter is not None:
+                        await self._meter.acquire()  # has capacity: `_due` has seen to it
+                    # From the moment of this start, not from its due time: a late start must not
+                    # bring the next one nearer.
+                    self._next_start = self._clock.monotonic() + self.spacing.gap
+                    if self._left is not None:
+                        self._left -= 1
+                    return used
+                case NotYet(wait):
+                    self._refuse_over_long(wait)
+                    await self._stop.sleep(wait)
+                case Spent() as spent:
+                    await self._reset(spent)
+
+    def _is_free(self) -> bool:
+        """Whether there is no pace, and nothing and nobody to wait for: the ledger decides."""
+        return (
+            self._meter is None
+            and not self._turn.locked()
+            and not self._stop.requested
+            and self._left is None
+            and self._spent_until is None
+            and (self._gate is None or self._gate.is_set())
+            and self._due() <= self._clock.monotonic()
+        )
 
     async def _spaced(self) -> None:
         while (wait := self._due() - self._clock.monotonic()) > 0:
@@ -133,7 +156,7 @@ class Pacer:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Let nobody start meanwhile: the token is being renewed."""
+        """Let nobody start meanwhile but who is urgent: the token is in doubt."""
         self._gate = anyio.Event()
         try:
             yield

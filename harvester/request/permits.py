@@ -1,9 +1,8 @@
 """So many requests in flight, and who is let in next."""
 
+import asyncio
 import heapq
 import itertools
-
-import anyio
 
 
 class Permits:
@@ -17,7 +16,7 @@ class Permits:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._waiting: list[tuple[int, int, anyio.Event]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
 
     async def acquire(self, priority: int) -> None:
@@ -25,22 +24,20 @@ class Permits:
         if self._free:
             self._free -= 1
             return
-        turn = anyio.Event()
-        entry = (priority, next(self._arrivals), turn)
-        heapq.heappush(self._waiting, entry)
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._arrivals), turn))
         try:
-            await turn.wait()
+            await turn
         except BaseException:
-            if turn.is_set():  # it was handed to us, and we are cancelled: pass it on
+            if not turn.cancelled():  # it was handed to us, and we are cancelled: pass it on
                 self.release()
-            else:
-                self._waiting.remove(entry)
-                heapq.heapify(self._waiting)
             raise
 
     def release(self) -> None:
         """Give a permit back, to whoever waits most urgently."""
-        if self._waiting:
-            heapq.heappop(self._waiting)[2].set()
-        else:
-            self._free += 1
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():  # or its task was cancelled
+                turn.set_result(None)
+                return
+        self._free += 1

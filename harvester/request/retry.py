@@ -158,7 +158,7 @@ class RetryingFetcher:
         except Unauthorized as refusal:
             async with self._door.second_look(refusal) as hold:
                 self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
-                return await self._inner.fetch(tries.next(call))
+                return await self._inner.fetch(replace(tries.next(call), urgent=True))
 
     def _decide(self, trouble: TryAgain, tries: "_Tries") -> Again:
         """The next try, or the error that stands for having none."""

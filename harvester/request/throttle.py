@@ -1,5 +1,6 @@
 """Every attempt waits for its permit and its start, and tells the pacer what came of it."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from harvester.clock import Clock
@@ -20,8 +21,17 @@ from harvester.request.permits import Permits
 T = TypeVar("T")
 
 
+def at_once(then: Callable[[], None]) -> None:
+    """Nothing has to be saved before the next request."""
+    then()
+
+
 class ThrottledFetcher:
-    """A fetcher that waits for its start, and tells the pacer what came of it."""
+    """A fetcher that waits for its start, and tells the pacer what came of it.
+
+    A request holds its permit until its answer is `settle`d: saved, where there is something to
+    be saved to. So what a kill can cost is as many requests as there are permits.
+    """
 
     def __init__(
         self,
@@ -31,23 +41,30 @@ class ThrottledFetcher:
         *,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
+        settle: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         self._inner = inner
         self._pacer = pacer
         self._permits = permits
         self._clock = clock or Clock()
         self._emit = emit
+        self._settle = settle
 
     async def fetch(self, call: Call[T]) -> T:
         """Send `call` when its turn comes."""
+        if call.urgent:  # who holds the permits is waiting for it
+            return await self._fetch(call)
         await self._permits.acquire(call.priority)
         try:
-            return await self._fetch(call)
-        finally:
+            found = await self._fetch(call)
+        except BaseException:
             self._permits.release()
+            raise
+        self._settle(self._permits.release)
+        return found
 
     async def _fetch(self, call: Call[T]) -> T:
-        used = await self._pacer.slot()
+        used = await self._pacer.slot(urgent=call.urgent)
         started = self._clock.monotonic()
         self._emit(RequestSent(call.target, call.page, call.attempt, used))
         try:
