@@ -15,6 +15,7 @@ from harvester.stop import StopSignal
 
 CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 REFUSED_FOR_GOOD = "not_found"
+_BREATH = 64  # ids in a row that may be passed over before others have their turn
 
 
 class Source:
@@ -43,13 +44,15 @@ class Source:
         self._top_up = top_up
         self._stop = stop
         self._emit = emit
+        self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
             async for campaign_id in self._each():
-                for target in self._targets(campaign_id):
+                self._rest = self._targets(campaign_id)
+                for target in self._rest:
                     if (record := self._take(target)) is not None:
                         yield record
         except ConfigError as wrong:
@@ -61,9 +64,10 @@ class Source:
             async for campaign_id in self._ids:
                 yield campaign_id
         else:
-            for campaign_id in self._ids:
+            for number, campaign_id in enumerate(self._ids):
                 yield campaign_id
-                await anyio.lowlevel.checkpoint()  # after it: a cancel here loses no id
+                if number % _BREATH == 0:  # after it: a cancel here loses no id
+                    await anyio.lowlevel.checkpoint()
 
     def _targets(self, campaign_id: str) -> Iterator[Target]:
         self._api.check_id(campaign_id)
@@ -87,7 +91,9 @@ class Source:
         )
 
     def drain(self) -> None:
-        """After a stop, count the ids that nobody came to, if there is an end to them."""
+        """After a stop, count the walks that nobody came to, if there is an end to them."""
+        for target in self._rest:
+            self._store.take(target)
         if self._finite and not isinstance(self._ids, AsyncIterator):
             for campaign_id in self._ids:
                 for target in self._targets(campaign_id):
