@@ -26,6 +26,7 @@ class KnownSizes:
     """The pages of each walk, as far as a manifest tells them."""
 
     def __init__(self) -> None:
+        self._empty = True
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute(
@@ -35,6 +36,7 @@ class KnownSizes:
 
     def read(self, manifest: Path) -> None:
         """Take the sizes from a manifest.ndjson. Raise `ConfigError` if it cannot be read."""
+        self._empty = False
         decoder = msgspec.json.Decoder(_Line)
         try:
             with manifest.open("rb") as lines, self._db:
@@ -52,6 +54,8 @@ class KnownSizes:
 
     def pages(self, target: Target) -> int:
         """The pages of a walk; 0 if they are not known."""
+        if self._empty:
+            return 0
         row = self._db.execute(
             "SELECT pages FROM sizes WHERE id = ? AND report = ?",
             (target.campaign_id, target.report),
