@@ -6,7 +6,6 @@ cursor that comes back is an error, whatever the length of the cycle.
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from functools import partial
 
 from harvester.api import Api
@@ -23,7 +22,7 @@ def cursor_digest(link: str) -> int:
     return int.from_bytes(digest, signed=True)
 
 
-async def walk_pages(
+def walk_pages(
     fetcher: Fetcher,
     api: Api,
     target: Target,
@@ -34,8 +33,8 @@ async def walk_pages(
     expected: int = 0,
     max_pages: int = MAX_PAGES,
 ) -> AsyncGenerator[Page, None]:
-    """Yield the pages of a target's report from `at` on; see `walk_links`."""
-    pages = walk_links(
+    """The pages of a target's report from `at` on; see `walk_links`."""
+    return walk_links(
         fetcher,
         partial(api.read_page, target),
         target,
@@ -45,9 +44,6 @@ async def walk_pages(
         expected=expected,
         max_pages=max_pages,
     )
-    async with aclosing(pages):
-        async for page in pages:
-            yield page
 
 
 async def walk_links(
@@ -87,3 +83,4 @@ async def walk_links(
             seen.add(cursor)
         yield Page(page.ndjson, page.rows, page.next, link, cursor)
         link = page.next
+        del page  # many walks wait for their next page: none keeps the last one meanwhile

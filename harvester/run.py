@@ -11,7 +11,8 @@ import anyio.lowlevel
 from harvester import events
 from harvester.api import Api
 from harvester.campaign.finish import Publisher
-from harvester.campaign.harvest import Asked, CampaignHarvester
+from harvester.campaign.harvest import CampaignHarvester
+from harvester.campaign.walker import Asked
 from harvester.clock import Clock, next_reset
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
@@ -21,7 +22,7 @@ from harvester.disk.output import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
-from harvester.reducers import ErrorReport, Provenance, RetryReport, Tally
+from harvester.reducers import ErrorReport, Fanout, Provenance, Reducer, RetryReport, Tally
 from harvester.report import (
     Campaigns,
     HarvestReport,
@@ -133,24 +134,18 @@ class _Run:
         self._started = (clock.now(), clock.monotonic())
         self.run_id = new_run_id(self._started[0])
         self._tally = Tally()
-        self._observers: list[Observer] = [
+        reducers: list[Reducer] = [
             self._tally,
             RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),
         ]
         if directory.pages is not None:
-            self._observers.append(Provenance(directory.pages, self.run_id, clock))
-        if observe is not None:
-            self._observers.append(observe)
+            reducers.append(Provenance(directory.pages, self.run_id, clock))
+        self.emit = Fanout(reducers, () if observe is None else (observe,))
         self._source: Source | None = None
         stop.on_order = lambda order: self.emit(
             events.RunStopping(order.reason, str(order), order.resume_at)
         )
-
-    def emit(self, event: Event) -> None:
-        """Show one event to every reducer and observer."""
-        for observer in self._observers:
-            observer(event)
 
     async def make(
         self, campaign_ids: CampaignIds, api: Api, credentials: Credentials
@@ -174,6 +169,7 @@ class _Run:
                 stop=self._stop,
                 clock=self._clock,
                 emit=self.emit,
+                settle=self._directory.store.settle,
             ) as stack:
                 await self._work(stack, api, self._source)
         except StopRun as order:

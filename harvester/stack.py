@@ -5,7 +5,7 @@
 Every attempt pays for a slot; a sleeping retry holds none.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
 from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
-from harvester.request.throttle import ThrottledFetcher
+from harvester.request.throttle import ThrottledFetcher, at_once
 from harvester.stop import StopSignal
 
 
@@ -89,8 +89,12 @@ async def open_stack(
     stop: StopSignal,
     clock: Clock,
     emit: Observer,
+    settle: Callable[[Callable[[], None]], None] = at_once,
 ) -> AsyncIterator[Stack]:
-    """Open the ledger and the session, and build the stack over them."""
+    """Open the ledger and the session, and build the stack over them.
+
+    `settle` calls back once an answer is saved: until then its request counts as in flight.
+    """
     session = open_session(connections=config.concurrency, timeout=config.timeout)
     try:
         with closing(open_ledger(config, clock)) as ledger:
@@ -112,7 +116,14 @@ async def open_stack(
                 emit=emit,
             )
             fetcher = RetryingFetcher(
-                ThrottledFetcher(http, pacer, Permits(config.concurrency), clock=clock, emit=emit),
+                ThrottledFetcher(
+                    http,
+                    pacer,
+                    Permits(config.concurrency),
+                    clock=clock,
+                    emit=emit,
+                    settle=settle,
+                ),
                 RetryPolicy(retries=config.retries, max_wait=config.max_wait),
                 budget=RetryBudget(),
                 stop=stop,

@@ -16,7 +16,8 @@ from fakes import NOON, PATH, TARGET, FakeClock, FakeFetcher, Seen, page
 from harvester import events
 from harvester.api.v2 import V2
 from harvester.campaign.finish import Publisher
-from harvester.campaign.harvest import Asked, CampaignHarvester
+from harvester.campaign.harvest import CampaignHarvester
+from harvester.campaign.walker import Asked
 from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.compress import CODECS
 from harvester.disk.output import Journal, Layout, PartFile
@@ -428,7 +429,7 @@ async def test_a_failed_walk_that_had_everything_is_only_published(house: House)
     record = house.record()
     part = PartFile(house.part)
     position = Position(None, 1, 2, part.append(rows(2)))
-    house.store.finishing(replace(record, position=position, digest=part.digest()))
+    await house.store.finishing(replace(record, position=position, digest=part.digest()))
     part.close()
     house.store.fail(record.walk, "unexpected")
     house.begin()

@@ -62,7 +62,7 @@ def test_a_new_directory_is_made(opened: Open, tmp_path: Path) -> None:
     assert set(tree(tmp_path / "a" / "b")) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
 
 
-def test_a_directory_is_opened_again(opened: Open) -> None:
+async def test_a_directory_is_opened_again(opened: Open) -> None:
     """Reports are appended to, walks are found, runs are counted."""
     with opened() as directory:
         directory.store.take(TARGET)
@@ -73,7 +73,7 @@ def test_a_directory_is_opened_again(opened: Open) -> None:
         assert directory.errors.path.read_bytes() == b'{"n":1}\n{"n":2}\n'
 
 
-def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
+async def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
     """A line that the state does not know of is written again by whoever republishes."""
     with opened() as directory:
         record = directory.store.take(TARGET)
@@ -81,6 +81,7 @@ def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
         directory.manifest.append({"n": 1})
         directory.store.complete(record.walk, directory.errors, directory.manifest)
         directory.manifest.append({"n": 2})
+        directory.store.save()
     with opened() as directory:
         assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
 
@@ -154,7 +155,7 @@ def test_other_peoples_files_are_no_trouble(opened: Open, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "opens" / "notes.csv").read_bytes() == b"precious"
 
 
-def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, int]]) -> None:
+async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, int]]) -> None:
     """State, files and reports; how much it is was announced first; other settings are fine."""
     with opened() as directory:
         directory.store.take(TARGET)

@@ -95,7 +95,7 @@ def test_trouble_at_any_call_ends_the_run_with_one_clear_line(
 
     points = spread(bench, point, itertools.count(1))
     print(f"{points} calls")
-    assert points > 3
+    assert points > (3 if trouble != "a cut refused" else 0)  # nothing to cut in a new directory
 
 
 def test_a_failed_sync_is_not_tried_again(bench: list[Lab], tmp_path: Path) -> None:

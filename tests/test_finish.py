@@ -1,5 +1,6 @@
 """From the last page to the final name and the manifest's line, done once or done again."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -47,12 +48,12 @@ class Bench:
             emit=self.seen,
         )
 
-    def finishing(self, data: bytes = DATA, findings: str | None = None) -> Record:
+    async def finishing(self, data: bytes = DATA, findings: str | None = None) -> Record:
         """The state says that every row stands in the part file."""
         self.part.write_bytes(data)
         record = self.store.take(TARGET)
         assert record is not None
-        self.store.finishing(
+        await self.store.finishing(
             replace(
                 record,
                 position=Position(None, 2, data.count(b"\n"), len(data)),
@@ -69,9 +70,12 @@ class Bench:
         """The manifest."""
         return [json.loads(line) for line in self.layout.manifest.read_bytes().splitlines()]
 
-    def states(self) -> dict[str, int]:
-        """What the state says now."""
-        return self.store.counts()
+    async def states(self) -> dict[str, int]:
+        """What the state says to anybody who asks when this turn of the loop is over."""
+        await asyncio.sleep(0)
+        with closing(CheckpointStore(self.layout.database)) as other:
+            other.run = self.store.run
+            return other.counts()
 
 
 @pytest.fixture
@@ -82,9 +86,9 @@ def bench(tmp_path: Path, clock: FakeClock, seen: Seen) -> Iterator[Bench]:
         yield bench
 
 
-def test_a_finished_walk_gets_its_name_and_its_line(bench: Bench) -> None:
+async def test_a_finished_walk_gets_its_name_and_its_line(bench: Bench) -> None:
     """The part is renamed, the manifest says what is in it, the state calls it complete."""
-    bench.publisher.publish(bench.finishing())
+    bench.publisher.publish(await bench.finishing())
     assert bench.final.read_bytes() == DATA
     assert not bench.part.exists()
     (line,) = bench.told()
@@ -100,39 +104,39 @@ def test_a_finished_walk_gets_its_name_and_its_line(bench: Bench) -> None:
         "completed_at": "2026-03-01T12:00:00Z",
         "run_id": "r",
     }
-    assert bench.states() == {"complete": 1}
+    assert await bench.states() == {"complete": 1}
     (event,) = bench.seen.of(CampaignCompleted)
     assert (event.file, event.rows, event.reconciled) == ("opens/7.ndjson", 2, None)
 
 
-def test_findings_stand_in_the_line(bench: Bench) -> None:
+async def test_findings_stand_in_the_line(bench: Bench) -> None:
     """As they were saved."""
     found = '{"summary":{"opens":3},"distinct_contacts":2,"reconciled":false}'
-    bench.publisher.publish(bench.finishing(findings=found))
+    bench.publisher.publish(await bench.finishing(findings=found))
     (line,) = bench.told()
     assert (line["summary"], line["reconciled"]) == ({"opens": 3}, False)
     assert [event.reconciled for event in bench.seen.of(CampaignCompleted)] == [False]
 
 
 @pytest.mark.parametrize("stage", ["before the name", "after the name"])
-def test_what_a_kill_interrupted_is_finished(bench: Bench, stage: str) -> None:
+async def test_what_a_kill_interrupted_is_finished(bench: Bench, stage: str) -> None:
     """Whether the final name stood already or not: one file, one line."""
-    bench.finishing()
+    await bench.finishing()
     if stage == "after the name":
         bench.part.rename(bench.final)
     bench.publisher.republish()
     assert bench.final.read_bytes() == DATA
     assert len(bench.told()) == 1
-    assert bench.states() == {"complete": 1}
+    assert await bench.states() == {"complete": 1}
     bench.publisher.republish()
     assert len(bench.told()) == 1
 
 
 @pytest.mark.parametrize("stage", ["part", "final"])
 @pytest.mark.parametrize("harm", ["gone", "short", "changed"])
-def test_what_a_power_cut_damaged_is_begun_anew(bench: Bench, stage: str, harm: str) -> None:
+async def test_what_a_power_cut_damaged_is_begun_anew(bench: Bench, stage: str, harm: str) -> None:
     """No final name stands for it, and the manifest has no line."""
-    bench.finishing()
+    await bench.finishing()
     path = bench.part
     if stage == "final":
         path = bench.part.rename(bench.final)
@@ -146,23 +150,23 @@ def test_what_a_power_cut_damaged_is_begun_anew(bench: Bench, stage: str, harm: 
     bench.publisher.republish()
     assert not bench.final.exists()
     assert bench.told() == []
-    assert bench.states() == {"pending": 1}
+    assert await bench.states() == {"pending": 1}
     (event,) = bench.seen.of(WalkRestarted)
     assert (event.target, event.cause) == (TARGET, "damaged_file")
 
 
-def test_a_part_of_another_length_is_damaged(bench: Bench) -> None:
+async def test_a_part_of_another_length_is_damaged(bench: Bench) -> None:
     """It never gets the final name."""
-    record = bench.finishing()
+    record = await bench.finishing()
     bench.part.write_bytes(DATA + b"{")
     with pytest.raises(Damaged):
         bench.publisher.publish(record)
     assert not bench.final.exists()
 
 
-def grown(bench: Bench) -> Record:
+async def grown(bench: Bench) -> Record:
     """A finished file, and beside it the longer one that is to take its place."""
-    bench.publisher.publish(bench.finishing())
+    bench.publisher.publish(await bench.finishing())
     bench.store.begin_run({"report": "opens"})
     record = bench.store.take(TARGET)
     assert record is not None
@@ -170,7 +174,7 @@ def grown(bench: Bench) -> Record:
     data = DATA + b'{"n":3}\n'
     bench.layout.grown(TARGET).write_bytes(data)
     bench.part.write_bytes(b'{"n":3}\n')
-    bench.store.finishing(
+    await bench.store.finishing(
         replace(
             record,
             position=Position(None, 3, 3, len(data)),
@@ -182,22 +186,24 @@ def grown(bench: Bench) -> Record:
     return found
 
 
-def test_a_grown_file_takes_the_place_of_the_finished_one(bench: Bench) -> None:
+async def test_a_grown_file_takes_the_place_of_the_finished_one(bench: Bench) -> None:
     """In one step; the part with the new rows is not needed any more."""
-    bench.publisher.publish(grown(bench))
+    bench.publisher.publish(await grown(bench))
     assert bench.final.read_bytes() == DATA + b'{"n":3}\n'
     assert not bench.part.exists()
     assert not bench.layout.grown(TARGET).exists()
     assert [line["rows"] for line in bench.told()] == [2, 3]
-    assert bench.states() == {"complete": 1}
+    assert await bench.states() == {"complete": 1}
     record = bench.store.take(TARGET)
     assert record is None or record.base is None
 
 
 @pytest.mark.parametrize("harm", ["gone", "short", "changed"])
-def test_a_grown_file_that_is_damaged_leaves_the_finished_one(bench: Bench, harm: str) -> None:
+async def test_a_grown_file_that_is_damaged_leaves_the_finished_one(
+    bench: Bench, harm: str
+) -> None:
     """The top-up is begun anew; what was finished stays finished."""
-    grown(bench)
+    await grown(bench)
     path = bench.layout.grown(TARGET)
     match harm:
         case "gone":
@@ -209,4 +215,4 @@ def test_a_grown_file_that_is_damaged_leaves_the_finished_one(bench: Bench, harm
     bench.publisher.republish()
     assert bench.final.read_bytes() == DATA
     assert len(bench.told()) == 1
-    assert bench.states() == {"partial": 1}
+    assert await bench.states() == {"partial": 1}

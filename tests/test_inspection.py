@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fakes import virtually
 
 from harvester.clock import Clock
 from harvester.disk.checkpoint import CheckpointStore
@@ -34,11 +35,16 @@ IDENTITY = {"api": "v2", "report": "opens", "compress": ""}
 def fill(layout: Layout) -> None:
     """A state with a walk in each state, of two reports."""
     layout.state.mkdir(parents=True)
-    with closing(CheckpointStore(layout.database)) as store:
-        store.begin_run(IDENTITY)
-        for number in range(1, 5):
-            for report in ("opens", "clicks"):
-                store.take(Target(report, str(number)))
+
+    async def take() -> None:
+        with closing(CheckpointStore(layout.database)) as store:
+            store.begin_run(IDENTITY)
+            for number in range(1, 5):
+                for report in ("opens", "clicks"):
+                    store.take(Target(report, str(number)))
+            store.save()
+
+    virtually(take)
     with closing(sqlite3.connect(layout.database)) as db, db:
         set_state = "UPDATE walks SET state = ?, kind = ?, pages = ? WHERE campaign_id = ?"
         db.execute(set_state, ("complete", None, 1, "1"))
@@ -102,7 +108,7 @@ def test_with_several_reports_walks_and_campaigns_are_counted_apart(tmp_path: Pa
     assert found == Outlook(States(complete=0, partial=2, pending=1), walks=1 + 2 + 2)
 
 
-def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:
+async def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:
     """Its finished file is still there."""
     layout = Layout(tmp_path)
     layout.state.mkdir()
@@ -110,6 +116,7 @@ def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:
         store.begin_run(IDENTITY)
         record = store.take(Target("opens", "1"))
         assert record is not None
+        store.save()
         with closing(sqlite3.connect(layout.database)) as db, db:
             db.execute("UPDATE walks SET state = 'complete', pages = 2, rows = 9, bytes = 90")
         store.begin_run(IDENTITY)

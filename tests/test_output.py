@@ -133,6 +133,7 @@ def test_what_the_disk_refuses_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[PartFile], Any]
 ) -> None:
     """A full or broken disk is storage trouble that names the file."""
+    (tmp_path / "x.part").write_bytes(b"rows")
     part = PartFile(tmp_path / "x.part")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refusing(errno.ENOSPC))

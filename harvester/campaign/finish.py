@@ -49,7 +49,7 @@ class Publisher:
             with storage(part):
                 part.unlink(missing_ok=True)  # its rows are in the final file now
         findings: dict[str, Any] = orjson.loads(record.findings) if record.findings else {}
-        name = str(final.relative_to(self._layout.root))
+        name = f"{target.report}/{final.name}"
         self._manifest.append(  # (6) cut back to the acknowledged length if (7) did not come
             {
                 "report": target.report,

@@ -1,21 +1,19 @@
 """Where every walk stands, in one SQLite file: the truth that a resume starts from.
 
-Write-ahead log, one connection. A commit is in the kernel's hands when it returns, so SIGKILL
-never takes it back. Against a power cut it must be on the disk: at the API's pace every commit is
-(`sync_every=0`), at paces only a loopback server allows they are grouped (`sync_every` seconds).
-The files that a durable commit speaks of are synced before it, so no checkpoint is ahead of its
-data; where the disk itself mixed the order up, the digest of the part file tells.
+What a walk does often is saved together with what others did in the same turn of the event loop
+(`GroupCommit`): it needs a running loop, and whoever must not go on before it is saved awaits it.
+Everything else is committed when the call returns.
 """
 
-import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harvester.clock import Clock
+from harvester.disk.group_commit import GroupCommit, Syncable
 from harvester.disk.output import Journal, PartFile
-from harvester.disk.storage import storage
-from harvester.errors import ConfigError, StorageError
+from harvester.errors import ConfigError
 from harvester.model import Position, Target
 
 FORMAT = 1
@@ -43,7 +41,7 @@ CREATE TABLE walks (
     base_digest BLOB,
     UNIQUE (report, campaign_id)
 );
-CREATE INDEX walks_by_run ON walks (run, campaign_id, state);
+CREATE INDEX walks_by_run ON walks (run, campaign_id);
 CREATE TABLE pages (                   -- of walks under way
     walk INTEGER,
     page INTEGER,
@@ -96,37 +94,21 @@ class Base:
     digest: bytes
 
 
-class Syncable(Protocol):
-    """A file that a commit speaks of."""
-
-    def sync(self) -> None:
-        """Make its content durable."""
-        ...
-
-
 class CheckpointStore:
     """The state of one output directory. Opened for writing by the run that holds the lock."""
 
     def __init__(self, path: Path, *, sync_every: float = 0.0, clock: Clock | None = None) -> None:
         self.path = path
-        self._clock = clock or Clock()
-        self._sync_every = sync_every
-        self._synced = float("-inf")
-        self._unsynced: set[Syncable] = set()
-        self._broken: StorageError | None = None
         self.run = 0
-        with storage(path):
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._durable: bool | None = None
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._create()
-            except BaseException:
-                self._db.close()
-                raise
+        self._group = GroupCommit(path, sync_every=sync_every, clock=clock or Clock())
+        try:
+            self._create()
+        except BaseException:
+            self._group.close()
+            raise
 
     def _create(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        ((version,),) = self._group.read("PRAGMA user_version")
         if version == 0:
             statements = [(statement, ()) for statement in _SCHEMA.split(";\n")]
             self._apply(*statements, (f"PRAGMA user_version = {FORMAT}", ()))
@@ -140,8 +122,7 @@ class CheckpointStore:
 
     def settings(self) -> dict[str, str]:
         """What the directory was harvested with; empty in a new one."""
-        with storage(self.path):
-            return dict(self._db.execute("SELECT name, value FROM settings"))
+        return dict(self._group.read("SELECT name, value FROM settings"))
 
     def begin_run(self, settings: dict[str, str]) -> None:
         """Remember the settings, and count this run."""
@@ -151,41 +132,38 @@ class CheckpointStore:
 
     def take(self, target: Target) -> Record | None:
         """The walk of `target`, new or as it was left; None if this run has had it already."""
-        with storage(self.path):
-            row = self._db.execute(
-                "INSERT INTO walks (report, campaign_id, run) VALUES (?, ?, ?) "
-                "ON CONFLICT (report, campaign_id) DO UPDATE SET run = excluded.run "
-                "WHERE walks.run < excluded.run "
-                f"RETURNING {_RECORD}",
-                (target.report, target.campaign_id, self.run),
-            ).fetchone()
-        return _record(row) if row else None
+        rows = self._group.change(
+            "INSERT INTO walks (report, campaign_id, run) VALUES (?, ?, ?) "
+            "ON CONFLICT (report, campaign_id) DO UPDATE SET run = excluded.run "
+            "WHERE walks.run < excluded.run "
+            f"RETURNING {_RECORD}",
+            (target.report, target.campaign_id, self.run),
+        )
+        self._group.commit_soon()
+        return _record(rows[0]) if rows else None
 
     def cursors(self, walk: int) -> set[int]:
         """The digests of every link that the walk was led to."""
-        with storage(self.path):
-            rows = self._db.execute(
-                "SELECT cursor FROM pages WHERE walk = ? AND cursor IS NOT NULL", (walk,)
-            )
-            return {cursor for (cursor,) in rows}
+        rows = self._group.read(
+            "SELECT cursor FROM pages WHERE walk = ? AND cursor IS NOT NULL", (walk,)
+        )
+        return {cursor for (cursor,) in rows}
 
     def page_rows(self, walk: int) -> list[int]:
         """The rows of each page of a walk under way, in order."""
-        with storage(self.path):
-            rows = self._db.execute("SELECT rows FROM pages WHERE walk = ? ORDER BY page", (walk,))
-            return [count for (count,) in rows]
+        rows = self._group.read("SELECT rows FROM pages WHERE walk = ? ORDER BY page", (walk,))
+        return [count for (count,) in rows]
 
     def counts(self) -> dict[str, int]:
         """How many campaigns of this run are complete, failed, partial or pending.
 
         With several reports, a campaign is what the worst of its walks is.
         """
-        with storage(self.path):
-            return dict(self._db.execute(CAMPAIGNS_BY_STATE.format("run = ?"), (self.run,)))
+        return dict(self._group.read(CAMPAIGNS_BY_STATE.format("run = ?"), (self.run,)))
 
     # -- one walk ------------------------------------------------------------------------------
 
-    def commit(
+    async def commit(
         self,
         walk: int,
         position: Position,
@@ -196,15 +174,24 @@ class CheckpointStore:
         started_at: str | None,
     ) -> None:
         """Save the position of a walk after a page of `rows` that stands in `part` already."""
-        self._unsynced.add(part)
-        self._apply(
-            (
-                "UPDATE walks SET state = 'partial', kind = NULL, next = ?, pages = ?, rows = ?, "
-                "bytes = ?, digest = ?, started_at = ? WHERE id = ?",
-                (*_columns(position), part.digest(), started_at, walk),
-            ),
-            ("INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)),
+        self._group.speaks_of(part)
+        self._group.change(
+            "UPDATE walks SET state = 'partial', kind = NULL, next = ?, pages = ?, rows = ?, "
+            "bytes = ?, digest = ?, started_at = ? WHERE id = ?",
+            (*_columns(position), part.digest(), started_at, walk),
         )
+        self._group.change(
+            "INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)
+        )
+        await self._group.committed()
+
+    def settle(self, then: Callable[[], None]) -> None:
+        """Call `then` once all that is saved by the end of this turn stands, or failed to."""
+        self._group.settle(then)
+
+    def save(self) -> None:
+        """Commit at once what is waiting to be."""
+        self._group.commit()
 
     def restart(self, walk: int, *, restarts: int) -> None:
         """Forget the position: the walk starts over at its first page."""
@@ -221,36 +208,37 @@ class CheckpointStore:
         """The walk is over for this run; its position stays for the next try."""
         self._apply(("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk)))
 
-    def finishing(self, record: Record) -> None:
+    async def finishing(self, record: Record) -> None:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
-        self._apply(
+        self._group.change(
+            "UPDATE walks SET state = 'finishing', kind = NULL, next = ?, pages = ?, rows = ?, "
+            "bytes = ?, digest = ?, started_at = ?, completed_at = ?, findings = ? "
+            "WHERE id = ?",
             (
-                "UPDATE walks SET state = 'finishing', kind = NULL, next = ?, pages = ?, rows = ?, "
-                "bytes = ?, digest = ?, started_at = ?, completed_at = ?, findings = ? "
-                "WHERE id = ?",
-                (
-                    *_columns(record.position),
-                    record.digest,
-                    record.started_at,
-                    record.completed_at,
-                    record.findings,
-                    record.walk,
-                ),
+                *_columns(record.position),
+                record.digest,
+                record.started_at,
+                record.completed_at,
+                record.findings,
+                record.walk,
             ),
-            (_FORGET_PAGES, (record.walk,)),
         )
+        self._group.change(_FORGET_PAGES, (record.walk,))
+        await self._group.committed()
 
     def complete(self, walk: int, folder: Syncable, manifest: Journal) -> None:
-        """The final name stands in its folder, and the manifest has its line."""
-        self._unsynced |= {folder, manifest}
-        self._apply(
-            (
-                "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
-                "base_bytes = NULL, base_digest = NULL WHERE id = ?",
-                (walk,),
-            ),
-            ("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),)),
+        """The final name stands in its folder, and the manifest has its line.
+
+        Saved soon, with others: until then a kill has it done again.
+        """
+        self._group.speaks_of(folder, manifest)
+        self._group.change(
+            "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
+            "base_bytes = NULL, base_digest = NULL WHERE id = ?",
+            (walk,),
         )
+        self._group.change("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
+        self._group.commit_soon()
 
     def begin_top_up(self, record: Record) -> Record:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
@@ -284,59 +272,42 @@ class CheckpointStore:
 
     def finishing_walks(self) -> list[Record]:
         """The walks that a kill caught between their last page and their manifest line."""
-        with storage(self.path):
-            rows = self._db.execute(
-                f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
-            )
-            return [_record(row) for row in rows]
+        rows = self._group.read(
+            f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
+        )
+        return [_record(row) for row in rows]
 
-    def forget(self, part: PartFile, *, synced: bool = False) -> None:
+    def speaks_of(self, part: PartFile) -> None:
+        """A part was found that an earlier run may have left unsynced."""
+        self._group.speaks_of(part)
+
+    def is_synced(self, part: PartFile) -> bool:
+        """Whether the disk has all that commits told of a part."""
+        return not self._group.awaits_sync(part)
+
+    def leave_unsynced(self, part: PartFile) -> None:
+        """Somebody else has synced it, or tried to: a failed sync is final."""
+        self._group.forget(part)
+
+    def forget(self, part: PartFile) -> None:
         """A part is about to be closed: sync it now, unless it is."""
-        if part in self._unsynced and not synced:
+        if not self.is_synced(part):
             part.sync()
-        self._unsynced.discard(part)
+        self._group.forget(part)
 
     def sync(self) -> None:
         """Make everything durable that was committed."""
-        self._broken = None  # this says nothing new
-        self._synced = float("-inf")
-        self._apply(("REPLACE INTO settings VALUES ('synced', 'yes')", ()))
+        self._group.sync()
 
     def close(self) -> None:
         """Give the file back."""
-        with storage(self.path):
-            self._db.close()
+        self._group.close()
 
-    # -- durability ----------------------------------------------------------------------------
-
-    def _apply(self, *statements: tuple[str, tuple[object, ...]]) -> None:
-        """One transaction; on the disk when this returns, if the last such one is old enough."""
-        if self._broken is not None:
-            # What a failed commit had written must not be spoken of by a later one: a second sync
-            # would succeed without having saved anything.
-            raise StorageError(str(self._broken))
-        durable = self._clock.monotonic() - self._synced >= self._sync_every
-        try:
-            with storage(self.path):
-                while durable and self._unsynced:
-                    self._unsynced.pop().sync()
-                if durable is not self._durable:
-                    self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                    self._durable = durable
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    for statement, values in statements:
-                        self._db.execute(statement, values)
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-        except StorageError as broken:
-            self._broken = broken
-            raise
-        if durable:
-            self._synced = self._clock.monotonic()
+    def _apply(self, *statements: tuple[str, Sequence[object]]) -> None:
+        """Make changes, and commit them at once."""
+        for statement, values in statements:
+            self._group.change(statement, values)
+        self._group.commit()
 
 
 def _columns(position: Position) -> tuple[str | None, int, int, int]:

@@ -93,12 +93,22 @@ class Damaged(Exception):
 class PartFile:
     """An open part file; `offset` is its length, `digest` the SHA-256 of all that is in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, file: int | None = None) -> None:
+        """Open it; `file` is a descriptor of it that is open already."""
         self.path = path
         self.offset = 0
         self._hash = hashlib.sha256()
         with storage(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = (
+                os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                if file is None
+                else file
+            )
+
+    def duplicate(self) -> "PartFile":
+        """The same file, to be synced from another thread and closed for itself."""
+        with storage(self.path):
+            return PartFile(self.path, file=os.dup(self._file))
 
     def resume(self, offset: int, digest: bytes) -> None:
         """Cut the file back to `offset`. Raise `Damaged` if what is left is not what was saved.
@@ -121,8 +131,9 @@ class PartFile:
     def restart(self) -> None:
         """Throw everything away."""
         with storage(self.path):
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
+            if os.fstat(self._file).st_size:
+                os.ftruncate(self._file, 0)
+                os.lseek(self._file, 0, os.SEEK_SET)
         self.offset = 0
         self._hash = hashlib.sha256()
 
@@ -155,13 +166,22 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
     `digest` is given, if it is not the one that was finished.
     """
     with storage(final):
-        file = part if part.exists() else final
-        if not file.exists() or file.stat().st_size != size:
+        file = part
+        if (found := _size(part)) is None:
+            file, found = final, _size(final)
+        if found != size:
             raise Damaged("the finished file is gone, or is not as long as it was")
         if digest is not None and _sha256(file) != digest:
             raise Damaged("the finished file is not what was written")
         if file is part:
             part.replace(final)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _sha256(path: Path) -> bytes:

@@ -1,0 +1,105 @@
+"""A finished file that is to grow: the new events walked, and put behind those it has."""
+
+from functools import partial
+
+import anyio
+
+from harvester import events
+from harvester.api import Api
+from harvester.campaign.grow import Grown, grow, read_boundary
+from harvester.campaign.topup import Boundary, FilterForgotten
+from harvester.campaign.walker import Walk, Walker
+from harvester.disk.checkpoint import Base, CheckpointStore
+from harvester.disk.compress import Codec
+from harvester.disk.output import Damaged, Layout
+from harvester.disk.storage import storage
+from harvester.errors import CampaignError
+from harvester.events import Observer
+from harvester.model import Call
+from harvester.request.fetch import Fetcher
+
+_HOPES = 2  # how often a walk is made again in the hope that nothing moves under it
+_WORTH_ANOTHER_WALK = 20  # pages
+
+
+class Grower:
+    """Tops up any number of campaigns; shared by all workers."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        api: Api,
+        walker: Walker,
+        *,
+        store: CheckpointStore,
+        layout: Layout,
+        codec: Codec,
+        emit: Observer,
+    ) -> None:
+        self._fetcher = fetcher
+        self._api = api
+        self._walker = walker
+        self._store = store
+        self._layout = layout
+        self._codec = codec
+        self._emit = emit
+
+    async def read_base(self, walk: Walk, base: Base) -> None:
+        """Find out where the finished file ends. Raise `CampaignError` if it was changed."""
+        final, field = self._layout.final(walk.target), self._api.date_field(walk.target.report)
+        try:
+            walk.stored = await anyio.to_thread.run_sync(
+                read_boundary, final, base, self._codec, field
+            )
+        except Damaged as damage:
+            raise CampaignError("damaged_file", f"{damage}: it cannot be topped up") from None
+
+    async def grown(self, walk: Walk) -> Grown | None:
+        """Make the grown file; None if there was nothing new and all stays as it was."""
+        hopes = _HOPES
+        while True:
+            counts = self._store.page_rows(walk.id)
+            shifted = len(counts) > 1 and await self._shifted(walk, counts[0])
+            if shifted and hopes and len(counts) <= _WORTH_ANOTHER_WALK:
+                hopes -= 1
+            else:
+                try:
+                    grown = await self._grow(walk, counts, shifted=shifted)
+                    break
+                except FilterForgotten:
+                    walk.unfiltered = True
+            await self._walker.walk_anew(walk)
+        if grown is None:
+            self._leave(walk)
+        return grown
+
+    def _leave(self, walk: Walk) -> None:
+        self._store.leave_as_it_was(walk.id)
+        with storage(walk.part.path):
+            walk.part.path.unlink()
+        self._emit(events.CampaignSkipped(walk.target, "complete"))
+
+    async def _grow(self, walk: Walk, counts: list[int], *, shifted: bool) -> Grown | None:
+        return await anyio.to_thread.run_sync(
+            partial(
+                grow,
+                self._layout.final(walk.target),
+                self._layout.part(walk.target),
+                self._layout.grown(walk.target),
+                codec=self._codec,
+                date_field=self._api.date_field(walk.target.report),
+                stored=walk.stored or Boundary(),
+                page_rows=counts,
+                shifted=shifted,
+                filtered=not walk.unfiltered,
+            )
+        )
+
+    async def _shifted(self, walk: Walk, rows: int) -> bool:
+        """Whether the first page is another one by now: then rows came twice at page ends."""
+        read = partial(self._api.read_page, walk.target)
+        again = await self._fetcher.fetch(Call(walk.target, self._walker.first_link(walk), read))
+        with self._codec.open(self._layout.part(walk.target)) as lines:
+            return (
+                b"".join(line for _, line in zip(range(rows), lines, strict=False)) != again.ndjson
+            )

@@ -1,0 +1,216 @@
+"""The inner loop: one campaign's pages into its part file, rows first, then the position.
+
+The lines marked (1) to (3) here, (4) in `harvest` and (5) to (7) in `finish` are the steps of the
+crash promise: a kill between any two of them leaves a state from which the same command ends with
+the very same bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import anyio
+
+from harvester import events
+from harvester.api import Api
+from harvester.campaign.topup import Boundary
+from harvester.clock import Clock, stamp
+from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.compress import Codec
+from harvester.disk.group_sync import GroupSync
+from harvester.disk.output import Damaged, Layout, PartFile
+from harvester.disk.storage import storage
+from harvester.errors import CursorDropped, StorageError
+from harvester.events import Observer
+from harvester.model import Page, Position, Target
+from harvester.pagination import walk_pages
+from harvester.request.fetch import Fetcher
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of every campaign: `limit` rows a page, events from `since` on.
+
+    `expected` tells the pages a walk is thought to have, 0 if nobody knows.
+    """
+
+    limit: int
+    since: datetime | None
+    max_pages: int
+    summary: bool = False
+    expected: Callable[[Target], int] = lambda target: 0
+
+
+class Walk:
+    """Where the walk of one campaign stands in this run."""
+
+    def __init__(self, record: Record, part: PartFile) -> None:
+        self.record = record
+        self.id = record.walk
+        self.target = record.target
+        self.position = record.position
+        self.base = record.base
+        self.part = part
+        self.stored: Boundary | None = None
+        self.restarts = 0 if record.state == "failed" else record.restarts
+        self.started_at = record.started_at
+        self.seen: set[int] = set()
+        self.unfiltered = False
+
+
+class Walker:
+    """Walks any number of campaigns; shared by all workers."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        api: Api,
+        asked: Asked,
+        *,
+        store: CheckpointStore,
+        layout: Layout,
+        codec: Codec,
+        clock: Clock,
+        emit: Observer,
+    ) -> None:
+        self._fetcher = fetcher
+        self._api = api
+        self._asked = asked
+        self._store = store
+        self._layout = layout
+        self._codec = codec
+        self._clock = clock
+        self._emit = emit
+        self._group = GroupSync()
+
+    @contextmanager
+    def opened(self, record: Record) -> Iterator[Walk]:
+        """The walk of a record, its part file open meanwhile."""
+        part = PartFile(self._layout.part(record.target))
+        walk = Walk(record, part)
+        try:
+            yield walk
+        finally:
+            self._store.forget(part)
+            part.close()
+            if walk.position.pages == 0:  # nothing came: no file that looks as if something had
+                with storage(part.path):
+                    part.path.unlink(missing_ok=True)
+
+    async def walk(self, walk: Walk) -> None:
+        """Bring the part file to its end, from where it was left; it is on the disk then.
+
+        A dropped cursor has the walk start over, once. Raise `CampaignError` or `StopRun`.
+        """
+        await self._begin(walk)
+        try:
+            await self._follow(walk)
+        except CursorDropped as dropped:
+            if walk.restarts:
+                raise
+            self._restart(walk, dropped)
+            await self._follow(walk)
+        await self._sync(walk.part)  # (3) the data, before any name that is final
+
+    async def walk_anew(self, walk: Walk) -> None:
+        """Throw away what came, and walk once more."""
+        self._begin_anew(walk)
+        await self._follow(walk)
+        await self._sync(walk.part)
+
+    def first_link(self, walk: Walk) -> str:
+        """Where the walk begins: at the events that a file which is to grow does not have."""
+        since = None
+        if walk.stored is not None and not walk.unfiltered:
+            since = walk.stored.latest
+        return self._api.first_link(
+            walk.target, limit=self._asked.limit, since=since or self._asked.since
+        )
+
+    async def _begin(self, walk: Walk) -> None:
+        """Cut the part back to the checkpoint, or start over if it lost what was saved."""
+        at, part = walk.position, walk.part
+        if at.pages == 0:
+            part.restart()
+            walk.started_at = stamp(self._clock.now())
+            return
+        try:
+            await anyio.to_thread.run_sync(part.resume, at.offset, walk.record.digest)
+        except Damaged as damage:
+            self._restart(walk, damage)
+        else:
+            self._store.speaks_of(part)
+            walk.seen = self._store.cursors(walk.id)
+
+    async def _follow(self, walk: Walk) -> None:
+        """Rows first, then the position, then the next page."""
+        pages = walk_pages(
+            self._fetcher,
+            self._api,
+            walk.target,
+            first=self.first_link(walk),
+            at=walk.position,
+            seen=walk.seen,
+            expected=self._asked.expected(walk.target),
+            max_pages=self._asked.max_pages,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                offset = walk.part.append(self._encode(page, walk.part))  # (1) rows
+                await self._save(walk, page, offset)  # (2) the position, also of the last page
+                del page
+
+    def _encode(self, page: Page, part: PartFile) -> bytes:
+        """The page's own member; an empty page adds nothing, an empty file is still valid."""
+        if page.rows or (page.next is None and part.offset == 0):
+            return self._codec.encode(page.ndjson)
+        return b""
+
+    async def _save(self, walk: Walk, page: Page, offset: int) -> None:
+        """Save the position, and tell. Until it is saved the request keeps its permit: what a
+        kill can cost is what was in flight."""
+        size = offset - walk.position.offset
+        at = walk.position = walk.position.after(page, offset)
+        saved = events.PageCommitted(walk.target, at.pages, page.rows, size, at.finished, page.link)
+        try:
+            await self._store.commit(
+                walk.id, at, page.rows, page.cursor, walk.part, started_at=walk.started_at
+            )
+        except anyio.get_cancelled_exc_class():
+            self._store.save()  # what came is kept
+            self._emit(saved)
+            raise
+        self._emit(saved)
+
+    async def _sync(self, part: PartFile) -> None:
+        """Have all of it on the disk."""
+        if not self._store.is_synced(part):
+            try:
+                await self._group.sync(part)
+            except StorageError:
+                self._store.leave_unsynced(part)
+                raise
+            self._store.leave_unsynced(part)
+
+    def _restart(self, walk: Walk, why: CursorDropped | Damaged) -> None:
+        """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
+        dropped = isinstance(why, CursorDropped)
+        walk.restarts += dropped
+        page = walk.position.pages + 1
+        self._begin_anew(walk)
+        self._emit(
+            events.WalkRestarted(
+                walk.target,
+                page,
+                "cursor_dropped" if dropped else "damaged_part",
+                why.status if isinstance(why, CursorDropped) else None,
+                str(why),
+            )
+        )
+
+    def _begin_anew(self, walk: Walk) -> None:
+        self._store.restart(walk.id, restarts=walk.restarts)
+        walk.part.restart()
+        walk.position, walk.seen = Position(), set()
+        walk.started_at = stamp(self._clock.now())
