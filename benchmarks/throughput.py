@@ -1,8 +1,9 @@
 """Without a pace: what does a page cost, beside the bare loop that guarantees nothing?
 
 200 campaigns, 4,000 pages of 500 opens, heavy tail, 32 at once. harvester with its default
-durability: checkpoints, ledger, strict reader, hashes, reports. Every file of every run is
-compared with what was served.
+durability: checkpoints, ledger, strict reader, hashes, reports; and, to see where an aim can lie,
+its wire, reader, hash and write alone (`bound.py`). Every file of every run is compared with what
+was served.
 """
 
 import shutil
@@ -26,6 +27,7 @@ from benchmarks.workload import Workload
 
 CPU_TARGET, WALL_TARGET = 0.6, 0.75
 FLOOR, OURS, CLI = "bare loop", "harvester", "harvester run"
+BOUND = "its wire, reader, hash and write"
 
 
 def workload(options: Options) -> Workload:
@@ -40,9 +42,9 @@ def measure(options: Options) -> list[Figure]:
         ids = write_ids(folder, load.ids)
         common = ["--base", server.url, "--ids", ids]
 
-        def floor(number: int) -> tuple[Run, dict[str, Any]]:
-            out = folder / "floor"
-            return _judged(server, load, out, "benchmarks.floor", *common, "--out", str(out))
+        def plain(module: str) -> tuple[Run, dict[str, Any]]:
+            out = folder / "plain"
+            return _judged(server, load, out, module, *common, "--out", str(out))
 
         def ours(number: int, *, cli: bool = False) -> tuple[Run, dict[str, Any]]:
             out = folder / "harvester"
@@ -54,7 +56,13 @@ def measure(options: Options) -> list[Figure]:
             return found
 
         runs = interleaved(
-            {FLOOR: floor, OURS: ours, CLI: lambda number: ours(number, cli=True)}, options.runs
+            {
+                FLOOR: lambda number: plain("benchmarks.floor"),
+                BOUND: lambda number: plain("benchmarks.bound"),
+                OURS: ours,
+                CLI: lambda number: ours(number, cli=True),
+            },
+            options.runs,
         )
     return _figures(runs, load.pages)
 
