@@ -168,6 +168,12 @@ class HarvestConfig:
         return self.concurrency * 4 if self.concurrency > 1 else 1
 
     @property
+    def open_files(self) -> int:
+        """Files that may be open at once: a part, and its second descriptor while it is synced,
+        for each campaign under way, a connection for each request, and what every process has."""
+        return 2 * self.open_walks + self.concurrency + 64
+
+    @property
     def requests_a_day(self) -> int:
         """What is ours of the daily quota (0: no limit)."""
         return self.daily_quota - self.quota_reserve if self.daily_quota else 0

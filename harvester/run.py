@@ -22,6 +22,7 @@ from harvester.disk.output import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
+from harvester.limits import require_open_files
 from harvester.reducers import ErrorReport, Fanout, Provenance, Reducer, RetryReport, Tally
 from harvester.report import (
     Campaigns,
@@ -80,6 +81,7 @@ class Harvester:
         api = config.wire()
         if isinstance(campaign_ids, str | bytes):
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
+        require_open_files(config.open_files)
         credentials = await open_credentials(config)
         with closing(KnownSizes()) as sizes:
             if isinstance(campaign_ids, Collection):

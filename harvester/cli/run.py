@@ -14,6 +14,7 @@ from harvester.cli.options import build_config, harvest_options, option, screen_
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.ids import IdSpool
+from harvester.limits import raise_open_files
 from harvester.report import HarvestReport, to_json
 from harvester.run import GRACE, Harvester
 from harvester.stack import require_credentials
@@ -57,6 +58,7 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
 async def supervise(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestReport:
     """Run to the end, or to a signal, and show it."""
+    raise_open_files(config.open_files)
     with screen:
         if ids.repeated:
             screen.note(f"{ids.repeated:,} repeated ids are taken once")
