@@ -26,7 +26,7 @@ from benchmarks.server import Server
 from benchmarks.workload import Workload
 
 CPU_TARGET, WALL_TARGET = 0.6, 0.75
-FLOOR, OURS, CLI = "bare loop", "harvester", "harvester run"
+FLOOR, OURS = "bare loop", "harvester"
 BOUND = "its wire, reader, hash and write"
 
 
@@ -46,10 +46,10 @@ def measure(options: Options) -> list[Figure]:
             out = folder / "plain"
             return _judged(server, load, out, module, *common, "--out", str(out))
 
-        def ours(number: int, *, cli: bool = False) -> tuple[Run, dict[str, Any]]:
+        def ours() -> tuple[Run, dict[str, Any]]:
             out = folder / "harvester"
-            arguments = arguments_for(out, cli=cli)
-            found = _judged(server, load, out / "opens", "benchmarks.ours", *common, *arguments)
+            arguments = [*common, *arguments_for(out)]
+            found = _judged(server, load, out / "opens", "benchmarks.ours", *arguments)
             load.verify_manifest(out / "manifest.ndjson")
             shutil.rmtree(out)
             shutil.rmtree(folder / "state")
@@ -59,8 +59,7 @@ def measure(options: Options) -> list[Figure]:
             {
                 FLOOR: lambda number: plain("benchmarks.floor"),
                 BOUND: lambda number: plain("benchmarks.bound"),
-                OURS: ours,
-                CLI: lambda number: ours(number, cli=True),
+                OURS: lambda number: ours(),
             },
             options.runs,
         )
