@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,10 +44,10 @@ class House:
         self.opened: list[CheckpointStore | Journal] = []
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, sync_every: float = 0.0) -> None:
         """A new run: everything is opened again."""
         self.close()
-        self.store = CheckpointStore(self.layout.database, clock=self.clock)
+        self.store = CheckpointStore(self.layout.database, sync_every=sync_every, clock=self.clock)
         self.store.begin_run({})
         self.manifest = Journal(self.layout.manifest, keep=self.store.manifest_bytes())
         self.publisher = Publisher(
@@ -387,6 +388,32 @@ async def test_a_finished_part_gets_its_name_without_a_request(house: House) -> 
     assert house.final.read_bytes() == rows(3, 1)
     assert len(house.lines()) == 1
     assert house.state() == "complete"
+
+
+async def test_a_part_that_an_earlier_run_left_is_synced_before_it_gets_its_name(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last page was saved, and a kill came before it was synced: also where commits do not
+    sync, nobody believes that somebody else did."""
+    house.begin(sync_every=1e9)
+    record, part = house.record(), PartFile(house.part)
+    position = Position(None, 1, 2, part.append(rows(2)))
+    await house.store.commit(record.walk, position, 2, None, part, started_at="then")
+    house.store.leave_unsynced(part)
+    part.close()
+    house.begin(sync_every=1e9)
+    synced: list[tuple[str, bool]] = []
+    real = os.fdatasync
+
+    def fdatasync(file: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{file}").rpartition("/")[2]  # noqa: PTH115
+        synced.append((name, house.final.exists()))
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    assert (await house.harvest()).calls == []
+    assert synced[0] == (house.part.name, False)
+    assert house.final.read_bytes() == rows(2)
 
 
 async def test_publishing_again_is_no_harm(house: House) -> None:
