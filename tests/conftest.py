@@ -1,7 +1,12 @@
 """What every test module may ask for."""
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import anyio.to_thread
 import pytest
 from fakes import FakeClock, Seen
 from hypothesis import HealthCheck, settings
@@ -9,6 +14,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
@@ -21,3 +28,20 @@ def clock() -> FakeClock:
 def seen() -> Seen:
     """An observer that keeps every event."""
     return Seen()
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that save and sync thousands of pages."""
+    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual time would jump while a thread syncs a file: it is done on the spot instead."""
+
+    async def run_sync(work: Callable[..., Any], *args: Any) -> Any:
+        return work(*args)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)

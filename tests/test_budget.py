@@ -7,11 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import pytest
 from crashlab import Home, Served, environment
 from fakes import LoopClock, virtually
@@ -23,26 +20,9 @@ from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 T = TypeVar("T")
 BUDGET = 200  # failed requests that a run puts up with
-_MEMORY = Path("/dev/shm")
+pytestmark = pytest.mark.usefixtures("instant_threads")
 _DOWN = framed(refusal("http.status.500", "down"), status="500 Internal Server Error")
 ANSWERS = {"500": Answer(_DOWN), "reset": Answer(b"", RESET), "garbage": Answer(framed(b"<html>"))}
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder in memory where there is one."""
-    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
-        yield Path(path)
-
-
-@pytest.fixture(autouse=True)
-def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time would jump while a thread syncs a file: here that is done on the spot."""
-
-    async def run_sync(work: Callable[..., Any], *args: Any) -> Any:
-        return work(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 
 
 @dataclass

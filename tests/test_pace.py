@@ -14,16 +14,13 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import pytest
 from crashlab import Served
 from fakes import NOON, LoopClock, Seen, block, virtually
@@ -39,24 +36,7 @@ LIMIT = 4  # what the vendor allows a second
 JUDGES = ("bucket", "window", "sliding")
 SHAPES = {"one-page campaigns": (400, 400), "one giant": (9, 400), "heavy tail": (120, 400)}
 _ROUNDING = 1e-9
-_MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder in memory where there is one: at this pace every page is synced, thousands here."""
-    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
-        yield Path(path)
-
-
-@pytest.fixture(autouse=True)
-def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time would jump while a thread syncs a file: here that is done on the spot."""
-
-    async def run_sync(work: Callable[..., Any], *args: Any) -> Any:
-        return work(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+pytestmark = pytest.mark.usefixtures("instant_threads")
 
 
 @dataclass

@@ -13,16 +13,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import pytest
 from crashlab import Home, Served, environment, reference, until
 from fakes import NOON, LoopClock, Seen, virtually
@@ -38,24 +35,7 @@ QUOTA = 500
 PAGES = 2_000
 ROWS = 2
 WORLD: dict[str, Any] = {"campaigns": 200, "pages": PAGES, "rows_per_page": ROWS, "quota": QUOTA}
-_MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of pages are saved here."""
-    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
-        yield Path(path)
-
-
-@pytest.fixture(autouse=True)
-def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time would jump while a thread syncs a file: here that is done on the spot."""
-
-    async def run_sync(work: Callable[..., Any], *args: Any) -> Any:
-        return work(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+pytestmark = pytest.mark.usefixtures("instant_threads")
 
 
 @dataclass(frozen=True, slots=True)
