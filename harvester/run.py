@@ -22,7 +22,7 @@ from harvester.disk.output import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
-from harvester.limits import require_open_files
+from harvester.open_files import require_open_files
 from harvester.reducers import ErrorReport, Fanout, Provenance, Reducer, RetryReport, Tally
 from harvester.report import (
     Campaigns,

@@ -14,7 +14,7 @@ from harvester.cli.options import build_config, harvest_options, option, screen_
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.ids import IdSpool
-from harvester.limits import raise_open_files
+from harvester.open_files import raise_open_files
 from harvester.report import HarvestReport, to_json
 from harvester.run import GRACE, Harvester
 from harvester.stack import require_credentials
