@@ -11,6 +11,7 @@ server was not what it measured; `/reset` starts a count. With `latency` an answ
 import argparse
 import asyncio
 import json
+import selectors
 import subprocess
 import sys
 import time
@@ -162,7 +163,10 @@ def _main() -> None:
     parser.add_argument("--judge", default="sliding", choices=["sliding", "bucket", "window"])
     parser.add_argument("--judge-rate", type=float, default=0.0)
     parser.add_argument("--judge-burst", type=int, default=0)
-    asyncio.run(_serve(World(parser.parse_args())))
+    # `select` waits to the microsecond; `epoll` rounds each wait up to a millisecond, and a
+    # latency of 50 ms would be one of 51.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    loop.run_until_complete(_serve(World(parser.parse_args())))
 
 
 class Server:

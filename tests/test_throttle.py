@@ -1,5 +1,6 @@
 """The shared pace: strict spacing, first come first served, one hold for all."""
 
+import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -688,6 +689,33 @@ def test_permits_go_to_the_most_urgent_then_to_the_first() -> None:
     assert peak == 2
 
 
+@pytest.mark.parametrize(("priority", "first"), [(1, "again"), (2, "patient"), (3, "patient")])
+def test_who_gives_a_permit_back_may_ask_again_in_the_same_turn(priority: int, first: str) -> None:
+    """The next page of the same campaign competes with those who wait already, and wins when it is
+    more urgent; it waits behind its equals.
+    """
+    got: list[str] = []
+
+    async def main() -> None:
+        permits = Permits(1)
+
+        async def ask(name: str, priority: int) -> None:
+            await permits.acquire(priority)
+            got.append(name)
+            await anyio.sleep(1)
+            permits.release()
+
+        await permits.acquire(0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, "patient", 2)
+            await anyio.sleep(1)
+            permits.release()
+            await ask("again", priority)
+
+    virtually(main)
+    assert (got[0], len(got)) == (first, 2)
+
+
 @pytest.mark.parametrize("handed_over", [False, True])
 def test_a_cancelled_waiter_loses_no_permit(handed_over: bool) -> None:
     """Whether it was still waiting, or had just been handed one: the next in line gets it."""
@@ -695,33 +723,25 @@ def test_a_cancelled_waiter_loses_no_permit(handed_over: bool) -> None:
 
     async def main() -> None:
         permits = Permits(1)
-        scope = anyio.CancelScope()
 
-        async def given_up() -> None:
-            with scope:
-                await permits.acquire(0)
-                try:
-                    await anyio.lowlevel.checkpoint()
-                    got.append("given up")
-                finally:
-                    permits.release()
-
-        async def patient() -> None:
-            await permits.acquire(1)
-            got.append("patient")
+        async def ask(name: str, priority: int) -> None:
+            await permits.acquire(priority)
+            got.append(name)
 
         await permits.acquire(0)
-        async with anyio.create_task_group() as group:
-            group.start_soon(given_up)
-            group.start_soon(patient)
-            await anyio.sleep(1)
-            if handed_over:
-                permits.release()
-                scope.cancel()
-            else:
-                scope.cancel()
-                await anyio.sleep(1)
-                permits.release()
+        # asyncio's own tasks: anyio does not cancel who is about to be resumed.
+        given_up = asyncio.create_task(ask("given up", 0))
+        patient = asyncio.create_task(ask("patient", 1))
+        await asyncio.sleep(1)
+        if handed_over:
+            permits.release()
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.sleep(1)
+        if not handed_over:
+            permits.release()
+        await patient
+        assert given_up.cancelled()
         permits.release()
         await permits.acquire(0)
 

@@ -99,7 +99,7 @@ class GroupCommit:
     def settle(self, then: Callable[[], None]) -> None:
         """Call `then` when what is changed until this turn ends is committed, or failed to be.
 
-        Those who waited for the commit are resumed first.
+        Those who wait for the commit go on before anything that `then` schedules.
         """
         self._settled.append(then)
         self.commit_soon()
@@ -118,8 +118,8 @@ class GroupCommit:
                     saved.set_result(None)
                 else:
                     saved.set_exception(StorageError(self._broken))
-            if settled:
-                asyncio.get_running_loop().call_soon(_call, settled)
+            for then in settled:
+                then()
 
     def sync(self) -> None:
         """Make everything durable that was committed. Raise what nobody was told yet."""
@@ -187,8 +187,3 @@ class GroupCommit:
         if self._db.in_transaction:
             with storage(self.path):
                 self._db.execute("ROLLBACK")
-
-
-def _call(settled: Sequence[Callable[[], None]]) -> None:
-    for then in settled:
-        then()

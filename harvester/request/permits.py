@@ -18,10 +18,11 @@ class Permits:
         self._free = count
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
+        self._scheduled = False  # whenever there are free permits and somebody waits
 
     async def acquire(self, priority: int) -> None:
         """Wait for a permit."""
-        if self._free:
+        if self._free and not (self._waiting and self._waiting[0][0] <= priority):
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
@@ -34,10 +35,20 @@ class Permits:
             raise
 
     def release(self) -> None:
-        """Give a permit back, to whoever waits most urgently."""
-        while self._waiting:
+        """Give a permit back.
+
+        Whoever is resumed in this turn of the event loop may still ask for it; after that it goes
+        to the most urgent of those who wait.
+        """
+        self._free += 1
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._let_in)
+
+    def _let_in(self) -> None:
+        self._scheduled = False
+        while self._free and self._waiting:
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():  # or its task was cancelled
+                self._free -= 1
                 turn.set_result(None)
-                return
-        self._free += 1
