@@ -18,11 +18,11 @@ from harvester.pagination import MAX_PAGES
 
 PAGE_SIZES = range(1, 501)
 _WHOLE = (
-    "page_size", "concurrency", "retries", "daily_quota", "quota_reserve", "max_requests",
-    "max_pages", "max_page_bytes",
+    "page_size", "min_page_size", "concurrency", "retries", "daily_quota", "quota_reserve",
+    "max_requests", "max_pages", "max_page_bytes",
 )  # fmt: skip
 _SECONDS = ("rate", "timeout", "max_wait", "max_duration")
-_OPTIONAL = ("max_requests", "max_duration")
+_OPTIONAL = ("min_page_size", "max_requests", "max_duration")
 LAST = "last"
 KNOWN = (*REPORTS, LINKS)
 """Every folder that a harvest can have."""
@@ -45,6 +45,7 @@ class HarvestConfig:
     report: str | Sequence[str] = "opens"
     since: datetime | date | str | None = None
     page_size: int = 500
+    min_page_size: int | None = None
     api: str = "v2"
     base_url: str = ORIGIN
     rate: float = 3.3
@@ -77,6 +78,12 @@ class HarvestConfig:
         self._check_types()
         _require(self.api == "v2", "api", "v2", self.api)
         _require(self.page_size in PAGE_SIZES, "page_size", "1 to 500", self.page_size)
+        _require(
+            self.min_page_size is None or 0 < self.min_page_size <= self.page_size,
+            "min_page_size",
+            f"1 to the page size of {self.page_size}",
+            self.min_page_size,
+        )
         _require(0 <= self.rate <= 1e6, "rate", "0 or more requests per second", self.rate)
         _require(1 <= self.concurrency <= 1000, "concurrency", "1 to 1000", self.concurrency)
         _require(0 <= self.retries <= 100, "retries", "0 to 100", self.retries)

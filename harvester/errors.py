@@ -11,6 +11,7 @@
     │   └── Unreadable             a 200 that is not the documented answer
     ├── CampaignError          this walk is over, every other one goes on
     │   ├── CursorDropped          the cursor died: the walk may start over, once
+    │   ├── PoisonPage             no try at one page succeeded: smaller pages may
     │   └── SetAside               it would have to wait too long: kept for a later run
     └── StopRun                nothing more may be sent; all that was saved stands
         └── StorageError           the disk refused
@@ -122,6 +123,10 @@ class CursorDropped(CampaignError):
         self, message: str, *, status: int | None = None, error_key: str | None = None
     ) -> None:
         super().__init__("cursor_dropped", message, status=status, error_key=error_key)
+
+
+class PoisonPage(CampaignError):
+    """Every attempt at one page failed, in a way that a page of fewer rows may not."""
 
 
 class SetAside(CampaignError):

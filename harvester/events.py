@@ -107,7 +107,8 @@ class RetryScheduled:
 
 @dataclass(frozen=True, slots=True)
 class WalkRestarted:
-    """A walk starts over at its first page: its cursor was dropped, or its part was damaged."""
+    """A walk starts over at its first page: its cursor was dropped, its part was damaged, or no try
+    at a page succeeded and smaller ones are asked for."""
 
     target: Target
     page: int

@@ -219,6 +219,7 @@ class _Run:
                 self._config.max_pages,
                 self._config.summary,
                 self._sizes.pages,
+                self._config.min_page_size,
             ),
             store=self._directory.store,
             layout=self._directory.layout,

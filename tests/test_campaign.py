@@ -18,11 +18,18 @@ from harvester import events
 from harvester.api.v2 import V2
 from harvester.campaign.finish import Publisher
 from harvester.campaign.harvest import CampaignHarvester
-from harvester.campaign.walker import Asked
+from harvester.campaign.walker import Asked, smaller
 from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.compress import CODECS
 from harvester.disk.output import Journal, Layout, PartFile
-from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun, StorageError
+from harvester.errors import (
+    CampaignError,
+    CursorDropped,
+    PoisonPage,
+    SetAside,
+    StopRun,
+    StorageError,
+)
 from harvester.model import Position
 
 FIRST = f"{PATH}?limit=500"
@@ -361,6 +368,74 @@ async def test_restarts_are_counted_across_runs(house: House) -> None:
     house.begin()
     await house.harvest(dropped)
     assert [e.kind for e in house.seen.of(events.CampaignFailed)] == ["cursor_dropped"]
+
+
+# -- a poison page -----------------------------------------------------------------------------
+
+
+def first(limit: int) -> str:
+    """The first link of a walk in such pages."""
+    return f"{PATH}?limit={limit}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "least", "then"),
+    [
+        (500, None, None), (500, 1, 100), (100, 1, 20), (20, 1, 4), (4, 1, 1), (1, 1, None),
+        (500, 500, None), (500, 300, 300), (300, 300, None), (7, 300, None),
+    ],
+)  # fmt: skip
+def test_pages_shrink_to_a_fifth_and_to_the_least(
+    limit: int, least: int | None, then: int | None
+) -> None:
+    """Never below what is allowed, and not at all if nothing is."""
+    assert smaller(limit, least) == then
+
+
+async def test_a_poison_page_has_the_walk_start_over_in_smaller_pages(house: House) -> None:
+    """As often as it takes; what came in larger ones is thrown away, the file is whole."""
+    poison = PoisonPage("server_error", "HTTP 500", status=500)
+    script = [page(500, "a"), poison, page(100, "b"), poison, page(20, "c"), page(9)]
+    fetcher = await house.harvest(*script, least=20)
+    assert fetcher.links == [first(500), link("a"), first(100), link("b"), first(20), link("c")]
+    assert house.final.read_bytes() == rows(20, 9)
+    assert [(e.page, e.cause, e.status) for e in house.seen.of(events.WalkRestarted)] == [
+        (2, "poison_page", 500)
+    ] * 2
+
+
+@pytest.mark.parametrize(("least", "walks"), [(None, 1), (500, 1), (100, 2)])
+async def test_a_poison_page_fails_the_campaign_when_nothing_is_smaller(
+    house: House, least: int | None, walks: int
+) -> None:
+    """By default at once, as every failure of a page does."""
+    poison = PoisonPage("server_error", "HTTP 500", status=500)
+    fetcher = await house.harvest(*[page(5, "a"), poison] * walks, least=least)
+    assert len(fetcher.links) == 2 * walks
+    (failed,) = house.seen.of(events.CampaignFailed)
+    assert (failed.kind, failed.pages) == ("server_error", 1)
+    assert not house.final.exists()
+
+
+async def test_a_later_run_begins_where_the_pages_had_shrunk_to(house: House) -> None:
+    """It goes on at its small cursor; what fails even so is not walked again in larger pages."""
+    poison = PoisonPage("server_error", "HTTP 500", status=500)
+    await house.harvest(page(500, "a"), poison, page(100, "b"), poison, least=100)
+    house.begin()
+    fetcher = await house.harvest(poison, least=100)
+    assert fetcher.links == [link("b")]
+    house.begin()
+    fetcher = await house.harvest(poison, page(20, "c"), page(1), least=20)
+    assert fetcher.links == [link("b"), first(20), link("c")]
+    assert house.final.read_bytes() == rows(20, 1)
+
+
+async def test_a_dropped_cursor_keeps_the_small_pages(house: House) -> None:
+    """Its one restart is in pages that came through."""
+    poison = PoisonPage("timeout", "no answer")
+    dropped = CursorDropped("gone", status=410)
+    fetcher = await house.harvest(poison, page(9, "a"), dropped, page(9), least=1)
+    assert fetcher.links == [first(500), first(100), link("a"), first(100)]
 
 
 # -- between the last page and the manifest ----------------------------------------------------

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "report": "opens",
     "since": None,
     "page-size": 500,
+    "min-page-size": None,
     "api": "v2",
     "base-url": "https://api.constantcontact.com",
     "rate": 3.3,
@@ -153,6 +154,7 @@ def test_the_commands_are_those_of_the_contract(capsys: pytest.CaptureFixture[st
 PLACES = [
     ("rate", 1.5, 2.5, 0.5),
     ("page-size", 7, 8, 9),
+    ("min-page-size", 1, 2, 3),
     ("concurrency", 3, 4, 5),
     ("retries", 0, 1, 2),
     ("timeout", 10.0, 11.0, 12.0),

@@ -49,6 +49,8 @@ REFUSED = [
     ("page_size", 0, "1 to 500"),
     ("page_size", 501, "1 to 500"),
     ("page_size", -1, "1 to 500"),
+    ("min_page_size", 0, "1 to the page size of 500"),
+    ("min_page_size", 501, "1 to the page size of 500"),
     ("rate", -0.1, "0 or more requests per second"),
     ("rate", float("nan"), "0 or more requests per second"),
     ("rate", float("inf"), "0 or more requests per second"),

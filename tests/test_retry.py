@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harvester.errors import (
     CampaignError,
     DaySpent,
+    PoisonPage,
     ServerTrouble,
     SetAside,
     StopRun,
@@ -222,6 +223,54 @@ def test_attempts_used_up_fail_the_campaign() -> None:
 
     first = [ServerTrouble("first", status=500)] * 3
     retrying([*first, ServerTrouble("last", status=503, error_key="down")], use)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "poison"),
+    [
+        (ServerTrouble("x", status=500), True),
+        (Unreadable("x", status=200), True),
+        (TransportTrouble("x", cause="timeout"), True),
+        (TransportTrouble("x", cause="cut"), True),
+        (TransportTrouble("x", cause="reset"), True),
+        (TransportTrouble("x", cause="connect"), False),
+        (TransportTrouble("x", cause="tls"), False),
+    ],
+)
+def test_a_page_may_fail_for_its_size(trouble: TryAgain, poison: bool) -> None:
+    """Whatever a large page may die of on its way is told from a server that is not there."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(CampaignError) as caught:
+            await bench.fetcher.fetch(make_call())
+        assert isinstance(caught.value, PoisonPage) is poison
+
+    retrying([trouble] * 4, use)
+
+
+@pytest.mark.parametrize(("others", "poison"), [("fail", False), ("come", True)])
+def test_a_page_that_fails_with_all_others_fails_not_for_its_size(
+    others: str, poison: bool
+) -> None:
+    """When others failed meanwhile and none came, the server is sick; else it is this page."""
+    ends: list[CampaignError] = []
+
+    async def use(bench: Bench) -> None:
+        async def fetch() -> None:
+            try:
+                await bench.fetcher.fetch(make_call())
+            except CampaignError as error:
+                ends.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fetch)
+            group.start_soon(fetch)
+
+    trouble = ServerTrouble("x")
+    # One after the other: each is answered in turn, and waits as long as the other.
+    script = [trouble] * 8 if others == "fail" else [trouble, "page", *[trouble] * 3]
+    retrying(script, use)
+    assert {isinstance(error, PoisonPage) for error in ends} == {poison}
 
 
 def test_a_campaigns_own_failure_is_not_tried_again() -> None:

@@ -21,7 +21,7 @@ from harvester.disk.compress import Codec
 from harvester.disk.group_sync import GroupSync
 from harvester.disk.output import Damaged, Layout, PartFile
 from harvester.disk.storage import storage
-from harvester.errors import CursorDropped, StorageError
+from harvester.errors import CursorDropped, PoisonPage, StorageError
 from harvester.events import Observer
 from harvester.model import Page, Position, Target
 from harvester.pagination import walk_pages
@@ -32,6 +32,7 @@ from harvester.request.fetch import Fetcher
 class Asked:
     """What is asked of every campaign: `limit` rows a page, events from `since` on.
 
+    Where no try at a page succeeds, pages may shrink to `least` rows (None: they never do).
     `expected` tells the pages a walk is thought to have, 0 if nobody knows.
     """
 
@@ -40,23 +41,36 @@ class Asked:
     max_pages: int
     summary: bool = False
     expected: Callable[[Target], int] = lambda target: 0
+    least: int | None = None
+
+
+def smaller(limit: int, least: int | None) -> int | None:
+    """The next smaller page after `limit` rows; None if there is none to try.
+
+    A fifth: the way from 500 rows down to one takes four steps, each a walk from the first page.
+    """
+    if least is None or limit <= least:
+        return None
+    return max(limit // 5, least)
 
 
 class Walk:
     """Where the walk of one campaign stands in this run."""
 
-    def __init__(self, record: Record, part: PartFile) -> None:
+    def __init__(self, record: Record, part: PartFile, limit: int) -> None:
         self.record = record
         self.id = record.walk
         self.target = record.target
         self.position = record.position
         self.base = record.base
         self.part = part
+        self.limit = limit
         self.stored: Boundary | None = None
         self.restarts = 0 if record.state == "failed" else record.restarts
         self.started_at = record.started_at
         self.seen: set[int] = set()
         self.unfiltered = False
+        self.resumed = False
 
 
 class Walker:
@@ -88,7 +102,7 @@ class Walker:
     def opened(self, record: Record) -> Iterator[Walk]:
         """The walk of a record, its part file open meanwhile."""
         part = PartFile(self._layout.part(record.target))
-        walk = Walk(record, part)
+        walk = Walk(record, part, self._asked.limit)
         try:
             yield walk
         finally:
@@ -101,16 +115,23 @@ class Walker:
     async def walk(self, walk: Walk) -> None:
         """Bring the part file to its end, from where it was left; it is on the disk then.
 
-        A dropped cursor has the walk start over, once. Raise `CampaignError` or `StopRun`.
+        A dropped cursor has the walk start over, once; a page that never comes has it start over
+        in smaller pages, if they are allowed. Raise `CampaignError` or `StopRun`.
         """
         await self._begin(walk)
-        try:
-            await self._follow(walk)
-        except CursorDropped as dropped:
-            if walk.restarts:
-                raise
-            self._restart(walk, dropped)
-            await self._follow(walk)
+        while not walk.position.finished:
+            try:
+                await self._follow(walk)
+            except CursorDropped as dropped:
+                if walk.restarts:
+                    raise
+                walk.restarts += 1
+                self._restart(walk, dropped)
+            except PoisonPage as poison:
+                if (limit := self._smaller(walk)) is None:
+                    raise
+                walk.limit = limit
+                self._restart(walk, poison)
         await self._sync(walk.part)  # (3) the data, before any name that is final
 
     async def walk_anew(self, walk: Walk) -> None:
@@ -124,9 +145,7 @@ class Walker:
         since = None
         if walk.stored is not None and not walk.unfiltered:
             since = walk.stored.latest
-        return self._api.first_link(
-            walk.target, limit=self._asked.limit, since=since or self._asked.since
-        )
+        return self._api.first_link(walk.target, limit=walk.limit, since=since or self._asked.since)
 
     async def _begin(self, walk: Walk) -> None:
         """Cut the part back to the checkpoint, or start over if it lost what was saved."""
@@ -141,6 +160,7 @@ class Walker:
             self._restart(walk, damage)
         else:
             self._store.speaks_of(part)
+            walk.resumed = True
             walk.seen = self._store.cursors(walk.id)
 
     async def _follow(self, walk: Walk) -> None:
@@ -193,24 +213,30 @@ class Walker:
                 raise
             self._store.leave_unsynced(part)
 
-    def _restart(self, walk: Walk, why: CursorDropped | Damaged) -> None:
+    def _smaller(self, walk: Walk) -> int | None:
+        """The next smaller page, if there is one to ask for."""
+        if walk.target.report not in self._api.reports:
+            return None  # it has no pages
+        limit = walk.limit
+        if walk.resumed:  # an earlier run may have come to smaller pages: its cursor is of those
+            limit = min(limit, max(self._store.page_rows(walk.id)))
+        return smaller(limit, self._asked.least)
+
+    def _restart(self, walk: Walk, why: CursorDropped | PoisonPage | Damaged) -> None:
         """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
-        dropped = isinstance(why, CursorDropped)
-        walk.restarts += dropped
         page = walk.position.pages + 1
         self._begin_anew(walk)
-        self._emit(
-            events.WalkRestarted(
-                walk.target,
-                page,
-                "cursor_dropped" if dropped else "damaged_part",
-                why.status if isinstance(why, CursorDropped) else None,
-                str(why),
-            )
-        )
+        match why:
+            case CursorDropped():
+                cause, status = "cursor_dropped", why.status
+            case PoisonPage():
+                cause, status = "poison_page", why.status
+            case Damaged():
+                cause, status = "damaged_part", None
+        self._emit(events.WalkRestarted(walk.target, page, cause, status, str(why)))
 
     def _begin_anew(self, walk: Walk) -> None:
         self._store.restart(walk.id, restarts=walk.restarts)
         walk.part.restart()
-        walk.position, walk.seen = Position(), set()
+        walk.position, walk.seen, walk.resumed = Position(), set(), False
         walk.started_at = stamp(self._clock.now())

@@ -132,6 +132,11 @@ _WHAT = (
         metavar="WHEN",
     ),
     _setting("--page-size", help="Rows a page, 1 to 500.", type=click.IntRange(1, 500)),
+    _setting(
+        "--min-page-size",
+        help="Where no try at a page succeeds, ask for smaller ones, down to so many rows.",
+        type=click.IntRange(1, 500),
+    ),
     _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
     _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
     _setting(

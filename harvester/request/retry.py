@@ -13,11 +13,14 @@ from harvester.clock import Clock, later
 from harvester.errors import (
     CampaignError,
     DaySpent,
+    PoisonPage,
+    ServerTrouble,
     SetAside,
     StopRun,
     Throttled,
     TryAgain,
     Unauthorized,
+    Unreadable,
 )
 from harvester.events import Observer, RetryScheduled
 from harvester.model import Call
@@ -26,6 +29,7 @@ from harvester.request.fetch import Fetcher
 from harvester.stop import StopSignal
 
 T = TypeVar("T")
+_OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,11 @@ class RetryBudget:
         self._capacity = capacity
         self._refund = refund
         self._left = capacity
+        self.failures = self.successes = 0
 
     def spend(self) -> bool:
         """Take one failure; False if there is none left."""
+        self.failures += 1
         if self._left < 1.0:
             return False
         self._left -= 1.0
@@ -104,6 +110,7 @@ class RetryBudget:
 
     def succeeded(self) -> None:
         """A page came."""
+        self.successes += 1
         self._left = min(self._capacity, self._left + self._refund)
 
 
@@ -166,6 +173,9 @@ class RetryingFetcher:
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
         )
         counted = not isinstance(trouble, Throttled | DaySpent)
+        if counted and tries.failures == 1:
+            tries.failures_before = self._budget.failures
+            tries.successes_before = self._budget.successes
         if counted and not self._budget.spend():
             raise StopRun(
                 "sick_server",
@@ -173,7 +183,9 @@ class RetryingFetcher:
                 resume_at=later(self._clock.now(), self._policy.max_wait),
             ) from None
         if isinstance(decision, GiveUp):
-            error = CampaignError(
+            poison = _may_be_too_large(trouble) and not self._all_fail(tries)
+            failure = PoisonPage if poison else CampaignError
+            error = failure(
                 trouble.cause,
                 f"{trouble} ({tries.made} attempts)",
                 status=trouble.status,
@@ -184,6 +196,11 @@ class RetryingFetcher:
         if isinstance(decision, TooLong):
             raise self._too_long(trouble, tries, decision.wait) from None
         return decision
+
+    def _all_fail(self, tries: "_Tries") -> bool:
+        """Whether others failed as well since this page first did, and nobody succeeded."""
+        others = self._budget.failures - tries.failures - tries.failures_before
+        return others > 0 and self._budget.successes == tries.successes_before
 
     def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | SetAside:
         """Waiting openly ends here: for everybody after a throttle, else for this campaign."""
@@ -211,13 +228,23 @@ class RetryingFetcher:
         )
 
 
+def _may_be_too_large(trouble: TryAgain) -> bool:
+    """Whether the same rows may come through in smaller pages."""
+    return isinstance(trouble, ServerTrouble | Unreadable) or trouble.cause in _OF_LARGE_PAGES
+
+
 @dataclass(slots=True)
 class _Tries:
-    """What one page has cost so far: attempts made, failures that count, seconds waited."""
+    """What one page has cost so far: attempts made, failures that count, seconds waited.
+
+    Beside it how many requests of the run had failed, and come, before this page first failed.
+    """
 
     made: int = 0
     failures: int = 0
     waited: float = 0.0
+    failures_before: int = 0
+    successes_before: int = 0
 
     def next(self, call: Call[T]) -> Call[T]:
         self.made += 1
