@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import Stopwatch, contender_arguments
 from harvester.api.v2 import V2
-from harvester.disk.output import PartFile
+from harvester.disk.part import PartFile
 from harvester.model import Call, Target
 from harvester.request.credentials import Credentials
 from harvester.request.fetch import HttpFetcher, open_session

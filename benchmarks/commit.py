@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.measure import Figure, Options, interleaved, middle, scratch, times
 from benchmarks.workload import Workload
 from harvester.disk.checkpoint import CheckpointStore
-from harvester.disk.output import PartFile
+from harvester.disk.part import PartFile
 from harvester.model import Page, Position, Target
 from harvester.pagination import cursor_digest
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from harvester import events
 from harvester._version import __version__
 from harvester.clock import Clock, stamp
-from harvester.disk.output import Journal
+from harvester.disk.journal import Journal
 from harvester.events import Event, Observer
 from harvester.model import Target
 

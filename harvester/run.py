@@ -18,7 +18,7 @@ from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer

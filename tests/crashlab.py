@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from harvester import HarvestConfig
 from harvester.disk import inspection
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 T = TypeVar("T")

@@ -4,9 +4,11 @@ virtually(main)        runs a coroutine function on a loop whose clock jumps to 
 FakeClock, LoopClock   a clock moved by hand; a clock that is the running loop's
 FakeFetcher            answers from a script, counts calls and how many were under way at once
 CannedPages            answers like an API that has these campaigns
+refusing(errno)        a system call that the disk refuses
 """
 
 import asyncio
+import os
 import selectors
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -240,3 +242,15 @@ class Seen:
     def of(self, kind: type[T]) -> list[T]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
+
+
+# -- the disk ----------------------------------------------------------------------------------
+
+
+def refusing(code: int) -> Callable[..., Any]:
+    """A system call that fails with this error number."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return refuse

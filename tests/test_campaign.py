@@ -21,7 +21,9 @@ from harvester.campaign.harvest import CampaignHarvester
 from harvester.campaign.walker import Asked, smaller
 from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.compress import CODECS
-from harvester.disk.output import Journal, Layout, PartFile
+from harvester.disk.journal import Journal
+from harvester.disk.layout import Layout
+from harvester.disk.part import PartFile
 from harvester.errors import (
     CampaignError,
     CursorDropped,

@@ -12,7 +12,9 @@ import pytest
 from fakes import PATH, TARGET, FakeClock
 
 from harvester.disk.checkpoint import FORMAT, CheckpointStore, Record
-from harvester.disk.output import Folder, Journal, PartFile
+from harvester.disk.journal import Journal
+from harvester.disk.part import PartFile
+from harvester.disk.storage import Folder
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 

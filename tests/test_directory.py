@@ -10,7 +10,7 @@ from fakes import TARGET, FakeClock
 
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.errors import ConfigError, StorageError
 
 Open = Callable[..., AbstractContextManager[Directory]]

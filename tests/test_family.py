@@ -35,7 +35,7 @@ from shell import (
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
 from harvester.disk.inspection import verify
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.events import CampaignCompleted, Event, PageCommitted
 from harvester.report import HarvestReport
 from harvester.run import harvest

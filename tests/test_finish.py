@@ -14,7 +14,9 @@ from fakes import FakeClock, Seen
 
 from harvester.campaign.finish import Publisher
 from harvester.disk.checkpoint import CheckpointStore, Record
-from harvester.disk.output import Damaged, Journal, Layout
+from harvester.disk.journal import Journal
+from harvester.disk.layout import Layout
+from harvester.disk.part import Damaged
 from harvester.events import CampaignCompleted, WalkRestarted
 from harvester.model import Position, Target
 

@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from harvester.disk.group_sync import GroupSync
-from harvester.disk.output import PartFile
+from harvester.disk.part import PartFile
 from harvester.errors import StorageError
 
 

@@ -8,7 +8,7 @@ import pytest
 from harvester.campaign.grow import Grown, grow, read_boundary
 from harvester.disk.checkpoint import Base
 from harvester.disk.compress import CODECS, Codec
-from harvester.disk.output import Damaged
+from harvester.disk.part import Damaged
 
 KINDS = [None, "gzip", "zstd"]
 

@@ -15,7 +15,7 @@ from fakes import NOON, FakeClock, Seen
 from harvester import events, stack
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
-from harvester.disk.output import PartFile
+from harvester.disk.part import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
 from harvester.report import HarvestReport

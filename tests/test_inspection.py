@@ -25,7 +25,8 @@ from harvester.disk.inspection import (
     sort_out,
     verify,
 )
-from harvester.disk.output import Layout, locked
+from harvester.disk.layout import Layout
+from harvester.disk.lock import locked
 from harvester.errors import ConfigError
 from harvester.model import Position, Target
 

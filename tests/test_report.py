@@ -11,7 +11,7 @@ import pytest
 from fakes import NOON, TARGET, FakeClock
 
 from harvester import events
-from harvester.disk.output import Journal
+from harvester.disk.journal import Journal
 from harvester.errors import StopRun
 from harvester.model import Target
 from harvester.reducers import ErrorReport, Provenance, RetryReport, Tally

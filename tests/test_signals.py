@@ -30,7 +30,7 @@ from crashlab import (
 
 from harvester import HarvestConfig, harvest
 from harvester.disk import inspection
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}

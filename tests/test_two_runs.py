@@ -13,7 +13,7 @@ import pytest
 from crashlab import Ended, Home, Lab, Served, environment, ids_of, in_flight, lab, small, until
 
 from harvester.disk import inspection
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 
 SILENT_AT = 2
 

@@ -10,8 +10,10 @@ import orjson
 from harvester import events
 from harvester.clock import Clock, stamp
 from harvester.disk.checkpoint import CheckpointStore, Record
-from harvester.disk.output import Damaged, Folder, Journal, Layout, publish
-from harvester.disk.storage import storage
+from harvester.disk.journal import Journal
+from harvester.disk.layout import Layout
+from harvester.disk.part import Damaged, publish
+from harvester.disk.storage import Folder, storage
 from harvester.events import Observer
 
 

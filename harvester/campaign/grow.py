@@ -9,7 +9,7 @@ from pathlib import Path
 from harvester.campaign.topup import Boundary, additions, boundary, pages, without_overlaps
 from harvester.disk.checkpoint import Base
 from harvester.disk.compress import Codec
-from harvester.disk.output import Damaged, PartFile
+from harvester.disk.part import Damaged, PartFile
 from harvester.disk.storage import storage
 
 _MEMBER = 500  # rows in one compressed member, as on a page

@@ -11,7 +11,8 @@ from harvester.campaign.topup import Boundary, FilterForgotten
 from harvester.campaign.walker import Walk, Walker
 from harvester.disk.checkpoint import Base, CheckpointStore
 from harvester.disk.compress import Codec
-from harvester.disk.output import Damaged, Layout
+from harvester.disk.layout import Layout
+from harvester.disk.part import Damaged
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError
 from harvester.events import Observer

@@ -15,7 +15,7 @@ from harvester.campaign.walker import Asked, Walk, Walker
 from harvester.clock import Clock, stamp
 from harvester.disk.checkpoint import Base, CheckpointStore, Record
 from harvester.disk.compress import Codec
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
 from harvester.events import Observer
 from harvester.model import Position

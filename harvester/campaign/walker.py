@@ -19,7 +19,8 @@ from harvester.clock import Clock, stamp
 from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.compress import Codec
 from harvester.disk.group_sync import GroupSync
-from harvester.disk.output import Damaged, Layout, PartFile
+from harvester.disk.layout import Layout
+from harvester.disk.part import Damaged, PartFile
 from harvester.disk.storage import storage
 from harvester.errors import CursorDropped, PoisonPage, StorageError
 from harvester.events import Observer

@@ -10,7 +10,7 @@ from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.demo import DEMO, PAGE_SIZE, RATE, settle_port
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.ids import spool
 from harvester.sandbox import Sandbox
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harvester.disk import inspection
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 
 _FOUND = 3
 

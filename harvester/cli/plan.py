@@ -12,7 +12,7 @@ from harvester.clock import Clock, stamp
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk import inspection
 from harvester.disk.compress import CODECS
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.estimate import Allowance, days_needed, finish_time
 from harvester.ids import IdSpool
 from harvester.source import REFUSED_FOR_GOOD

@@ -15,7 +15,7 @@ import orjson
 from harvester import events
 from harvester.clock import Clock, stamp
 from harvester.config import HarvestConfig
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.events import Event
 from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
 from harvester.reducers import Tally

@@ -12,7 +12,8 @@ from typing import Any
 
 from harvester.clock import Clock
 from harvester.disk.group_commit import GroupCommit, Syncable
-from harvester.disk.output import Journal, PartFile
+from harvester.disk.journal import Journal
+from harvester.disk.part import PartFile
 from harvester.errors import ConfigError
 from harvester.model import Position, Target
 

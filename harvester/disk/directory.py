@@ -8,7 +8,9 @@ from pathlib import Path
 
 from harvester.clock import Clock
 from harvester.disk.checkpoint import CheckpointStore
-from harvester.disk.output import Journal, Layout, locked
+from harvester.disk.journal import Journal
+from harvester.disk.layout import Layout
+from harvester.disk.lock import locked
 from harvester.disk.storage import storage
 from harvester.errors import ConfigError
 

@@ -8,7 +8,7 @@ import asyncio
 
 import anyio
 
-from harvester.disk.output import PartFile
+from harvester.disk.part import PartFile
 from harvester.errors import StorageError
 
 _THREADS = 4  # more make the disk no faster, and cost the event loop its turns

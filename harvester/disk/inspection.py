@@ -16,7 +16,7 @@ import orjson
 from harvester.disk.checkpoint import CAMPAIGNS_BY_STATE
 from harvester.disk.compress import CODECS, DAMAGED
 from harvester.disk.directory import refuse_changes, refuse_strangers
-from harvester.disk.output import Layout
+from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 
 _CHUNK = 1 << 20

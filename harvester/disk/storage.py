@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -69,6 +70,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory whose names are to be durable."""
+
+    path: Path
+
+    def sync(self) -> None:
+        """Make its names durable."""
+        with storage(self.path):
+            sync_directory(self.path)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -1,52 +1,25 @@
-"""Part files, final names, append-only reports and the lock."""
+"""A part file, and its final name."""
 
 import errno
 import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOON, TARGET
+from fakes import refusing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.disk.output import Damaged, Journal, Layout, PartFile, locked, publish
-from harvester.errors import ConfigError, HarvestError, StorageError
+from harvester.disk.part import Damaged, PartFile, publish
+from harvester.errors import StorageError
 
 
 def sha(data: bytes) -> bytes:
     """SHA-256."""
     return hashlib.sha256(data).digest()
-
-
-def refusing(code: int) -> Callable[..., Any]:
-    """A system call that the disk refuses."""
-
-    def refuse(*_: object, **__: object) -> Any:
-        raise OSError(code, os.strerror(code))
-
-    return refuse
-
-
-# -- names -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-def test_everything_has_its_place(suffix: str) -> None:
-    """The names of the contract."""
-    layout = Layout(Path("/out"), suffix)
-    assert str(layout.final(TARGET)) == f"/out/opens/7.ndjson{suffix}"
-    assert str(layout.part(TARGET)) == f"/out/opens/7.ndjson{suffix}.part"
-    found = (layout.manifest, layout.errors, layout.retries, layout.summary)
-    names = ["manifest.ndjson", "errors.ndjson", "retries.ndjson", "summary.json"]
-    assert [str(path) for path in found] == [f"/out/{name}" for name in names]
-    assert {layout.database.parent, layout.lock.parent} == {layout.state}
-    assert str(layout.state) == "/out/.harvester"
 
 
 # -- the part file -----------------------------------------------------------------------------
@@ -211,139 +184,3 @@ def test_an_empty_campaign_is_published_too(tmp_path: Path) -> None:
     publish(tmp_path / "x.part", tmp_path / "x", size=0)
     publish(tmp_path / "x.part", tmp_path / "x", size=0)
     assert (tmp_path / "x").read_bytes() == b""
-
-
-# -- journals ----------------------------------------------------------------------------------
-
-
-def lines(path: Path, *, keep: int | None = None, more: int = 0) -> bytes:
-    """Open a journal, append so many lines, close it; give the file."""
-    journal = Journal(path, keep=keep)
-    for number in range(more):
-        journal.append({"n": number})
-    journal.sync()
-    assert journal.size == path.stat().st_size
-    journal.close()
-    return path.read_bytes()
-
-
-def test_a_journal_is_appended_to(tmp_path: Path) -> None:
-    """Each line in one step; what was there stays."""
-    assert lines(tmp_path / "j", more=2) == b'{"n":0}\n{"n":1}\n'
-    assert lines(tmp_path / "j", more=1) == b'{"n":0}\n{"n":1}\n{"n":0}\n'
-
-
-@pytest.mark.parametrize(
-    ("content", "left"),
-    [
-        (b"", b""),
-        (b'{"n":0}\n', b'{"n":0}\n'),
-        (b'{"n":0}\n{"n', b'{"n":0}\n'),
-        (b'{"n"', b""),
-        (b"\n", b"\n"),
-        (b'{"n":0}\n' + b"x" * 3_000_000, b'{"n":0}\n'),
-        (b"x" * 3_000_000, b""),
-        (b"x" * 1_048_575 + b"\ny", b"x" * 1_048_575 + b"\n"),
-        (b"x" * 1_048_576 + b"\ny", b"x" * 1_048_576 + b"\n"),
-        (b"\n" + b"x" * 1_048_576, b"\n"),
-    ],
-    ids=lambda content: f"{content[:9]!r}{len(content)}",
-)
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, content: bytes, left: bytes) -> None:
-    """On opening, whatever follows the last newline goes, however long it is."""
-    (tmp_path / "j").write_bytes(content)
-    assert lines(tmp_path / "j") == left
-
-
-@pytest.mark.parametrize(
-    ("keep", "left"), [(0, b""), (8, b'{"n":0}\n'), (16, b'{"n":0}\n{"n":1}\n'), (99, None)]
-)
-def test_an_unacknowledged_line_is_cut_off(tmp_path: Path, keep: int, left: bytes | None) -> None:
-    """The manifest is cut back to what the state knows of; it is never stretched."""
-    whole = lines(tmp_path / "j", more=2)
-    assert lines(tmp_path / "j", keep=keep) == (whole if left is None else left)
-
-
-def test_a_line_holds_json_only(tmp_path: Path) -> None:
-    """Text of any kind stays on its line; what is no JSON is a mistake of ours, told at once."""
-    journal = Journal(tmp_path / "j")
-    journal.append({"message": "a\nb\u2028\x00é"})
-    with pytest.raises(TypeError):
-        journal.append({"path": tmp_path})
-    journal.close()
-    assert (tmp_path / "j").read_bytes().count(b"\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("call", "use"),
-    [("pwrite", lambda j: j.append({})), ("fdatasync", lambda j: j.sync())],
-)
-def test_a_journal_the_disk_refuses_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[Journal], Any]
-) -> None:
-    """The journal's name is in the error; its size is what was acknowledged."""
-    journal = Journal(tmp_path / "j.ndjson")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, refusing(errno.EIO))
-        with pytest.raises(StorageError, match=r"j\.ndjson"):
-            use(journal)
-    assert journal.size == 0
-    journal.close()
-
-
-# -- the lock ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A directory with its private folder."""
-    layout = Layout(tmp_path / "out")
-    layout.state.mkdir(parents=True)
-    return layout
-
-
-def test_a_directory_has_one_run(layout: Layout) -> None:
-    """A second one is refused and told who holds it; after the first it may."""
-    with locked(layout, now=NOON):
-        refused = pytest.raises(ConfigError, match=f"process {os.getpid()}, since 2026-03-01T12:00")
-        with refused, locked(layout, now=NOON):
-            pass
-    with locked(layout, now=NOON):
-        pass
-
-
-def test_a_link_to_the_directory_is_the_directory(layout: Layout, tmp_path: Path) -> None:
-    """The same place under another name is the same lock."""
-    (tmp_path / "link").symlink_to(layout.root)
-    again = locked(Layout(tmp_path / "link"), now=NOON)
-    with locked(layout, now=NOON), pytest.raises(ConfigError), again:
-        pass
-
-
-def test_a_killed_run_holds_nothing(layout: Layout) -> None:
-    """The kernel frees the lock with the process, however that ended."""
-    program = (
-        "import fcntl, os, sys, time\n"
-        "file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
-        "fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "os.write(file, b'process 0, since long ago, a name longer than ours\\n')\n"
-        "print('held', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", program, str(layout.lock)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        refused = pytest.raises(ConfigError, match="process 0, since long ago")
-        with refused, locked(layout, now=NOON):
-            pass
-        holder.kill()
-    with locked(layout, now=NOON):
-        assert layout.lock.read_bytes().count(b"\n") == 1
-
-
-def test_a_lock_that_cannot_be_opened_is_told(layout: Layout) -> None:
-    """Something else of that name is the user's to mend, not a bug."""
-    layout.lock.mkdir()
-    with pytest.raises(HarvestError), locked(layout, now=NOON):
-        pass

@@ -1,0 +1,68 @@
+"""Where everything stands in an output directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harvester.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is under one output directory."""
+
+    root: Path
+    suffix: str = ""
+
+    def final(self, target: Target) -> Path:
+        """The finished file. Ids were checked (`Api.check_id`): they cannot lead elsewhere."""
+        return self.root / target.report / f"{target.campaign_id}.ndjson{self.suffix}"
+
+    def part(self, target: Target) -> Path:
+        """The unfinished file."""
+        final = self.final(target)
+        return final.with_name(f"{final.name}.part")
+
+    def grown(self, target: Target) -> Path:
+        """What will take the finished file's place after a top-up."""
+        final = self.final(target)
+        return final.with_name(f"{final.name}.grown.part")
+
+    @property
+    def state(self) -> Path:
+        """The private folder."""
+        return self.root / ".harvester"
+
+    @property
+    def database(self) -> Path:
+        """The checkpoints."""
+        return self.state / "state.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one run of this directory."""
+        return self.state / "lock"
+
+    @property
+    def manifest(self) -> Path:
+        """A line for each finished file."""
+        return self.root / "manifest.ndjson"
+
+    @property
+    def errors(self) -> Path:
+        """A line for each campaign that failed."""
+        return self.root / "errors.ndjson"
+
+    @property
+    def retries(self) -> Path:
+        """A line for each repeated request."""
+        return self.root / "retries.ndjson"
+
+    @property
+    def pages(self) -> Path:
+        """Where each page came from, if that is asked for."""
+        return self.root / "pages.ndjson"
+
+    @property
+    def summary(self) -> Path:
+        """The last run."""
+        return self.root / "summary.json"

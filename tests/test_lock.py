@@ -1,0 +1,68 @@
+"""One run at a time in an output directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import NOON
+
+from harvester.disk.layout import Layout
+from harvester.disk.lock import locked
+from harvester.errors import ConfigError, HarvestError
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A directory with its private folder."""
+    layout = Layout(tmp_path / "out")
+    layout.state.mkdir(parents=True)
+    return layout
+
+
+def test_a_directory_has_one_run(layout: Layout) -> None:
+    """A second one is refused and told who holds it; after the first it may."""
+    with locked(layout, now=NOON):
+        refused = pytest.raises(ConfigError, match=f"process {os.getpid()}, since 2026-03-01T12:00")
+        with refused, locked(layout, now=NOON):
+            pass
+    with locked(layout, now=NOON):
+        pass
+
+
+def test_a_link_to_the_directory_is_the_directory(layout: Layout, tmp_path: Path) -> None:
+    """The same place under another name is the same lock."""
+    (tmp_path / "link").symlink_to(layout.root)
+    again = locked(Layout(tmp_path / "link"), now=NOON)
+    with locked(layout, now=NOON), pytest.raises(ConfigError), again:
+        pass
+
+
+def test_a_killed_run_holds_nothing(layout: Layout) -> None:
+    """The kernel frees the lock with the process, however that ended."""
+    program = (
+        "import fcntl, os, sys, time\n"
+        "file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "os.write(file, b'process 0, since long ago, a name longer than ours\\n')\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(layout.lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        refused = pytest.raises(ConfigError, match="process 0, since long ago")
+        with refused, locked(layout, now=NOON):
+            pass
+        holder.kill()
+    with locked(layout, now=NOON):
+        assert layout.lock.read_bytes().count(b"\n") == 1
+
+
+def test_a_lock_that_cannot_be_opened_is_told(layout: Layout) -> None:
+    """Something else of that name is the user's to mend, not a bug."""
+    layout.lock.mkdir()
+    with pytest.raises(HarvestError), locked(layout, now=NOON):
+        pass
