@@ -30,7 +30,7 @@ async def harvest(base: str, ids: list[str], out: Path, concurrency: int) -> int
             part = PartFile(out / f"{campaign}.ndjson")
             link: str | None = api.first_link(target, limit=500, since=None)
             while link:
-                page = await fetcher.fetch(Call(target, link, partial(api.read_page, target)))
+                page = await fetcher.fetch(Call(target, link, partial(api.read_page, target, link)))
                 part.append(page.ndjson)
                 rows += page.rows
                 link = page.next

@@ -27,8 +27,8 @@ def measure(options: Options) -> list[Figure]:
     indented = json.dumps(json.loads(compact), indent=2).encode()
     beyond = compact.replace(b'"email_address":"', '"email_address":"zoë.'.encode(), 1)
     target = Target("opens", load.ids[0])
-    assert V2().read_page(target, compact).ndjson == load.lines(0, 1)  # noqa: S101
-    assert V2().read_page(target, indented).ndjson == load.lines(0, 1)  # noqa: S101
+    assert V2().read_page(target, "", compact).ndjson == load.lines(0, 1)  # noqa: S101
+    assert V2().read_page(target, "", indented).ndjson == load.lines(0, 1)  # noqa: S101
     # Once a block of this size was freed, glibc keeps those of a page's size for reuse, as it does
     # in a run; before, each costs its page faults, and whoever came first would pay for it.
     bytes(1 << 20)
@@ -44,7 +44,7 @@ def _compared(options: Options, name: str, body: bytes, target: Target) -> list[
     contenders = {
         FLOOR: lambda: _orjson(body),
         STDLIB: lambda: _json(body),
-        OURS: lambda: api.read_page(target, body),
+        OURS: lambda: api.read_page(target, "", body),
     }
     runs = interleaved(
         {who: lambda number, work=work: _timed(work) for who, work in contenders.items()},

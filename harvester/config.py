@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from harvester.api import Api
-from harvester.api.v2 import LINKS, ORIGIN, REPORTS, V2, utc_text
+from harvester.api import Api, v2, v3
+from harvester.api.v2 import LINKS, REPORTS, utc_text
 from harvester.disk.compress import CODECS
 from harvester.errors import ConfigError
 from harvester.pagination import MAX_PAGES
@@ -26,6 +26,9 @@ _OPTIONAL = ("min_page_size", "max_requests", "max_duration")
 LAST = "last"
 KNOWN = (*REPORTS, LINKS)
 """Every folder that a harvest can have."""
+ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
+"""The vendor's own."""
+_V2_ONLY = {"since": None, "summary": False, "links": False}
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -38,7 +41,8 @@ class HarvestConfig:
 
     Units: `rate` is request starts per second (0: no pace), `timeout`, `max_wait` and
     `max_duration` are seconds, `daily_quota` is requests a UTC day (0: none), `max_page_bytes`
-    bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text.
+    bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text. `base_url` is
+    an origin; None is the vendor's own for that `api`.
     """
 
     output: Path | str = "harvest"
@@ -47,7 +51,7 @@ class HarvestConfig:
     page_size: int = 500
     min_page_size: int | None = None
     api: str = "v2"
-    base_url: str = ORIGIN
+    base_url: str | None = None
     rate: float = 3.3
     concurrency: int = 16
     retries: int = 5
@@ -76,7 +80,7 @@ class HarvestConfig:
 
     def __post_init__(self) -> None:
         self._check_types()
-        _require(self.api == "v2", "api", "v2", self.api)
+        _require(self.api in ORIGINS, "api", "v2 or v3", self.api)
         _require(self.page_size in PAGE_SIZES, "page_size", "1 to 500", self.page_size)
         _require(
             self.min_page_size is None or 0 < self.min_page_size <= self.page_size,
@@ -103,8 +107,12 @@ class HarvestConfig:
         _require(self.compress in CODECS, "compress", "zstd or gzip", self.compress)
         _require(self.max_pages > 0, "max_pages", "more than 0", self.max_pages)
         _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
-        self._settle("base_url", _origin(self.base_url))
+        url = ORIGINS[self.api] if self.base_url is None else self.base_url
+        self._settle("base_url", _origin(url))
         self._settle("report", _reports(self.report, self.wire().reports))
+        for name, absent in _V2_ONLY.items():
+            given = getattr(self, name)
+            _require(self.api == "v2" or given == absent, name, "nothing with --api v3", given)
         if self.since != LAST:
             self._settle("since", parse_moment(self.since, name="since"))
         _require(bool(str(self.output).strip()), "output", "a directory", self.output)
@@ -123,8 +131,8 @@ class HarvestConfig:
             value = getattr(self, name)
             fine = type(value) in {int, float} or (value is None and name in _OPTIONAL)
             _require(fine, name, "a number", value)
-        for name in ("api", "base_url"):
-            _require(isinstance(getattr(self, name), str), name, "text", getattr(self, name))
+        _require(isinstance(self.api, str), "api", "v2 or v3", self.api)
+        _require(isinstance(self.base_url, str | None), "base_url", "text", self.base_url)
         _require(
             self.compress is None or isinstance(self.compress, str),
             "compress",
@@ -141,7 +149,12 @@ class HarvestConfig:
 
     def wire(self) -> Api:
         """The API as this config asks it."""
-        return V2(self.base_url)
+        return v3.V3(self.origin) if self.api == "v3" else v2.V2(self.origin)
+
+    @property
+    def origin(self) -> str:
+        """`base_url`, or the vendor's own: scheme, host and port."""
+        return str(self.base_url)
 
     @property
     def directory(self) -> Path:
@@ -195,7 +208,7 @@ class HarvestConfig:
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": self.api,
-            "base_url": self.base_url,
+            "base_url": self.origin,
             "report": ",".join(self.reports),
             **since,
             "page_size": str(self.page_size),

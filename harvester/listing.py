@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 
-import msgspec
-
 from harvester.api import Api
 from harvester.errors import CampaignError
 from harvester.ids import IdSpool
@@ -20,13 +18,6 @@ from harvester.request.fetch import Fetcher
 
 STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 _MOST_PASSES = 10
-
-
-class _Row(msgspec.Struct):
-    id: str | int
-
-
-_row = msgspec.json.Decoder(_Row)
 
 
 async def list_campaigns(
@@ -42,12 +33,14 @@ async def list_campaigns(
     try:
         for _ in range(_MOST_PASSES):
             before = len(known)
-            pages = walk_links(fetcher, api.read_campaigns, target, first=first)
+            pages = walk_links(
+                fetcher, lambda link, body: api.read_campaigns(body), target, first=first
+            )
             async with aclosing(pages):
                 async for page in pages:
                     for line in page.ndjson.split(b"\n")[:-1]:
-                        campaign_id = str(_row.decode(line).id)
-                        if known.add(campaign_id):
+                        campaign_id = api.listed_id(line, status)
+                        if campaign_id is not None and known.add(campaign_id):
                             yield campaign_id, line
             if len(known) == before:
                 return

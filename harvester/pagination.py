@@ -48,7 +48,7 @@ def walk_pages(
 
 async def walk_links(
     fetcher: Fetcher,
-    read: Callable[[bytes], Page],
+    read: Callable[[str, bytes], Page],
     target: Target,
     *,
     first: str,
@@ -57,7 +57,7 @@ async def walk_links(
     expected: int = 0,
     max_pages: int = MAX_PAGES,
 ) -> AsyncGenerator[Page, None]:
-    """Yield what `read` makes of one page after the other.
+    """Yield what `read` makes of one link and its answer after the other.
 
     `first` is the first page's link, `seen` the digests of every link that earlier parts of this
     walk were led to, `expected` the pages it is thought to have (0: nobody knows).
@@ -74,7 +74,7 @@ async def walk_links(
             raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
         # Known: the longest way to go first. Unknown: the least known first (`Permits`).
         priority = number - 1 - expected
-        page = await fetcher.fetch(Call(target, link, read, number, priority))
+        page = await fetcher.fetch(Call(target, link, partial(read, link), number, priority))
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)

@@ -70,8 +70,8 @@ class Source:
                     await anyio.lowlevel.checkpoint()
 
     def _targets(self, campaign_id: str) -> Iterator[Target]:
-        self._api.check_id(campaign_id)
-        return (Target(report, campaign_id) for report in self._reports)
+        checked = self._api.check_id(campaign_id)
+        return (Target(report, checked) for report in self._reports)
 
     def _take(self, target: Target) -> Record | None:
         record = self._store.take(target)

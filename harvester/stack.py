@@ -67,7 +67,7 @@ async def open_credentials(config: HarvestConfig) -> Credentials:
 def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
     """The day's count of the config's key."""
     path = ledger_path(
-        Path(config.state_dir or ""), origin=config.base_url, identity=config.api_key or ""
+        Path(config.state_dir or ""), origin=config.origin, identity=config.api_key or ""
     )
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
 

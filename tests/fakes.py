@@ -22,6 +22,7 @@ from harvester.model import Call, Page, Target
 T = TypeVar("T")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TARGET = Target("opens", "7")
+CAMPAIGN_V3 = "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab"
 PATH = "/v2/emailmarketing/campaigns/7/tracking/opens"
 
 

@@ -26,7 +26,7 @@ def body(rows: str = "", *, meta: str | None = None) -> bytes:
 
 def read(raw: bytes) -> Page:
     """The page as the walk sees it."""
-    return API.read_page(TARGET, raw)
+    return API.read_page(TARGET, PATH, raw)
 
 
 # -- asking ------------------------------------------------------------------------------------
@@ -246,9 +246,11 @@ def test_a_campaigns_links_are_one_page() -> None:
     """Asked without a limit; each link a record; nothing follows."""
     assert API.first_link(LINK_TARGET, limit=500, since=None) == "/v2/emailmarketing/campaigns/7"
     raw = b'{"id":"7","name":"x","click_through_details":[{"url": "a b"},{"url_uid":1.10}]}'
-    assert API.read_page(LINK_TARGET, raw) == Page(b'{"url":"a b"}\n{"url_uid":1.10}\n', 2, None)
+    assert API.read_page(LINK_TARGET, "", raw) == Page(
+        b'{"url":"a b"}\n{"url_uid":1.10}\n', 2, None
+    )
     empty = b'{"id":7,"click_through_details":[]}'
-    assert API.read_page(LINK_TARGET, empty) == Page(b"", 0, None)
+    assert API.read_page(LINK_TARGET, "", empty) == Page(b"", 0, None)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_a_campaigns_links_are_one_page() -> None:
 def test_what_is_no_campaign_has_not_no_links(raw: bytes) -> None:
     """Another shape, or another campaign, is never a campaign without links."""
     with pytest.raises(Unreadable):
-        API.read_page(LINK_TARGET, raw)
+        API.read_page(LINK_TARGET, "", raw)
 
 
 def test_the_campaign_list_is_asked_by_status() -> None:

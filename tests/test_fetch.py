@@ -274,7 +274,7 @@ async def test_a_next_link_that_repeats_a_credential_is_not_kept() -> None:
     """It would stand in the state file."""
     body = f'{{"results":[],"meta":{{"pagination":{{"next_link":"{PATH}?next={TOKEN}"}}}}}}'
     async with served(answering(body.encode())) as fetcher:
-        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, raw))
+        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, "", raw))
         with pytest.raises(CampaignError) as caught:
             await fetcher.fetch(call)
     assert caught.value.kind == "bad_link"
@@ -307,7 +307,7 @@ async def test_no_error_shows_a_secret_that_was_echoed(status: int, body: str) -
     """Not in its text, not in its fields, not in part, wherever the server put it."""
     handler = answering(body.encode(), status, Location=f"https://h/{KEY}")
     async with served(handler) as fetcher:
-        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, raw))
+        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, "", raw))
         with pytest.raises(HarvestError) as caught:
             await fetcher.fetch(call)
     assert "canary" not in shown(caught.value)

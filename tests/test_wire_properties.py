@@ -117,7 +117,7 @@ def page_bodies(draw: st.DrawFn) -> bytes:
 def read(body: bytes) -> Page | None:
     """The page, or None if it is refused."""
     try:
-        return API.read_page(TARGET, body)
+        return API.read_page(TARGET, "", body)
     except HarvestError:
         return None
 

@@ -1,7 +1,7 @@
 """The wire without I/O: what to ask, how to read a page, and what an answer means.
 
 Everything here is a pure function or a frozen value. `Api` is what a version of the vendor's API
-must be able to say; `v2` is the one that is spoken so far.
+must be able to say; `v2` and `v3` are those that are spoken.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Api(Protocol):
 
     @property
     def name(self) -> str:
-        """The version's name in options and state: "v2"."""
+        """The version's name in options and state: "v2" or "v3"."""
         ...
 
     @property
@@ -41,8 +41,9 @@ class Api(Protocol):
         """The URL to ask for `link`, the key put back where this version wants it."""
         ...
 
-    def read_page(self, target: Target, body: bytes) -> Page:
-        """Read a 200's body; raise `Unreadable`, or `CampaignError` for a link we must refuse."""
+    def read_page(self, target: Target, link: str, body: bytes, /) -> Page:
+        """Read the body of the 200 that `link` was answered with; raise `Unreadable`, or
+        `CampaignError` for a next link we must refuse."""
         ...
 
     def date_field(self, report: str) -> str:
@@ -55,6 +56,11 @@ class Api(Protocol):
 
     def read_campaigns(self, body: bytes) -> Page:
         """Read a page of the campaign list."""
+        ...
+
+    def listed_id(self, record: bytes, status: str) -> str | None:
+        """The id in a record of that list; None if it is not in the state asked for. Raise
+        `Unreadable` if there is none."""
         ...
 
     def summary_link(self, campaign_id: str) -> str:

@@ -93,6 +93,14 @@ def excerpt(body: bytes) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_EXCERPT]
 
 
+def about(wrong: Exception, body: bytes) -> str:
+    """Why a 200 is not what it should be: where it broke, and a piece of it if that is no JSON."""
+    if not body:
+        return "the body is empty"
+    # What is nearly a page holds people's addresses: say where it broke, quote only what is not.
+    return str(wrong) if body[:1] in b"{[" else f"{wrong}; it begins {excerpt(body)!r}"
+
+
 def _error_entry(body: bytes) -> _ErrorEntry:
     """The first `{error_key, error_message}`: v2 sends an array of them, v3 also a bare one."""
     try:

@@ -8,6 +8,8 @@ at UTF-8, and it refuses a lone surrogate escape, which JSON allows.
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -16,40 +18,44 @@ from harvester.errors import Unreadable
 
 _STRING_OR_BLANKS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|[ \t\r\n]+', re.DOTALL)
 _BLANKS = (b" ", b"\n", b"\t", b"\r")
-_START = b'{"activity_type":"%s","campaign_id":"%s",'
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class _Owner(msgspec.Struct):
-    campaign_id: str | int | None = None
-    activity_type: str | None = None
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose the rows are: the two fields that say so, and what they must say where they are."""
 
+    id_field: str
+    id: str
+    type_field: str
+    type: str
 
-_owner = msgspec.json.Decoder(_Owner)
+    @property
+    def start(self) -> bytes:
+        """How every row of an ordinary page begins."""
+        return f'{{"{self.type_field}":"{self.type}","{self.id_field}":"{self.id}",'.encode()
 
 
 def to_ndjson(
     rows: Sequence[bytes | msgspec.Raw],
     *,
     dense: bool,
-    campaign_id: str | None = None,
-    activity_type: str | None = None,
+    owner: Owner | None = None,
 ) -> bytes:
     """One compact record a line. `dense` says that the body had no blank in it at all.
 
-    Raise `Unreadable` unless all are objects, and of that campaign and type where they say one.
+    Raise `Unreadable` unless all are objects, and of that owner where they say one.
     """
     if not rows:
         return b""
     # With an empty last one, for that is a copy less than adding the newline.
     lines = b"\n".join((*rows, b"")) if dense else _compact(rows)
-    if campaign_id is not None and activity_type is not None:
-        # Every row of an ordinary page begins so: one look at all of it settles everything.
-        start = _START % (activity_type.encode(), campaign_id.encode())
+    if owner is not None:
+        start = owner.start  # one look at all of it settles everything
         if lines.startswith(start) and lines.count(b"\n" + start) == len(rows) - 1:
             return lines
         _check_objects(lines, len(rows))
-        _check_owner(lines, campaign_id, activity_type)
+        _check_owner(lines, owner)
     else:
         _check_objects(lines, len(rows))
     return lines
@@ -182,21 +188,29 @@ def _check_objects(lines: bytes, count: int) -> None:
         raise Unreadable("a row is not an object", status=200)
 
 
-def _check_owner(lines: bytes, campaign_id: str, activity_type: str) -> None:
+def _check_owner(lines: bytes, owner: Owner) -> None:
     """Raise `Unreadable` if a row names another campaign or type. An id may be an integer, and
     either may be absent."""
+    decoder = _decoder(owner.id_field, owner.type_field)
     for line in lines.split(b"\n")[:-1]:
-        owner, kind = _owner_of(line)
-        if owner is not None and str(owner) != campaign_id:
+        try:
+            found = decoder.decode(line)
+            whose, kind = found.id, found.type
+        except msgspec.DecodeError:  # a lone surrogate, or an id that is neither text nor integer
+            members = json.loads(line, parse_int=str)  # of any length; an id is compared as text
+            whose, kind = members.get(owner.id_field), members.get(owner.type_field)
+        if whose is not None and str(whose).lower() != owner.id:
             raise Unreadable("a row belongs to another campaign", status=200)
-        if kind is not None and kind != activity_type:
+        if kind is not None and kind != owner.type:
             raise Unreadable("a row belongs to another report", status=200)
 
 
-def _owner_of(line: bytes) -> tuple[object, object]:
-    try:
-        owner = _owner.decode(line)
-    except msgspec.DecodeError:  # a lone surrogate, or an id that is neither text nor integer
-        found = json.loads(line, parse_int=str)  # of any length; an id is compared as text
-        return found.get("campaign_id"), found.get("activity_type")
-    return owner.campaign_id, owner.activity_type
+@cache
+def _decoder(id_field: str, type_field: str) -> msgspec.json.Decoder[Any]:
+    """Reads the two fields of a row that tell its owner, as `id` and `type`."""
+    row = msgspec.defstruct(
+        "Row",
+        [("id", str | int | None, None), ("type", str | None, None)],
+        rename={"id": id_field, "type": type_field},
+    )
+    return msgspec.json.Decoder(row)

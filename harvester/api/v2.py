@@ -12,8 +12,9 @@ from urllib.parse import quote
 import msgspec
 
 from harvester.api import rows
-from harvester.api.answer import excerpt
+from harvester.api.answer import about
 from harvester.api.link import follow
+from harvester.api.rows import Owner
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -101,7 +102,7 @@ class V2:
         """Every request wants the key in its query, and no next link carries it."""
         return f"{self.origin}{link}{'&' if '?' in link else '?'}api_key={quote(api_key, safe='')}"
 
-    def read_page(self, target: Target, body: bytes) -> Page:
+    def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read one page; the end is an absent, null or empty `next_link`, never a short page."""
         if target.report == LINKS:
             return self._read_links(target, body)
@@ -109,8 +110,12 @@ class V2:
         ndjson = rows.to_ndjson(
             results,
             dense=rows.is_dense(body),
-            campaign_id=target.campaign_id,
-            activity_type=REPORTS[target.report].activity_type,
+            owner=Owner(
+                "campaign_id",
+                target.campaign_id,
+                "activity_type",
+                REPORTS[target.report].activity_type,
+            ),
         )
         return Page(ndjson, len(results), self._follow(next_link, _path(target)))
 
@@ -131,13 +136,14 @@ class V2:
         """One page of the campaign list: a row has id, name, status and modified_date."""
         results, next_link = _open(rows.check_utf8(body))
         ndjson = rows.to_ndjson(results, dense=rows.is_dense(body))
-        for line in ndjson.split(b"\n")[:-1]:
-            self._check_listed(line)
+        for record in ndjson.split(b"\n")[:-1]:
+            self.listed_id(record, "ALL")
         return Page(ndjson, len(results), self._follow(next_link, _CAMPAIGNS))
 
-    def _check_listed(self, line: bytes) -> None:
+    def listed_id(self, record: bytes, status: str) -> str | None:
+        """The id in a record of the list, which has those of the status only."""
         try:
-            self.check_id(str(_listed.decode(line).id))
+            return self.check_id(str(_listed.decode(record).id))
         except (msgspec.DecodeError, ConfigError):
             raise Unreadable("a campaign without a usable id", status=200) from None
 
@@ -150,7 +156,7 @@ class V2:
         try:
             found = msgspec.json.decode(rows.check_utf8(body), type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as wrong:
-            raise Unreadable(f"not a summary: {_about(wrong, body)}", status=200) from None
+            raise Unreadable(f"not a summary: {about(wrong, body)}", status=200) from None
         return {
             name: int(bytes(found[name]))
             for name in REPORTS
@@ -161,7 +167,7 @@ class V2:
         try:
             found = _campaign.decode(rows.check_utf8(body))
         except (msgspec.DecodeError, RecursionError) as wrong:
-            raise Unreadable(f"not a campaign: {_about(wrong, body)}", status=200) from None
+            raise Unreadable(f"not a campaign: {about(wrong, body)}", status=200) from None
         if str(found.id) != target.campaign_id:
             raise Unreadable("this is another campaign", status=200)
         links = found.click_through_details
@@ -191,7 +197,7 @@ def _open(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], str | None]:
         raise Unreadable("nested too deeply to be a page", status=200) from None
     except msgspec.DecodeError as wrong:
         if not rows.has_surrogates(body):
-            raise Unreadable(f"not a page: {_about(wrong, body)}", status=200) from None
+            raise Unreadable(f"not a page: {about(wrong, body)}", status=200) from None
         return _open_exactly(body)
     pagination = page.meta.pagination if page.meta else None
     return page.results, pagination.next_link if pagination else None
@@ -204,13 +210,6 @@ def _open_exactly(body: bytes) -> tuple[Sequence[bytes], str | None]:
         results = rows.elements(found["results"])
         meta = _meta.decode(found.get("meta", "null"))
     except (ValueError, KeyError, RecursionError, msgspec.DecodeError) as wrong:
-        raise Unreadable(f"not a page: {_about(wrong, body)}", status=200) from None
+        raise Unreadable(f"not a page: {about(wrong, body)}", status=200) from None
     pagination = meta.pagination if meta else None
     return results, pagination.next_link if pagination else None
-
-
-def _about(wrong: Exception, body: bytes) -> str:
-    if not body:
-        return "the body is empty"
-    # What is nearly a page holds people's addresses: say where it broke, quote only what is not.
-    return str(wrong) if body[:1] in b"{[" else f"{wrong}; it begins {excerpt(body)!r}"

@@ -98,8 +98,9 @@ class Grower:
 
     async def _shifted(self, walk: Walk, rows: int) -> bool:
         """Whether the first page is another one by now: then rows came twice at page ends."""
-        read = partial(self._api.read_page, walk.target)
-        again = await self._fetcher.fetch(Call(walk.target, self._walker.first_link(walk), read))
+        first = self._walker.first_link(walk)
+        read = partial(self._api.read_page, walk.target, first)
+        again = await self._fetcher.fetch(Call(walk.target, first, read))
         with self._codec.open(self._layout.part(walk.target)) as lines:
             return (
                 b"".join(line for _, line in zip(range(rows), lines, strict=False)) != again.ndjson

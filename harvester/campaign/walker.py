@@ -220,7 +220,7 @@ class Walker:
             return None  # it has no pages
         limit = walk.limit
         if walk.resumed:  # an earlier run may have come to smaller pages: its cursor is of those
-            limit = min(limit, max(self._store.page_rows(walk.id)))
+            limit = min(limit, max(self._store.page_rows(walk.id)) or limit)
         return smaller(limit, self._asked.least)
 
     def _restart(self, walk: Walk, why: CursorDropped | PoisonPage | Damaged) -> None:

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import click
 from click.core import ParameterSource
 
-from harvester.config import HarvestConfig
+from harvester.config import ORIGINS, HarvestConfig
 from harvester.request.credentials import read_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -93,8 +93,8 @@ _CONFIG = click.option(
     help="Settings in TOML, named as the options.",
 )
 _CONNECTION = (
-    _setting("--api", help="Version of the API.", type=click.Choice(["v2"])),
-    _setting("--base-url", help="Origin of the API.", metavar="URL"),
+    _setting("--api", help="Version of the API.", type=click.Choice(list(ORIGINS))),
+    _setting("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
     _setting(
         "--rate",
         help="Request starts a second over all workers; 0: no pace.",
@@ -203,7 +203,7 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     settings = {name: value for name, value in given.items() if name in names}
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
     return HarvestConfig(
-        **{**settings, "proxy": _proxy(given["base_url"])},
+        **{**settings, "proxy": _proxy(given["base_url"] or ORIGINS[given["api"]])},
         api_key=_api_key(ctx, given["api_key_file"]),
     )
 

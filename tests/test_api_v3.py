@@ -1,0 +1,226 @@
+"""Version 3 on the wire: a campaign, then the pages of one activity after the other."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fakes import CAMPAIGN_V3 as CAMPAIGN
+
+from harvester.api.v3 import ORIGIN, REPORTS, V3
+from harvester.errors import CampaignError, ConfigError, Unreadable
+from harvester.model import Page, Target
+
+API = V3()
+TARGET = Target("opens", CAMPAIGN)
+EMAIL, RESEND = (f"{number:08d}-0000-4000-8000-0123456789ab" for number in (1, 2))
+START = f"/v3/emails/{CAMPAIGN}#500"
+
+
+def path(activity: str, report: str = "opens") -> str:
+    """Where the report of an activity is."""
+    return f"/v3/reports/email_reports/{activity}/tracking/{report}"
+
+
+def campaign(*activities: tuple[str, str], campaign_id: str = CAMPAIGN) -> bytes:
+    """A campaign with such activities: id and role."""
+    each = [{"campaign_activity_id": activity, "role": role} for activity, role in activities]
+    return json.dumps({"campaign_id": campaign_id, "campaign_activities": each}).encode()
+
+
+def opened(activity: str = EMAIL, **more: Any) -> dict[str, Any]:
+    """A row."""
+    return {
+        "contact_id": "c",
+        "campaign_activity_id": activity,
+        "tracking_activity_type": "em_opens",
+        "created_time": "2026-01-31T00:00:00.000Z",
+        **more,
+    }
+
+
+def page(*rows: dict[str, Any], href: object = ...) -> bytes:
+    """A page of a report; without `href` it has no links at all."""
+    links = {} if href is ... else {"_links": {"next": None if href is None else {"href": href}}}
+    return json.dumps({"tracking_activities": rows, **links}).encode()
+
+
+# -- asking ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [CAMPAIGN, CAMPAIGN.upper()])
+def test_a_uuid_is_an_id(given: str) -> None:
+    """In small letters: one campaign has one file, whoever typed its id."""
+    assert API.check_id(given) == CAMPAIGN
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "7", f"{CAMPAIGN} ", f"{CAMPAIGN}\n", CAMPAIGN[:-1], f"../{CAMPAIGN}", "g" * 36, 7]
+)
+def test_nothing_else_is_an_id(bad: Any) -> None:
+    """Also not an id of v2, and the message says so."""
+    with pytest.raises(ConfigError, match=r"UUIDs.*--api v2"):
+        API.check_id(bad)
+
+
+def test_a_walk_begins_at_the_campaign() -> None:
+    """The page size is kept for the reports; neither it nor the key goes out with this request."""
+    link = API.first_link(TARGET, limit=500, since=None)
+    assert link == START
+    assert API.signed(link, "canary") == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+
+
+def test_there_are_no_reports_since_a_moment() -> None:
+    """v3 cannot filter by time; settings refuse it before."""
+    with pytest.raises(CampaignError):
+        API.first_link(TARGET, limit=500, since=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+# -- the campaign ------------------------------------------------------------------------------
+
+
+def test_the_campaign_leads_to_its_first_activity() -> None:
+    """A page without rows; those that come after stand where no request carries them."""
+    body = campaign((EMAIL, "primary_email"), ("x", "permalink"), (RESEND.upper(), "RESEND"))
+    first = f"{path(EMAIL)}?limit=500"
+    assert API.read_page(TARGET, START, body) == Page(b"", 0, f"{first}#500,{RESEND}")
+    assert API.signed(f"{first}#500,{RESEND}", "canary") == ORIGIN + first
+
+
+def test_an_activity_named_twice_is_walked_once() -> None:
+    """A row must not be there twice."""
+    body = campaign((EMAIL, "primary_email"), (EMAIL, "resend"))
+    assert API.read_page(TARGET, START, body).next == f"{path(EMAIL)}?limit=500#500"
+
+
+@pytest.mark.parametrize("activities", [[], [(EMAIL, "permalink")]])
+def test_a_campaign_without_reports_is_at_its_end(activities: list[tuple[str, str]]) -> None:
+    """It has no rows."""
+    assert API.read_page(TARGET, START, campaign(*activities)) == Page(b"", 0, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"<html>", b"{}", b'{"campaign_id":"x"}', b"\xff", b'{"campaign_id":1}',
+        campaign(("../x", "resend")),
+        campaign((EMAIL, "resend"), campaign_id=EMAIL),
+        b'{"campaign_id":"%s","campaign_activities":{}}' % CAMPAIGN.encode(),
+    ],
+)  # fmt: skip
+def test_what_is_no_campaign_is_unreadable(body: bytes) -> None:
+    """Nor is another one."""
+    with pytest.raises(Unreadable):
+        API.read_page(TARGET, START, body)
+
+
+# -- its reports -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_each_report_has_its_path_and_type(report: str) -> None:
+    """The names are those of v2."""
+    target, (name, kind) = Target(report, CAMPAIGN), REPORTS[report]
+    link = API.read_page(target, START, campaign((EMAIL, "primary_email"))).next
+    assert link == f"{path(EMAIL, name)}?limit=500#500"
+    row = opened(tracking_activity_type=kind)
+    found = API.read_page(target, link, page(row))
+    assert [found.rows, found.next, *found.records()] == [1, None, row]
+    assert API.date_field(report) in row
+
+
+def test_a_next_link_is_followed_within_the_activity() -> None:
+    """Relative or absolute, its cursor as it came, and what is left goes with it."""
+    link = f"{path(EMAIL)}?limit=500#500,{RESEND}"
+    following = f"{path(EMAIL)}?next=aB%2F9&x=1"
+    for href in (following, ORIGIN + following):
+        found = API.read_page(TARGET, link, page(opened(), href=href))
+        assert found.next == f"{following}#500,{RESEND}"
+
+
+@pytest.mark.parametrize("href", [..., None, ""])
+def test_an_activity_ends_where_no_link_is(href: object) -> None:
+    """Absent, null or empty: then the next activity comes, and after the last the end."""
+    body = page(opened(), href=href)
+    then = f"{path(RESEND)}?limit=500#500"
+    assert API.read_page(TARGET, f"{path(EMAIL)}?next=x#500,{RESEND}", body).next == then
+    assert API.read_page(TARGET, f"{path(EMAIL)}?next=x#500", body).next is None
+
+
+@pytest.mark.parametrize(
+    ("href", "kind"),
+    [
+        ("https://evil.example/v3/x?next=1", "foreign_link"),
+        (f"{path(RESEND)}?next=1", "foreign_link"),
+        (f"{path(EMAIL)}?next=1#500", "bad_link"),
+        (path(EMAIL), "bad_link"),
+    ],
+)
+def test_a_link_that_leads_elsewhere_is_refused(href: str, kind: str) -> None:
+    """Nothing the API says gets into what is left to walk."""
+    with pytest.raises(CampaignError) as caught:
+        API.read_page(TARGET, f"{path(EMAIL)}?limit=500#500", page(href=href))
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[]", b"<html>",
+        b'{"tracking_activities":null}', b'{"tracking_activities":[1]}',
+        b'{"tracking_activities":[],"_links":[]}', b'{"tracking_activities":["\\ud800"]}',
+        b'{"tracking_activities":[{"x":"\\ud800"}],"_links":1}',
+        page(opened(RESEND)), page(opened(tracking_activity_type="em_clicks")),
+    ],
+)  # fmt: skip
+def test_what_is_no_page_of_it_is_unreadable(body: bytes) -> None:
+    """Another shape, another activity's row, another report's."""
+    with pytest.raises(Unreadable):
+        API.read_page(TARGET, f"{path(EMAIL)}?limit=500#500", body)
+
+
+def test_rows_are_kept_to_the_byte() -> None:
+    """Unknown fields, numbers, a lone surrogate; an id in capitals is the same id."""
+    row = b'{"a":1.10,"campaign_activity_id":"%s","s":"\\ud800"}' % EMAIL.upper().encode()
+    body = b'{"tracking_activities":[%s],"_links":{"next":{"href":null}}}' % row
+    found = API.read_page(TARGET, f"{path(EMAIL)}?limit=500#500", body)
+    assert found == Page(row + b"\n", 1, None)
+
+
+# -- the list ----------------------------------------------------------------------------------
+
+
+def test_the_list_is_asked_without_a_status() -> None:
+    """It cannot be filtered by one; the time is that of the last change."""
+    assert API.campaigns_link(status="SENT", modified_since=None) == "/v3/emails?limit=500"
+    since = datetime(2026, 1, 31, tzinfo=UTC)
+    link = API.campaigns_link(status="ALL", modified_since=since)
+    assert link == "/v3/emails?limit=500&after_date=2026-01-31T00%3A00%3A00Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "is_it"),
+    [("SENT", True), ("ALL", True), ("DRAFT", False), ("DELETED", False), ("RUNNING", False)],
+)
+def test_the_status_is_that_of_the_record(status: str, is_it: bool) -> None:
+    """In whatever letters the API writes it."""
+    for written in ("Done", "DONE"):
+        record = json.dumps({"campaign_id": CAMPAIGN, "current_status": written}).encode()
+        assert API.listed_id(record, status) == (CAMPAIGN if is_it else None)
+
+
+@pytest.mark.parametrize("record", [b"{}", b'{"campaign_id":"7"}', b"[]", b'{"campaign_id":7}'])
+def test_a_campaign_without_an_id_is_unreadable(record: bytes) -> None:
+    """A page with such a record is asked for again."""
+    with pytest.raises(Unreadable):
+        API.listed_id(record, "ALL")
+    with pytest.raises(Unreadable):
+        API.read_campaigns(b'{"campaigns":[%s]}' % record)
+
+
+def test_the_list_goes_on_until_there_is_no_link() -> None:
+    """The next link is followed within the list."""
+    record = b'{"campaign_id":"%s"}' % CAMPAIGN.encode()
+    body = b'{"campaigns":[%s],"_links":{"next":{"href":"/v3/emails?next=a"}}}' % record
+    assert API.read_campaigns(body) == Page(record + b"\n", 1, "/v3/emails?next=a")
+    assert API.read_campaigns(b'{"campaigns":[]}') == Page(b"", 0, None)
