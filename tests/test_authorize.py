@@ -174,6 +174,28 @@ def test_a_hundred_refusals_are_one_second_look(tmp_path: Path, renewal: str | N
     assert waits == [0.0 if renewal else SECOND_LOOK] + [0.0] * 99
 
 
+def test_a_refusal_after_somebody_elses_success_is_a_new_one(tmp_path: Path) -> None:
+    """Of two refused together, one gets its page; the other, refused at once again, a slow try."""
+
+    async def use(house: House) -> None:
+        inner, stack = house.stack([refused(), refused(), "page", refused(), "page"], delay=0.1)
+        pages: list[str] = []
+
+        async def fetch() -> None:
+            pages.append(await stack.fetch(make_call()))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fetch)
+            group.start_soon(fetch)
+        assert pages == ["page"] * 2
+        slow = 0.1 + 0.5 + SECOND_LOOK
+        assert inner.at == pytest.approx([0, 0, slow, slow + 0.1, slow + 0.2 + 0.5 + SECOND_LOOK])
+
+    house = in_a_house(tmp_path, Tokens(None, None), use)
+    waits = [event.wait_s for event in house.seen.of(RetryScheduled)]
+    assert waits == [SECOND_LOOK, 0.0, SECOND_LOOK]
+
+
 def test_a_dead_token_costs_few_requests(tmp_path: Path) -> None:
     """Of a hundred refused together, one tries again; the others end with the order."""
 

@@ -49,7 +49,9 @@ def claimed(
         (Account({}, not_before=100.25), NotYet(0.25)),
         (Account({}, not_before=160.0), NotYet(60.0)),
         (Account({TODAY: 10}, not_before=160.0), Spent(MIDNIGHT)),
-        (Account({}, not_before=1e6), Granted(1)),  # of before a reboot
+        (Account({}, not_before=1e6), NotYet(1e6 - 100.0)),
+        (Account({}, not_before=7_200.0, set_at=101.0), Granted(1)),  # of before a reboot
+        (Account({}, not_before=7_200.0, set_at=100.0), NotYet(7_100.0)),
     ],
 )
 def test_a_claim_is_granted_delayed_or_refused(
@@ -82,13 +84,24 @@ def test_a_clock_set_back_finds_its_count() -> None:
     assert account.days == {"2026-02-22": 1, TODAY: 10, "2026-03-02": 1}
 
 
+def test_days_to_come_do_not_hide_today() -> None:
+    """A clock that was ahead has filled the record: today is counted all the same."""
+    account = Account({f"2030-01-{day:02}": 1 for day in range(1, 9)})
+    for used in range(1, 11):
+        account, answer = claimed(account, monotonic=100.0 + used)
+        assert answer == Granted(used)
+    assert claimed(account, monotonic=200.0)[1] == Spent(MIDNIGHT)
+    assert len(account.days) == 8
+
+
 def test_only_some_days_are_kept() -> None:
     """The record fits its sector for ever."""
     account = Account()
     for day in range(40):
         account, _ = claimed(account, now=NOON + timedelta(days=day), monotonic=100.0 + day)
     assert sorted(account.days) == [f"2026-04-{day:02}" for day in range(2, 10)]
-    assert len(orjson.dumps({"version": 1, "days": account.days, "not_before": 1e300 / 3})) < 512
+    record = {"version": 1, "days": account.days, "not_before": 1e300 / 3, "set_at": 1e300 / 3}
+    assert len(orjson.dumps(record)) < 512
 
 
 @given(
@@ -200,7 +213,7 @@ def test_waiting_for_the_lock_does_not_bring_two_starts_nearer(
     real = fcntl.flock
 
     def slow(file: int, how: int) -> None:
-        if how == fcntl.LOCK_EX:
+        if how & fcntl.LOCK_EX:
             clock.advance(0.25)
         real(file, how)
 
@@ -211,6 +224,29 @@ def test_waiting_for_the_lock_does_not_bring_two_starts_nearer(
     assert isinstance(other.claim(0.3), NotYet)
     one.close()
     other.close()
+
+
+def test_a_file_that_is_held_is_asked_again_later(tmp_path: Path, clock: FakeClock) -> None:
+    """Whoever holds it may have been suspended: nobody is blocked by that, nothing is charged."""
+    one = ledger(tmp_path / "k", clock)
+    with (tmp_path / "k").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        answer = one.claim(0.3)
+        assert isinstance(answer, NotYet)
+        assert 0 < answer.wait < 0.1
+    assert one.claim(0.3) == Granted(1)
+    one.close()
+
+
+def test_after_a_reboot_a_hold_is_over(tmp_path: Path, clock: FakeClock) -> None:
+    """The clock that it was told by has begun anew; a new hold counts by the new one."""
+    one = ledger(tmp_path / "k", clock)
+    one.hold(7_200.0)
+    clock.mono = 60.0
+    assert one.claim(0.3) == Granted(1)
+    one.hold(5.0)
+    assert one.claim(0.3) == NotYet(5.0)
+    one.close()
 
 
 def test_charges_are_synced_at_the_apis_pace(
@@ -240,12 +276,15 @@ def test_charges_are_synced_at_the_apis_pace(
         b"null",
         b'"days"',
         b"{}",
-        b'{"days":{}}',
-        b'{"days":[],"not_before":0}',
-        b'{"days":{"2026-03-01":"many"},"not_before":0}',
-        b'{"days":{"2026-03-01":null},"not_before":0}',
-        b'{"days":{},"not_before":"soon"}',
-        b'{"days":{"2026-03-01":9},"not_bef',
+        b'{"version":1,"days":{}}',
+        b'{"version":1,"days":[],"not_before":0}',
+        b'{"version":1,"days":{"2026-03-01":"many"},"not_before":0}',
+        b'{"version":1,"days":{"2026-03-01":null},"not_before":0}',
+        b'{"version":1,"days":{"2026-03-01":-5},"not_before":0}',
+        b'{"version":1,"days":{},"not_before":"soon"}',
+        b'{"version":2,"days":{},"not_before":0}',
+        b'{"days":{},"not_before":0}',
+        b'{"version":1,"days":{"2026-03-01":9},"not_bef',
     ],
 )
 def test_a_file_that_cannot_be_read_stops_everything(
@@ -311,7 +350,9 @@ def test_threads_share_a_ledger_file_exactly(tmp_path: Path) -> None:
 
     def claims(_: int) -> list[int]:
         one = QuotaLedger(tmp_path / "k", limit=40, clock=RacingClock())
-        found = [answer.used for _ in range(30) if isinstance(answer := one.claim(0.0), Granted)]
+        found = []
+        while not isinstance(answer := one.claim(0.0), Spent):
+            found += [answer.used] if isinstance(answer, Granted) else []
         one.close()
         return found
 

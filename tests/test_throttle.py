@@ -52,6 +52,17 @@ def _never_without_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AsyncLimiter, "acquire", acquire)
 
 
+class Ticking(LoopClock):
+    """Never tells the same time twice, as no clock does."""
+
+    ticks = 0
+
+    def monotonic(self) -> float:
+        """A picosecond later than when it was last looked at."""
+        self.ticks += 1
+        return super().monotonic() + self.ticks * 1e-12
+
+
 @dataclass
 class Bench:
     """A pacer on a virtual clock, with what it said and did."""
@@ -62,7 +73,7 @@ class Bench:
     start: datetime = NOON
 
     def __post_init__(self) -> None:
-        self.clock = LoopClock(self.start)
+        self.clock: LoopClock = self.options.pop("clock", None) or LoopClock(self.start)
         self.stop = StopSignal()
         self.seen = Seen()
         self.starts: list[tuple[float, int]] = []
@@ -388,10 +399,11 @@ def test_requests_refused_together_are_one_throttle(bench: Make) -> None:
         one.pacer.throttled(second, started=starts[1])
         await anyio.sleep(5)
         one.pacer.throttled(late, started=starts[2])
-        assert [first.held, second.held, late.held] == [1.0, pytest.approx(0.6), 0.0]
+        assert [first.held, second.held, late.held] == pytest.approx([1.0, 0.6, 0.0])
 
-    one = on_a_bench(bench, use)
+    one = on_a_bench(bench, use, clock=Ticking())
     assert len(one.seen.of(PaceChanged)) == 1
+    assert len(one.seen.of(Paused)) == 1
     assert one.pacer.spacing.gap == pytest.approx(GAP * 1.5)
 
 
@@ -529,6 +541,44 @@ def test_so_many_requests_and_no_more(bench: Make) -> None:
         assert one.ledger.used_today() == 3
 
     on_a_bench(bench, use, max_requests=3)
+
+
+def test_an_urgent_start_may_be_the_last(bench: Make) -> None:
+    """It is counted as well, also for whoever had looked before it and slept meanwhile."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        async with anyio.create_task_group() as group:
+
+            async def refused() -> None:
+                with pytest.raises(StopRun) as caught:
+                    await one.ask()
+                assert caught.value.reason == "max_requests"
+
+            async def second_look() -> None:
+                await one.pacer.slot(urgent=True)
+
+            group.start_soon(second_look)
+            group.start_soon(refused)
+        for _ in range(2):
+            with pytest.raises(StopRun):
+                await one.ask()
+        assert one.ledger.used_today() == 2
+
+    on_a_bench(bench, use, max_requests=2)
+
+
+def test_our_own_spacing_is_not_an_over_long_wait(bench: Make) -> None:
+    """`max_wait` bounds what the API asks for, not what we asked for ourselves."""
+
+    async def use(one: Bench) -> None:
+        before = Bench(one.path, {"rate": 0.002})
+        await before.ask()
+        before.ledger.close()
+        await one.ask()
+        assert one.clock.monotonic() == pytest.approx(500.0)
+
+    on_a_bench(bench, use, rate=0.002, max_wait=1.0)
 
 
 def test_the_order_to_stop_reaches_every_waiter(bench: Make) -> None:

@@ -33,7 +33,8 @@ class Door:
         self._pacer = pacer
         self._stop = stop
         self._clock = clock or Clock()
-        # Taken without a pause, so the pace is held before anybody else can start.
+        # asyncio's, which a free one gives without yielding: the gate is closed before anybody
+        # else can start.
         self._lock = asyncio.Lock()
         self._cleared = float("-inf")
 
@@ -41,26 +42,26 @@ class Door:
     async def second_look(self, refusal: Unauthorized) -> AsyncIterator[float]:
         """Make the second try, an urgent one, inside; gives the hold (s) that precedes it.
 
-        Nobody else starts meanwhile.
-
-        Raise `StopRun` if the try inside is refused as well.
+        Nobody else starts meanwhile. Raise `StopRun` if the try inside is refused as well; only
+        where somebody else's had succeeded since, that is a new refusal, and passes on.
         """
         async with self._lock:
             self._stop.check()
             with self._pacer.closed():
-                hold = await self._prepare(refusal)
+                outdated = refusal.sent < self._cleared
+                hold = 0.0 if outdated else await self._prepare()
                 try:
                     yield hold
                 except Unauthorized as again:
+                    if outdated:
+                        raise
                     order = StopRun("credentials_refused", f"the token was refused twice ({again})")
                     self._stop.request(order)
                     raise order from None
             self._cleared = self._clock.monotonic()
 
-    async def _prepare(self, refusal: Unauthorized) -> float:
-        """Do what may help: nothing if others did it since, else renew, else hold everybody."""
-        if refusal.sent <= self._cleared:
-            return 0.0
+    async def _prepare(self) -> float:
+        """Do what may help: renew the token, else hold everybody; gives the hold (s)."""
         try:
             renewed = await self._credentials.renew()
         except ConfigError as wrong:

@@ -31,6 +31,7 @@ _UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
 _LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
+_SAME = 0.01  # holds that end so near to each other are one (s)
 _WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for midnight (s)
 
 
@@ -113,11 +114,11 @@ class Pacer:
     async def _slot(self, *, urgent: bool = False) -> int:
         while True:
             self._stop.check()
-            self._refuse_beyond_max()
             await self._spaced()
             if not (urgent or self._gate is None or self._gate.is_set()):
                 await self._gate.wait()
                 continue
+            self._refuse_beyond_max()  # only now: an urgent one may have had the last start
             match self._spent() or self._ledger.claim(self.spacing.gap):
                 case Granted(used):
                     if self._meter is not None:
@@ -129,7 +130,8 @@ class Pacer:
                         self._left -= 1
                     return used
                 case NotYet(wait):
-                    self._refuse_over_long(wait)
+                    if wait > self.spacing.gap:  # no spacing of ours: somebody's hold
+                        self._refuse_over_long(wait)
                     await self._stop.sleep(wait)
                 case Spent() as spent:
                     await self._reset(spent)
@@ -168,7 +170,7 @@ class Pacer:
     def hold(self, seconds: float, reason: str) -> None:
         """Let nobody start for `seconds`, in this run or any other of the key."""
         until = self._clock.monotonic() + seconds
-        if until > self._held_until:
+        if seconds > 0 and until > self._held_until + _SAME:
             self._held_until = until
             self._ledger.hold(seconds)
             self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
@@ -190,7 +192,7 @@ class Pacer:
             growing = _FIRST_HOLD * 2.0 ** min(self._throttles - 1, 10)
             wait = min(growing, _LONGEST_HOLD) * (1 + self._jitter() / 10)
         else:
-            wait = self._held_until - now
+            wait = self._held_until - now  # known to all already: `hold` says nothing new
         answer.wait_source = "throttle" if (answer.retry_after or 0.0) < wait else "retry-after"
         answer.held = max(wait, answer.retry_after or 0.0, 0.0)
         self.hold(answer.held, "throttled")

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -17,9 +18,10 @@ from harvester.clock import Clock, next_reset
 from harvester.disk.storage import flocked, replace_file, storage, sync_directory, write_all
 from harvester.errors import StorageError
 
+_VERSION = 1
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
-_REBOOTED = 86_400.0  # no hold is longer: a start further off was written before a reboot
+_BUSY = 0.005  # another run is at the file just now (s)
 _SYNC_EVERY = 0.1  # at the API's pace that is every charge
 
 
@@ -46,10 +48,15 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the file says: requests by UTC day, and the monotonic time of the next start."""
+    """What the file says: requests by UTC day, and the monotonic time of the next start.
+
+    `set_at` is when that was written down. The monotonic clock starts anew with every boot: when it
+    shows less than that, the start was of an earlier boot.
+    """
 
     days: dict[str, int] = field(default_factory=dict)
     not_before: float = 0.0
+    set_at: float = 0.0
 
     def used(self, day: str) -> int:
         """Requests charged to `day`."""
@@ -65,13 +72,15 @@ def claim(
     if limit and used >= limit:
         return account, Spent(next_reset(now))
     wait = account.not_before - monotonic
-    if 0 < wait < _REBOOTED:
+    if wait > 0 and monotonic >= account.set_at:
         return account, NotYet(wait)
     days = {**account.days, day: used + 1}
     if len(days) > _DAYS_KEPT:
-        # Several days are kept: a clock that is set back finds the count it had there.
-        days = dict(sorted(days.items())[-_DAYS_KEPT:])
-    return Account(days, monotonic + gap), Granted(used + 1)
+        # Several days are kept: a clock that is set back finds the count it had there. Today is,
+        # whatever days a wrong clock has put after it.
+        others = sorted(days.keys() - {day})[1 - _DAYS_KEPT :]
+        days = {each: days[each] for each in (*others, day)}
+    return Account(days, monotonic + gap, monotonic), Granted(used + 1)
 
 
 class QuotaLedger:
@@ -88,8 +97,13 @@ class QuotaLedger:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def claim(self, gap: float) -> Granted | NotYet | Spent:
-        """Charge one request and keep the next start `gap` seconds off, or say why not."""
-        with storage(self._path), flocked(self._file):
+        """Charge one request and keep the next start `gap` seconds off, or say why not.
+
+        Never waits for the file: whoever holds it may have been suspended.
+        """
+        with storage(self._path), flocked(self._file, wait=False) as held:
+            if not held:
+                return NotYet(_BUSY)
             now, monotonic = self._clock.now(), self._clock.monotonic()
             account, answer = claim(
                 self._read(), now=now, monotonic=monotonic, gap=gap, limit=self.limit
@@ -100,16 +114,17 @@ class QuotaLedger:
                     os.fdatasync(self._file)
                     # The start is now, not before the disk answered.
                     self._synced = self._clock.monotonic()
-                    self._write(replace(account, not_before=self._synced + gap))
+                    later = self._synced + gap
+                    self._write(replace(account, not_before=later, set_at=self._synced))
         return answer
 
     def hold(self, seconds: float) -> None:
         """Let no run of this key start a request for `seconds`."""
-        until = self._clock.monotonic() + seconds
+        now = self._clock.monotonic()
         with storage(self._path), flocked(self._file):
             account = self._read()
-            if until > account.not_before:
-                self._write(replace(account, not_before=until))
+            if now + seconds > account.not_before or now < account.set_at:
+                self._write(replace(account, not_before=now + seconds, set_at=now))
 
     def used_today(self) -> int:
         """Requests charged to this UTC day, by whatever run."""
@@ -127,11 +142,7 @@ class QuotaLedger:
         if not raw:
             return Account()
         try:
-            found = orjson.loads(raw)
-            return Account(
-                {str(day): int(used) for day, used in found["days"].items()},
-                float(found["not_before"]),
-            )
+            return _account(orjson.loads(raw))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             # Guessing 0 could send a day's requests twice.
             raise StorageError(
@@ -140,10 +151,23 @@ class QuotaLedger:
             ) from None
 
     def _write(self, account: Account) -> None:
-        record = {"version": 1, "days": account.days, "not_before": account.not_before}
+        record = {
+            "version": _VERSION,
+            "days": account.days,
+            "not_before": account.not_before,
+            "set_at": account.set_at,
+        }
         raw = orjson.dumps(record).ljust(_SIZE - 1) + b"\n"
         write_all(self._file, raw, at=0)
         self._written = raw, account
+
+
+def _account(found: dict[str, Any]) -> Account:
+    """The account that a file's content tells. Raise `ValueError` or the like if it tells none."""
+    days = {str(day): int(used) for day, used in found["days"].items()}
+    if found["version"] != _VERSION or min(days.values(), default=0) < 0:
+        raise ValueError("not a count of ours")
+    return Account(days, float(found["not_before"]), float(found.get("set_at", 0.0)))
 
 
 def ledger_path(state_dir: Path, *, origin: str, identity: str) -> Path:

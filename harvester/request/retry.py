@@ -163,9 +163,17 @@ class RetryingFetcher:
         try:
             return await self._inner.fetch(tries.next(call))
         except Unauthorized as refusal:
-            async with self._door.second_look(refusal) as hold:
-                self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
-                return await self._inner.fetch(replace(tries.next(call), urgent=True))
+            return await self._look_again(call, tries, refusal)
+
+    async def _look_again(self, call: Call[T], tries: "_Tries", refusal: Unauthorized) -> T:
+        """The second look; another one where the refusal was of before somebody else's success."""
+        while True:
+            try:
+                async with self._door.second_look(refusal) as hold:
+                    self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
+                    return await self._inner.fetch(replace(tries.next(call), urgent=True))
+            except Unauthorized as again:
+                refusal = again
 
     def _decide(self, trouble: TryAgain, tries: "_Tries") -> Again:
         """The next try, or the error that stands for having none."""
