@@ -69,7 +69,8 @@ class Call(Generic[T]):
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
     counts from 1 within a page. Where requests queue, the lowest `priority` goes first; an
-    `urgent` one is what all others wait for. `read` is pure and raises `Unreadable` or
+    `urgent` one is what all others wait for; an `optional` one may fail without speaking against the
+    server. `read` is pure and raises `Unreadable` or
     `CampaignError`.
     """
 
@@ -80,7 +81,4 @@ class Call(Generic[T]):
     priority: int = 0
     attempt: int = 1
     urgent: bool = False
-
-    def again(self) -> "Call[T]":
-        """The same call, one attempt later."""
-        return replace(self, attempt=self.attempt + 1)
+    optional: bool = False

@@ -106,6 +106,7 @@ class Harvester:
             known_reports=KNOWN,
             fresh=config.fresh,
             provenance=config.provenance,
+            tops_up=config.tops_up,
             sync_every=config.sync_every,
             clock=clock,
             removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
@@ -234,6 +235,9 @@ class _Run:
         timer = self._stop_after(self._config.max_duration)
         try:
             await coordinator.run(source.records())
+            all_asked = not self._stop.requested and self._tally.set_aside_until is None
+            if self._config.tops_up and all_asked:
+                self._directory.store.end_round()
         except ExceptionGroup as group:
             raise _only(group) from None
         finally:

@@ -77,13 +77,21 @@ class Source:
         record = self._store.take(target)
         if record is None:
             self._emit(events.IdRepeated(target.campaign_id))
-        elif record.state == "complete" and self._top_up and target.report in self._api.reports:
+        elif record.state == "complete" and self._grows(record):
             return self._store.begin_top_up(record)
         elif record.state == "complete" or self._is_refused(record):
             self._emit(events.CampaignSkipped(target, record.state, record.kind))
         else:
             return record
         return None
+
+    def _grows(self, record: Record) -> bool:
+        """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
+        return (
+            self._top_up
+            and record.target.report in self._api.reports
+            and record.round < self._store.round
+        )
 
     def _is_refused(self, record: Record) -> bool:
         return (

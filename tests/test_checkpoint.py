@@ -239,6 +239,19 @@ def test_another_format_is_refused(house: House) -> None:
     house.store = house.opened()
 
 
+def test_the_format_before_is_brought_up_to_date(house: House) -> None:
+    """Its walks are as they were, and of no round of top-ups yet."""
+    walk = house.taken().walk
+    house.store.close()
+    db = sqlite3.connect(house.store.path)
+    db.execute("ALTER TABLE walks DROP COLUMN round")
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+    house.store = house.opened()
+    record = house.taken()
+    assert (record.walk, record.round) == (walk, 0)
+
+
 def test_a_state_that_is_no_database_is_told(tmp_path: Path) -> None:
     """Garbage in its place is storage trouble that names the file."""
     (tmp_path / "state.sqlite").write_bytes(b"garbage" * 1_000)

@@ -35,6 +35,7 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             known_reports=KNOWN,
             fresh=fresh,
             provenance=False,
+            tops_up=False,
             sync_every=0.0,
             clock=clock,
             removing=lambda files, size: removed.append((files, size)),

@@ -34,8 +34,9 @@ from shell import (
 
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
-from harvester.disk.inspection import verify
+from harvester.disk.inspection import sort_out, verify
 from harvester.disk.layout import Layout
+from harvester.errors import ConfigError
 from harvester.events import CampaignCompleted, Event, PageCommitted
 from harvester.report import HarvestReport
 from harvester.run import harvest
@@ -423,6 +424,45 @@ async def test_a_top_up_asks_only_for_what_may_be_new(tmp_path: Path) -> None:
         asked = sandbox.log[before:]
         assert all("created_since=" in hit.query for hit in asked)
         assert len(asked) == len(account.ids)
+
+
+@pytest.mark.parametrize("news", [0, 2])
+async def test_a_top_up_that_was_stopped_goes_on_where_it_was(tmp_path: Path, news: int) -> None:
+    """The same command comes to the end of the campaigns, asking for none again; what it tells
+    beforehand is what is left. The top-up after that begins anew."""
+    async with world() as sandbox:
+        account = Account(tmp_path, sandbox)
+        await account.harvest()
+        if news:
+            account.add(news)
+        top_up = {**account.config, "since": "last"}
+        before = len(sandbox.log)
+        for done in range(len(account.ids)):
+            layout = Layout(account.out)
+            left = sort_out(layout, account.ids, ["opens"], for_good=None, top_up=True).walks
+            assert left == len(account.ids) - done
+            report = await harvest(account.ids, HarvestConfig(**top_up, max_requests=1))
+        assert report.exit_code in {0, 75}
+        assert len(sandbox.log) - before == len(account.ids)
+        account.assert_equals_a_late_harvest()
+        await account.harvest(since="last")  # ends the round, if the last run could not
+        account.add(1)
+        await account.harvest(since="last")
+        account.assert_equals_a_late_harvest()
+
+
+@pytest.mark.parametrize("since", ["2030-01-01", "2012-01-01"])
+async def test_a_directory_begun_by_a_top_up_has_no_other_beginning(
+    tmp_path: Path, since: str
+) -> None:
+    """It asked for everything: a later run that asks from a day on would mix two harvests."""
+    async with world() as sandbox:
+        account = Account(tmp_path, sandbox)
+        await harvest(account.ids, HarvestConfig(**account.config, since="last", max_requests=3))
+        with pytest.raises(ConfigError, match="--since was 'not given'"):
+            await harvest(account.ids, HarvestConfig(**account.config, since=since))
+        await account.harvest()
+        account.assert_equals_a_late_harvest()
 
 
 async def test_a_campaign_without_events_is_topped_up_too(tmp_path: Path) -> None:

@@ -311,6 +311,7 @@ def test_an_open_directory_is_found_by_verify(tmp_path: Path) -> None:
         known_reports=("opens",),
         fresh=False,
         provenance=False,
+        tops_up=False,
         sync_every=0.0,
         clock=Clock(),
         removing=lambda files, size: None,

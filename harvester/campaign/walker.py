@@ -120,6 +120,15 @@ class Walker:
         in smaller pages, if they are allowed. Raise `CampaignError` or `StopRun`.
         """
         await self._begin(walk)
+        await self._finish(walk)
+
+    async def walk_anew(self, walk: Walk) -> None:
+        """Throw away what came, and walk once more; it may start over as `walk` may."""
+        self._begin_anew(walk)
+        await self._finish(walk)
+
+    async def _finish(self, walk: Walk) -> None:
+        """Follow to the end, starting over where that may help; sync."""
         while not walk.position.finished:
             try:
                 await self._follow(walk)
@@ -134,12 +143,6 @@ class Walker:
                 walk.limit = limit
                 self._restart(walk, poison)
         await self._sync(walk.part)  # (3) the data, before any name that is final
-
-    async def walk_anew(self, walk: Walk) -> None:
-        """Throw away what came, and walk once more."""
-        self._begin_anew(walk)
-        await self._follow(walk)
-        await self._sync(walk.part)
 
     def first_link(self, walk: Walk) -> str:
         """Where the walk begins: at the events that a file which is to grow does not have."""

@@ -17,7 +17,7 @@ from harvester.disk.part import PartFile
 from harvester.errors import ConfigError
 from harvester.model import Position, Target
 
-FORMAT = 1
+FORMAT = 2
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE walks (
@@ -40,6 +40,7 @@ CREATE TABLE walks (
     base_rows INTEGER,
     base_bytes INTEGER,
     base_digest BLOB,
+    round INTEGER NOT NULL DEFAULT 0,  -- the last round of top-ups that it is up to date with
     UNIQUE (report, campaign_id)
 );
 CREATE INDEX walks_by_run ON walks (run, campaign_id);
@@ -51,6 +52,7 @@ CREATE TABLE pages (                   -- of walks under way
     PRIMARY KEY (walk, page)
 ) WITHOUT ROWID;
 """
+_FROM_FORMAT_1 = "ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0"
 CAMPAIGNS_BY_STATE = """
 SELECT state, count(*) FROM (
     SELECT CASE
@@ -64,7 +66,7 @@ SELECT state, count(*) FROM (
 _FORGET_PAGES = "DELETE FROM pages WHERE walk = ?"
 _RECORD = (
     "id, report, campaign_id, state, next, pages, rows, bytes, digest, restarts, kind, "
-    "started_at, completed_at, findings, base_pages, base_rows, base_bytes, base_digest"
+    "started_at, completed_at, findings, round, base_pages, base_rows, base_bytes, base_digest"
 )
 
 
@@ -82,6 +84,7 @@ class Record:
     started_at: str | None
     completed_at: str | None
     findings: str | None
+    round: int
     base: "Base | None"
 
 
@@ -100,7 +103,7 @@ class CheckpointStore:
 
     def __init__(self, path: Path, *, sync_every: float = 0.0, clock: Clock | None = None) -> None:
         self.path = path
-        self.run = 0
+        self.run = self.round = 0
         self._group = GroupCommit(path, sync_every=sync_every, clock=clock or Clock())
         try:
             self._create()
@@ -113,6 +116,8 @@ class CheckpointStore:
         if version == 0:
             statements = [(statement, ()) for statement in _SCHEMA.split(";\n")]
             self._apply(*statements, (f"PRAGMA user_version = {FORMAT}", ()))
+        elif version == 1:
+            self._apply((_FROM_FORMAT_1, ()), (f"PRAGMA user_version = {FORMAT}", ()))
         elif version != FORMAT:
             raise ConfigError(
                 f"{self.path} has format {version}, this version of harvester knows {FORMAT}: "
@@ -125,11 +130,24 @@ class CheckpointStore:
         """What the directory was harvested with; empty in a new one."""
         return dict(self._group.read("SELECT name, value FROM settings"))
 
-    def begin_run(self, settings: dict[str, str]) -> None:
-        """Remember the settings, and count this run."""
-        self.run = int(self.settings().get("run", 0)) + 1
+    def begin_run(self, settings: dict[str, str], *, tops_up: bool = False) -> None:
+        """Remember the settings, and count this run.
+
+        Where finished files are to grow (`tops_up`), it goes on with the round of top-ups that was
+        begun and not ended, or begins another.
+        """
+        before = self.settings()
+        self.run = int(before.get("run", 0)) + 1
+        self.round = int(before.get("round", 0))
         values = {**settings, "run": str(self.run)}
+        if tops_up:
+            self.round += before.get("round_under_way") != "yes"
+            values |= {"round": str(self.round), "round_under_way": "yes"}
         self._apply(*(("REPLACE INTO settings VALUES (?, ?)", pair) for pair in values.items()))
+
+    def end_round(self) -> None:
+        """Every campaign was topped up, or failed: the next top-up begins a new round."""
+        self._apply(("REPLACE INTO settings VALUES ('round_under_way', 'no')", ()))
 
     def take(self, target: Target) -> Record | None:
         """The walk of `target`, new or as it was left; None if this run has had it already."""
@@ -234,9 +252,9 @@ class CheckpointStore:
         """
         self._group.speaks_of(folder, manifest)
         self._group.change(
-            "UPDATE walks SET state = 'complete', base_pages = NULL, base_rows = NULL, "
-            "base_bytes = NULL, base_digest = NULL WHERE id = ?",
-            (walk,),
+            "UPDATE walks SET state = 'complete', round = ?, base_pages = NULL, "
+            "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
+            (self.round, walk),
         )
         self._group.change("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
         self._group.commit_soon()
@@ -259,10 +277,10 @@ class CheckpointStore:
         """A top-up found nothing new: the finished file stays what it is."""
         self._apply(
             (
-                "UPDATE walks SET state = 'complete', next = NULL, pages = base_pages, "
+                "UPDATE walks SET state = 'complete', round = ?, next = NULL, pages = base_pages, "
                 "rows = base_rows, bytes = base_bytes, digest = base_digest, base_pages = NULL, "
                 "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
-                (walk,),
+                (self.round, walk),
             ),
             (_FORGET_PAGES, (walk,)),
         )
@@ -317,7 +335,7 @@ def _columns(position: Position) -> tuple[str | None, int, int, int]:
 
 def _record(row: tuple[Any, ...]) -> Record:
     walk, report, campaign_id, state, next_, pages, rows, size, digest, *rest = row
-    restarts, kind, started_at, completed_at, findings, *base = rest
+    restarts, kind, started_at, completed_at, findings, round_, *base = rest
     return Record(
         walk,
         Target(report, campaign_id),
@@ -329,5 +347,6 @@ def _record(row: tuple[Any, ...]) -> Record:
         started_at,
         completed_at,
         findings,
+        round_,
         Base(*base) if base[0] is not None else None,
     )

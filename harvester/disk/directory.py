@@ -53,6 +53,7 @@ def open_directory(
     known_reports: Sequence[str],
     fresh: bool,
     provenance: bool,
+    tops_up: bool,
     sync_every: float,
     clock: Clock,
     removing: Callable[[int, int], None],
@@ -75,11 +76,13 @@ def open_directory(
             refuse_strangers(layout, known_reports)
         store = CheckpointStore(layout.database, sync_every=sync_every, clock=clock)
         stack.enter_context(closing(store))
-        refuse_changes(layout, store.settings(), identity)
+        before = store.settings()
+        refuse_changes(layout, before, identity)
         with storage(layout.root):
             for report in reports:
                 (layout.root / report).mkdir(exist_ok=True)
-        store.begin_run(identity)
+        # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
+        store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
         manifest = Journal(layout.manifest, keep=store.manifest_bytes())
         stack.enter_context(closing(manifest))
         errors = stack.enter_context(closing(Journal(layout.errors)))

@@ -86,7 +86,9 @@ def sort_out(
     with _state_if_any(layout) as db:
         for campaign_id in ids:
             found = Counter(_disposition(db, each, campaign_id, for_good) for each in reports)
-            walks += found["partial"] + found["pending"] + (found["complete"] if top_up else 0)
+            walks += found["partial"] + found["pending"]
+            if top_up:
+                walks += found["complete"] - _topped_up(db, campaign_id, reports)
             counts[_worst(found.elements())] += 1
     return Outlook(States(**counts), walks)
 
@@ -116,6 +118,18 @@ def _disposition(
     if state == "failed" and for_good is not None and kind == for_good:
         return "failed"
     return "partial" if pages else "pending"
+
+
+def _topped_up(db: sqlite3.Connection | None, campaign_id: str, reports: Sequence[str]) -> int:
+    """How many finished files of a campaign had their turn in the top-up that is under way."""
+    if db is None:
+        return 0
+    query = (
+        "SELECT count(*) FROM walks WHERE report = ? AND campaign_id = ? AND state = 'complete' "
+        "AND round = (SELECT value FROM settings WHERE name = 'round') + 0 "
+        "AND (SELECT value FROM settings WHERE name = 'round_under_way') = 'yes'"
+    )
+    return sum(db.execute(query, (report, campaign_id)).fetchone()[0] for report in reports)
 
 
 @contextmanager

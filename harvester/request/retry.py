@@ -149,7 +149,7 @@ class RetryingFetcher:
                 raise
             except TryAgain as trouble:
                 tries.failures += not isinstance(trouble, Throttled | DaySpent)
-                again = self._decide(trouble, tries)
+                again = self._decide(trouble, tries, optional=call.optional)
                 self._announce(call, tries, trouble, again.wait, again.source)
                 tries.waited += again.wait
                 if again.counted:
@@ -175,7 +175,7 @@ class RetryingFetcher:
             except Unauthorized as again:
                 refusal = again
 
-    def _decide(self, trouble: TryAgain, tries: "_Tries") -> Again:
+    def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> Again:
         """The next try, or the error that stands for having none."""
         decision = self._policy.decide(
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
@@ -184,7 +184,7 @@ class RetryingFetcher:
         if counted and tries.failures == 1:
             tries.failures_before = self._budget.failures
             tries.successes_before = self._budget.successes
-        if counted and not self._budget.spend():
+        if counted and not optional and not self._budget.spend():
             raise StopRun(
                 "sick_server",
                 f"too many requests fail, the last with: {trouble}",
