@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -69,9 +69,8 @@ class Call(Generic[T]):
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
     counts from 1 within a page. Where requests queue, the lowest `priority` goes first; an
-    `urgent` one is what all others wait for; an `optional` one may fail without speaking against the
-    server. `read` is pure and raises `Unreadable` or
-    `CampaignError`.
+    `urgent` one is what all others wait for. Where an `optional` one fails, nothing is said against
+    the server. `read` is pure and raises `Unreadable` or `CampaignError`.
     """
 
     target: Target

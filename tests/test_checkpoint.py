@@ -239,7 +239,7 @@ def test_another_format_is_refused(house: House) -> None:
     house.store = house.opened()
 
 
-def test_the_format_before_is_brought_up_to_date(house: House) -> None:
+async def test_the_format_before_is_brought_up_to_date(house: House) -> None:
     """Its walks are as they were, and of no round of top-ups yet."""
     walk = house.taken().walk
     house.store.close()

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from harvester.model import Call, Page, Position, Target
+from harvester.model import Page, Position, Target
 
 
 def test_a_target_reads_like_its_file() -> None:
@@ -44,9 +44,3 @@ def test_finished_is_not_the_same_as_not_begun(position: Position, finished: boo
 def test_a_position_moves_by_a_page() -> None:
     """After a page: its link, one page more, its rows more, and the file's new length."""
     assert Position("a", 1, 10, 100).after(Page(b"", 3, "b"), 130) == Position("b", 2, 13, 130)
-
-
-def test_again_is_one_attempt_later() -> None:
-    """Asking again changes the attempt and nothing else."""
-    call = Call(Target("opens", "7"), "/x", len, page=3)
-    assert call.again() == dataclasses.replace(call, attempt=2)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -362,6 +363,19 @@ def test_the_order_to_stop_ends_a_wait() -> None:
         assert bench.clock.monotonic() == 1.0
 
     assert len(retrying([ServerTrouble("x", retry_after=90.0)], use).inner.calls) == 1
+
+
+def test_what_is_optional_does_not_make_the_server_sick() -> None:
+    """It fails by itself, however often; what has to come is not stopped by that."""
+
+    async def use(bench: Bench) -> None:
+        for _ in range(100):
+            with pytest.raises(CampaignError):
+                await bench.fetcher.fetch(replace(make_call(), optional=True))
+        assert not bench.stop.requested
+
+    bench = retrying(itertools.repeat(ServerTrouble("down", status=500)), use)
+    assert len(bench.inner.calls) == 100 * (POLICY.retries + 1)
 
 
 @pytest.mark.parametrize("workers", [1, 16])
