@@ -35,10 +35,12 @@ class TryAgain(HarvestError):
     """One attempt failed in a way that may pass.
 
     `cause` is a stable slug for the retry report, `status` the HTTP status if there was one,
-    `retry_after` the seconds the server asked for (None if it asked for nothing).
+    `retry_after` the seconds the server asked for (None if it asked for nothing). Of a class that
+    is not `counted`, no number of attempts uses up the retries.
     """
 
     cause = "try_again"
+    counted = True
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Throttled(TryAgain):
     """The API says: too fast. `held` is the hold the pacer has decreed for everybody (s)."""
 
     cause = "throttled"
+    counted = False
     held: float = 0.0
     wait_source: str = "throttle"
 
@@ -68,6 +71,7 @@ class DaySpent(TryAgain):
     """The API says that no request is left until the quota resets."""
 
     cause = "quota_spent"
+    counted = False
 
 
 class Unauthorized(TryAgain):
@@ -84,7 +88,7 @@ class ServerTrouble(TryAgain):
 
 
 class TransportTrouble(TryAgain):
-    """No whole answer came: `cause` tells timeout, reset, connect or cut."""
+    """No whole answer came: `cause` tells timeout, reset, cut, connect, tls or protocol."""
 
     cause = "connection"
 

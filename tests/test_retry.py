@@ -66,12 +66,12 @@ POLICY = RetryPolicy(retries=3, max_wait=100.0, first=1.0, longest=8.0)
         (ServerTrouble("x", retry_after=1e30), 4, 0.0, GiveUp()),
         (ServerTrouble("x"), 1, 99.5, Again(0.5, "backoff")),
         (ServerTrouble("x"), 1, 99.6, TooLong(0.5)),
-        (throttle(7.0), 0, 0.0, Again(7.0, "throttle", counted=False)),
-        (throttle(7.0), 99, 0.0, Again(7.0, "throttle", counted=False)),
-        (throttle(7.0, "retry-after"), 0, 93.0, Again(7.0, "retry-after", counted=False)),
+        (throttle(7.0), 0, 0.0, Again(7.0, "throttle", pacer_waits=True)),
+        (throttle(7.0), 99, 0.0, Again(7.0, "throttle", pacer_waits=True)),
+        (throttle(7.0, "retry-after"), 0, 93.0, Again(7.0, "retry-after", pacer_waits=True)),
         (throttle(7.0), 0, 93.1, TooLong(7.0)),
-        (DaySpent("x"), 0, 0.0, Again(0.0, "quota", counted=False)),
-        (DaySpent("x"), 99, 1e9, Again(0.0, "quota", counted=False)),
+        (DaySpent("x"), 0, 0.0, Again(0.0, "quota", pacer_waits=True)),
+        (DaySpent("x"), 99, 1e9, Again(0.0, "quota", pacer_waits=True)),
     ],
 )
 def test_each_trouble_has_its_decision(
@@ -104,7 +104,7 @@ def test_no_wait_goes_beyond_max_wait(
     """All waits of a page together stay within `max_wait`, and none is under Retry-After."""
     decision = POLICY.decide(trouble, failures=failures, waited=waited, draw=draw)
     if isinstance(decision, Again):
-        assert decision.counted
+        assert not decision.pacer_waits
         assert failures <= POLICY.retries
         assert 0 <= waited + decision.wait <= POLICY.max_wait
         assert decision.wait >= (trouble.retry_after or 0.0)

@@ -31,7 +31,7 @@ _UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
 _LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
-_SAME = 0.01  # holds that end so near to each other are one (s)
+_SAME = 0.01  # holds that end so near to each other are told as one (s)
 _WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for midnight (s)
 
 
@@ -97,7 +97,7 @@ class Pacer:
         self._held_until = float("-inf")
         self._throttled_at = float("-inf")
         self._throttles = 0
-        self._spent_until: Spent | None = None
+        self._spent_by_api: Spent | None = None
 
     async def slot(self, *, urgent: bool = False) -> int:
         """Wait for a start; give the day's count with it. Raise `StopRun` if there is none.
@@ -114,12 +114,13 @@ class Pacer:
     async def _slot(self, *, urgent: bool = False) -> int:
         while True:
             self._stop.check()
-            await self._spaced()
+            self._refuse_beyond_max()
+            await self._wait_for_spacing()
             if not (urgent or self._gate is None or self._gate.is_set()):
                 await self._gate.wait()
                 continue
-            self._refuse_beyond_max()  # only now: an urgent one may have had the last start
-            match self._spent() or self._ledger.claim(self.spacing.gap):
+            self._refuse_beyond_max()  # again: an urgent one may have had the last start meanwhile
+            match self._said_to_be_spent() or self._ledger.claim(self.spacing.gap):
                 case Granted(used):
                     if self._meter is not None:
                         await self._meter.acquire()  # has capacity: `_due` has seen to it
@@ -134,7 +135,7 @@ class Pacer:
                         self._refuse_over_long(wait)
                     await self._stop.sleep(wait)
                 case Spent() as spent:
-                    await self._reset(spent)
+                    await self._wait_for_reset(spent)
 
     def _is_free(self) -> bool:
         """Whether there is no pace, and nothing and nobody to wait for: the ledger decides."""
@@ -143,12 +144,12 @@ class Pacer:
             and not self._turn.locked()
             and not self._stop.requested
             and self._left is None
-            and self._spent_until is None
+            and self._spent_by_api is None
             and (self._gate is None or self._gate.is_set())
             and self._due() <= self._clock.monotonic()
         )
 
-    async def _spaced(self) -> None:
+    async def _wait_for_spacing(self) -> None:
         while (wait := self._due() - self._clock.monotonic()) > 0:
             await self._stop.sleep(wait)
 
@@ -170,10 +171,11 @@ class Pacer:
     def hold(self, seconds: float, reason: str) -> None:
         """Let nobody start for `seconds`, in this run or any other of the key."""
         until = self._clock.monotonic() + seconds
-        if seconds > 0 and until > self._held_until + _SAME:
-            self._held_until = until
+        if seconds > 0 and until > self._held_until:
+            known, self._held_until = self._held_until, until
             self._ledger.hold(seconds)
-            self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
+            if until > known + _SAME:
+                self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
 
     def throttled(self, answer: Throttled, *, started: float) -> None:
         """Hold everybody after a throttle; write the hold into `answer`.
@@ -192,7 +194,7 @@ class Pacer:
             growing = _FIRST_HOLD * 2.0 ** min(self._throttles - 1, 10)
             wait = min(growing, _LONGEST_HOLD) * (1 + self._jitter() / 10)
         else:
-            wait = self._held_until - now  # known to all already: `hold` says nothing new
+            wait = self._held_until - now
         answer.wait_source = "throttle" if (answer.retry_after or 0.0) < wait else "retry-after"
         answer.held = max(wait, answer.retry_after or 0.0, 0.0)
         self.hold(answer.held, "throttled")
@@ -242,14 +244,14 @@ class Pacer:
         since = now - (reset - timedelta(days=1))
         if since < _LATE_RESET:  # our midnight was just now; the server's may be yet to come
             reset = now + max(_ASK_AGAIN, since)
-        self._spent_until = Spent(reset)
+        self._spent_by_api = Spent(reset)
 
-    def _spent(self) -> Spent | None:
-        if self._spent_until and self._clock.now() >= self._spent_until.until:
-            self._spent_until = None
-        return self._spent_until
+    def _said_to_be_spent(self) -> Spent | None:
+        if self._spent_by_api and self._clock.now() >= self._spent_by_api.until:
+            self._spent_by_api = None
+        return self._spent_by_api
 
-    async def _reset(self, spent: Spent) -> None:
+    async def _wait_for_reset(self, spent: Spent) -> None:
         """Wait for the reset by the wall clock, in slices: suspend and clock jumps are seen."""
         if not self._wait_for_quota:
             raise StopRun(

@@ -34,11 +34,11 @@ _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Try again after `wait` seconds; `source` says who set the wait."""
+    """Try again after `wait` seconds; `source` says who set the wait. The pacer may see to it."""
 
     wait: float
     source: str
-    counted: bool = True
+    pacer_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class RetryPolicy:
     ) -> Again | GiveUp | TooLong:
         """What follows the `failures`-th counted failure; `draw` is uniform in [0, 1)."""
         if isinstance(trouble, DaySpent):
-            return Again(0.0, "quota", counted=False)
+            return Again(0.0, "quota", pacer_waits=True)
         if isinstance(trouble, Throttled):
-            again = Again(trouble.held, trouble.wait_source, counted=False)
+            again = Again(trouble.held, trouble.wait_source, pacer_waits=True)
         elif failures > self.retries:
             return GiveUp()
         else:
@@ -148,11 +148,11 @@ class RetryingFetcher:
                 error.attempts = tries.made
                 raise
             except TryAgain as trouble:
-                tries.failures += not isinstance(trouble, Throttled | DaySpent)
+                tries.failures += trouble.counted
                 again = self._decide(trouble, tries, optional=call.optional)
                 self._announce(call, tries, trouble, again.wait, again.source)
                 tries.waited += again.wait
-                if again.counted:
+                if not again.pacer_waits:
                     await self._stop.sleep(again.wait)
             else:
                 self._budget.succeeded()
@@ -180,11 +180,10 @@ class RetryingFetcher:
         decision = self._policy.decide(
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
         )
-        counted = not isinstance(trouble, Throttled | DaySpent)
-        if counted and tries.failures == 1:
+        if trouble.counted and tries.failures == 1:
             tries.failures_before = self._budget.failures
             tries.successes_before = self._budget.successes
-        if counted and not optional and not self._budget.spend():
+        if trouble.counted and not optional and not self._budget.spend():
             raise StopRun(
                 "sick_server",
                 f"too many requests fail, the last with: {trouble}",
