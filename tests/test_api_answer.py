@@ -37,6 +37,31 @@ def judged(status: int, raw: bytes = b"", *, page: int = 1, **headers: str) -> H
     return judge(status, named, raw, page=page)
 
 
+@pytest.mark.parametrize("raw", [b"", b"<h1>Developer Over Qps</h1>", b"{}"])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ERR_403_DEVELOPER_OVER_QPS", Throttled),
+        ("ERR_403_DEVELOPER_OVER_RATE", DaySpent),
+        ("ERR_403_DEVELOPER_INACTIVE", StopRun),
+        ("", StopRun),
+    ],
+)
+def test_the_gateway_may_tell_in_a_header(raw: bytes, code: str, kind: type) -> None:
+    """Where the body is not the API's; what the API says itself goes before it."""
+    assert type(judged(403, raw, X_Mashery_Error_Code=code)) is kind
+    assert type(judged(403, body(QPS), X_Mashery_Error_Code=code)) is Throttled
+
+
+@pytest.mark.parametrize("first", [{"error_key": "x"}, {}, 7, None])
+def test_a_limit_is_found_among_several_errors(first: object) -> None:
+    """Wherever it stands in the array; without one the first error counts."""
+    raw = json.dumps([first, {"error_key": QPS, "error_message": "why"}]).encode()
+    assert type(judged(403, raw)) is Throttled
+    raw = json.dumps([first, {"error_key": "y"}]).encode()
+    assert type(judged(403, raw)) is StopRun
+
+
 @pytest.mark.parametrize(
     ("status", "key", "kind"),
     [

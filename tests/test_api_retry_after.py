@@ -25,6 +25,8 @@ TWO_MINUTES_ON = [
         (" 120 ", 120.0),
         ("007", 7.0),
         ("999999999", 999_999_999.0),
+        ("1000000000", 1e9),
+        ("9" * 5_000, 1e10),  # however long: it is no shorter wait than others
         *[(date, 120.0) for date in TWO_MINUTES_ON],
         ("Sun, 01 Mar 2026 12:02:00 -0000", 120.0),
         ("Sun, 01 Mar 2026 14:02:00 +0200", 120.0),

@@ -27,6 +27,11 @@ from harvester.errors import (
 
 TOO_FAST = frozenset({"mashery.not.authorized.over.qps", "throttled"})
 DAY_SPENT = frozenset({"mashery.not.authorized.over.ratelimit", "quota_exceeded"})
+# The gateway before v2 has codes of its own, for answers whose body is not the API's.
+_GATEWAY = {
+    "ERR_403_DEVELOPER_OVER_QPS": "mashery.not.authorized.over.qps",
+    "ERR_403_DEVELOPER_OVER_RATE": "mashery.not.authorized.over.ratelimit",
+}
 _LIMIT_STATUSES = frozenset({401, 403, 429})  # 401: seen by customers of v2 when over the limit
 _DROPPED_CURSOR = frozenset({400, 404, 410})
 _EXCERPT = 200
@@ -53,6 +58,9 @@ class _ErrorEntry:
 def judge(status: int, headers: Headers, body: bytes, *, page: int) -> HarvestError:
     """The error that an answer stands for. `page` counts from 1 within the walk."""
     entry = _error_entry(body)
+    if entry.key is None:
+        code = headers.get("X-Mashery-Error-Code") or ""
+        entry = _ErrorEntry(_GATEWAY.get(code.strip()), entry.text)
     what = f"HTTP {status}" + (f" {entry.key}" if entry.key else "")
     text = f"{what}: {entry.text}" if entry.text else what
     wait = seconds_to_wait(
@@ -87,6 +95,11 @@ def _passing(status: int, key: str | None) -> type[TryAgain] | None:
     return None
 
 
+def _tells_a_limit(entry: object) -> bool:
+    key = entry.get("error_key") if isinstance(entry, Mapping) else None
+    return isinstance(key, str) and key in TOO_FAST | DAY_SPENT
+
+
 def excerpt(body: bytes) -> str:
     """A short, printable piece of an unexpected body, for a report."""
     text = body[: 4 * _EXCERPT].decode("utf-8", "replace")
@@ -102,13 +115,14 @@ def about(wrong: Exception, body: bytes) -> str:
 
 
 def _error_entry(body: bytes) -> _ErrorEntry:
-    """The first `{error_key, error_message}`: v2 sends an array of them, v3 also a bare one."""
+    """The `{error_key, error_message}`: v3 sends a bare one, v2 an array. Of those the first that
+    tells a limit, else the first."""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _ErrorEntry(None, excerpt(body))
     if isinstance(found, list) and found:
-        found = found[0]
+        found = next(filter(_tells_a_limit, found), found[0])
     if not isinstance(found, Mapping):
         return _ErrorEntry(None, excerpt(body))
     key, text = found.get("error_key"), found.get("error_message")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]+", re.ASCII)
+_LONGEST = 1e10  # some centuries (s): nobody means more
 
 
 def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -> float | None:
@@ -20,7 +21,7 @@ def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -
 
 def _one(value: str, date: str | None, now: datetime) -> float | None:
     if _SECONDS.fullmatch(value):
-        return float(value)
+        return min(float(value), _LONGEST)
     until = _http_date(value)
     if until is None:
         return None
