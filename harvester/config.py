@@ -65,6 +65,7 @@ class HarvestConfig:
     wait_for_quota: bool = False
     fresh: bool = False
     retry_failed: bool = False
+    repair: bool = False
     summary: bool = False
     links: bool = False
     provenance: bool = False

@@ -53,6 +53,7 @@ class Tally(Reducer):
         self.complete = self.failed = self.skipped = self.unreconciled = 0
         self.unreconciled_example: Target | None = None
         self.used_today = 0
+        self.paused_until: datetime | None = None
         self._restarted: set[Target] = set()
         self.set_aside_until: datetime | None = None
         super().__init__(
@@ -66,6 +67,7 @@ class Tally(Reducer):
                 events.CampaignSkipped: self._skipped,
                 events.CampaignSetAside: self._set_aside,
                 events.WalkRestarted: self._walk_restarted,
+                events.Paused: self._paused,
             }
         )
 
@@ -84,6 +86,9 @@ class Tally(Reducer):
 
     def _walk_restarted(self, event: events.WalkRestarted) -> None:
         self._restarted.add(event.target)
+
+    def _paused(self, event: events.Paused) -> None:
+        self.paused_until = max(self.paused_until or event.until, event.until)
 
     def _page(self, event: events.PageCommitted) -> None:
         self.pages += 1

@@ -16,9 +16,11 @@ from harvester.campaign.walker import Asked
 from harvester.clock import Clock, next_reset
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
+from harvester.disk.checkpoint import Record
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
+from harvester.disk.part import is_whole
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
@@ -161,6 +163,7 @@ class _Run:
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
+            is_whole=self._is_whole if self._config.repair else None,
             stop=self._stop,
             emit=self.emit,
         )
@@ -188,6 +191,10 @@ class _Run:
         if self._source.refused is not None:
             raise self._source.refused
         return report
+
+    def _is_whole(self, record: Record) -> bool:
+        final = self._directory.layout.final(record.target)
+        return is_whole(final, size=record.position.offset, digest=record.digest)
 
     async def _work(self, stack: Stack, api: Api, source: Source) -> None:
         used = stack.ledger.used_today()
@@ -250,7 +257,9 @@ class _Run:
 
         def stop() -> None:
             why = f"the run has lasted --max-duration {seconds:g} s"
-            self._stop.request(StopRun("max_duration", why, resume_at=self._clock.now()))
+            now = self._clock.now()
+            resume_at = max(now, self._tally.paused_until or now)  # it may be waiting for the quota
+            self._stop.request(StopRun("max_duration", why, resume_at=resume_at))
 
         return asyncio.get_running_loop().call_later(seconds, stop)
 

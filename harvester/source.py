@@ -1,6 +1,6 @@
 """The ids as walks to make: each taken once, what is done passed over."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
 import anyio.lowlevel
@@ -19,7 +19,10 @@ _BREATH = 64  # ids in a row that may be passed over before others have their tu
 
 
 class Source:
-    """The ids as walks to make: each taken once, what is done passed over."""
+    """The ids as walks to make: each taken once, what is done passed over.
+
+    Where `is_whole` is given, it is asked of every finished file.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Source:
         reports: tuple[str, ...],
         retry_failed: bool,
         top_up: bool,
+        is_whole: Callable[[Record], bool] | None = None,
         stop: StopSignal,
         emit: Observer,
     ) -> None:
@@ -42,6 +46,7 @@ class Source:
         self._reports = reports
         self._retry_failed = retry_failed
         self._top_up = top_up
+        self._is_whole = is_whole
         self._stop = stop
         self._emit = emit
         self._rest: Iterator[Target] = iter(())
@@ -53,8 +58,11 @@ class Source:
             async for campaign_id in self._each():
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
-                    if (record := self._take(target)) is not None:
-                        yield record
+                    record = self._store.take(target)
+                    if record is not None:
+                        record = await self._repaired(record)
+                    if (walk := self._walk(target, record)) is not None:
+                        yield walk
         except ConfigError as wrong:
             self.refused = wrong
             self._stop.request(StopRun("bad_input", str(wrong)))
@@ -73,8 +81,18 @@ class Source:
         checked = self._api.check_id(campaign_id)
         return (Target(report, checked) for report in self._reports)
 
-    def _take(self, target: Target) -> Record | None:
-        record = self._store.take(target)
+    async def _repaired(self, record: Record) -> Record:
+        """The same record; a new one where a finished file is to be whole, and is not."""
+        if self._is_whole is None or record.state != "complete":
+            return record
+        if await anyio.to_thread.run_sync(self._is_whole, record):
+            return record
+        why = "the finished file is gone, or is not what was written"
+        self._emit(events.WalkRestarted(record.target, 1, "damaged_file", None, why))
+        return self._store.begin_again(record)
+
+    def _walk(self, target: Target, record: Record | None) -> Record | None:
+        """The walk to make; None if there is none."""
         if record is None:
             self._emit(events.IdRepeated(target.campaign_id))
         elif record.state == "complete" and self._grows(record):

@@ -58,7 +58,6 @@ def test_what_can_be_meant_is_understood(value: str, wait: float) -> None:
         "0x10",
         "\u0663",
         "\uff11\uff10",
-        "1" + "0" * 30,
         "Sun, 01 Mar 2026 25:00:00 GMT",
         "Sun, 32 Mar 2026 12:00:00 GMT",
         "Fri, 31 Dec 9999 23:59:59 -2359",

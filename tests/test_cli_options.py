@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "wait-for-quota": False,
     "fresh": False,
     "retry-failed": False,
+    "repair": False,
     "compress": None,
     "quiet": False,
     "verbose": 0,

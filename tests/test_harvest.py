@@ -15,6 +15,8 @@ from fakes import NOON, FakeClock, Seen
 from harvester import events, stack
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
+from harvester.disk.inspection import verify
+from harvester.disk.layout import Layout
 from harvester.disk.part import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
@@ -426,6 +428,37 @@ async def test_a_run_has_a_longest_duration(field: Field) -> None:
     report = await field.run(max_duration=0.05, timeout=0.2, retries=0)
     assert (report.exit_code, report.reason) == (75, "max_duration")
     assert "--max-duration 0.05" in (report.message or "")
+
+
+async def test_a_run_that_ends_while_it_waits_for_the_quota_goes_on_at_the_reset(
+    field: Field,
+) -> None:
+    """Its duration is over, the day is not."""
+    report = await field.run(daily_quota=3, wait_for_quota=True, max_duration=0.3)
+    assert (report.exit_code, report.reason) == (75, "max_duration")
+    assert report.resume_at == report.quota.resets_at
+
+
+# -- repair ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter", "other"])
+async def test_a_finished_file_that_is_not_whole_is_harvested_again(
+    field: Field, damage: str
+) -> None:
+    """If asked for, and it alone; without being asked what is done stays done."""
+    await field.run()
+    path = field.root / "opens" / f"{field.ids[0]}.ndjson"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] if damage == "shorter" else content.swapcase())
+    if damage == "gone":
+        path.unlink()
+    assert (await field.run()).requests.sent == 0
+    report = await field.run(repair=True)
+    assert (report.exit_code, report.campaigns.complete) == (0, len(field.ids))
+    assert path.read_bytes() == content
+    assert list(verify(Layout(field.root))) == []
+    assert (await field.run(repair=True)).requests.sent == 0
 
 
 # -- what is refused ---------------------------------------------------------------------------

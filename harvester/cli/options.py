@@ -149,6 +149,7 @@ _WHAT = (
     option("--wait-for-quota", is_flag=True, help="Sleep until the quota resets, then go on."),
     option("--fresh", is_flag=True, help="Forget what is in the directory and start over."),
     option("--retry-failed", is_flag=True, help="Also try again what the API refused for good."),
+    option("--repair", is_flag=True, help="Also harvest again finished files that are not whole."),
     option(
         "--sizes",
         help="manifest.ndjson of an earlier harvest: the longest campaigns are begun first.",

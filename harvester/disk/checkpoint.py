@@ -273,6 +273,11 @@ class CheckpointStore:
         base = Base(at.pages, at.rows, at.offset, record.digest)
         return replace(record, state="new", position=Position(), digest=b"", base=base)
 
+    def begin_again(self, record: Record) -> Record:
+        """A finished file is gone or damaged: the campaign is walked from its first page."""
+        self.restart(record.walk, restarts=0)
+        return replace(record, state="new", position=Position(), digest=b"", restarts=0)
+
     def leave_as_it_was(self, walk: int) -> None:
         """A top-up found nothing new: the finished file stays what it is."""
         self._apply(

@@ -103,6 +103,12 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
             part.replace(final)
 
 
+def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
+    """Whether a finished file is there, and is what was written."""
+    with storage(final):
+        return _size(final) == size and _sha256(final) == digest
+
+
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
