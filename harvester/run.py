@@ -1,6 +1,7 @@
 """One run: directory, stack, coordinator and reports put together, and taken down in order."""
 
 import asyncio
+import inspect
 from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
@@ -38,7 +39,7 @@ from harvester.report import (
 from harvester.request.credentials import Credentials
 from harvester.sizes import KnownSizes
 from harvester.source import CampaignIds, Source
-from harvester.stack import Stack, open_credentials, open_stack
+from harvester.stack import Stack, open_credentials, open_stack, require_ledger
 from harvester.stop import StopSignal
 
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
@@ -52,7 +53,7 @@ async def harvest(
     `campaign_ids` is read lazily, each id once. `observe` gets every event (`harvester.events`),
     synchronously. Returns the report, whatever the run came to: look at `exit_code`.
 
-    Raises `ConfigError` if a setting, an id, or the directory cannot be used. Cancelling the task
+    Raises `ConfigError` if a setting, an id, or a directory cannot be used. Cancelling the task
     is the orderly stop: everything is saved, then `CancelledError` goes on its way.
     """
     return await Harvester(config, observe=observe).run(campaign_ids)
@@ -68,6 +69,8 @@ class Harvester:
         observe: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if inspect.iscoroutinefunction(observe):
+            raise ConfigError("observe: a plain function, for nobody would await what it returns")
         self.config = config
         self._observe = observe
         self._clock = clock or Clock()
@@ -85,6 +88,7 @@ class Harvester:
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
         require_open_files(config.open_files)
         credentials = await open_credentials(config)
+        require_ledger(config)
         with closing(KnownSizes()) as sizes:
             if isinstance(campaign_ids, Collection):
                 for campaign_id in campaign_ids:

@@ -16,7 +16,7 @@ import anyio
 from harvester.api import Api
 from harvester.clock import Clock
 from harvester.config import KNOWN, HarvestConfig
-from harvester.errors import ConfigError
+from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
 from harvester.listing import list_campaigns
 from harvester.model import Page, Target
@@ -70,6 +70,15 @@ def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
         Path(config.state_dir or ""), origin=config.origin, identity=config.api_key or ""
     )
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
+
+
+def require_ledger(config: HarvestConfig) -> None:
+    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
+    try:
+        with closing(open_ledger(config, Clock())) as ledger:
+            ledger.used_today()
+    except StorageError as wrong:
+        raise ConfigError(f"{wrong} (--state-dir)") from None
 
 
 def requests_used_today(config: HarvestConfig) -> int:

@@ -439,6 +439,31 @@ async def test_a_run_that_ends_while_it_waits_for_the_quota_goes_on_at_the_reset
     assert report.resume_at == report.quota.resets_at
 
 
+@pytest.mark.parametrize("content", [None, b"garbage"])
+async def test_a_count_that_cannot_be_kept_is_refused(field: Field, content: bytes | None) -> None:
+    """Before anything is sent or written; the message names the setting."""
+    if content is None:
+        (field.folder / "state").write_bytes(b"a file")
+    else:
+        await field.run(max_requests=1)
+        (count,) = (field.folder / "state").glob("*.json")
+        count.write_bytes(content)
+    before = field.sandbox.requests
+    with pytest.raises(ConfigError, match="--state-dir"):
+        await harvest(field.ids, field.config())
+    assert field.sandbox.requests == before
+
+
+async def test_an_observer_is_no_coroutine_function(field: Field) -> None:
+    """Its events would be lost."""
+
+    async def observe(event: Event) -> None:
+        raise AssertionError(event)
+
+    with pytest.raises(ConfigError, match="observe"):
+        await harvest(field.ids, field.config(), observe=observe)  # type: ignore[arg-type]
+
+
 # -- repair ------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -172,10 +173,12 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
 
 def verify(layout: Layout) -> Iterator[Finding]:
     """Hold every finished file against the manifest, and look for files that it does not name."""
-    if not layout.manifest.exists():
+    if not (layout.manifest.exists() or layout.database.exists()):
         raise ConfigError(f"{layout.root} holds no harvest")
     known: dict[str, _Entry] = {}  # the last line of a file is the one that counts
-    with layout.manifest.open("rb") as lines:
+    if not layout.manifest.exists():
+        yield Finding(layout.manifest.name, "is missing")
+    with layout.manifest.open("rb") if layout.manifest.exists() else BytesIO() as lines:
         for number, line in enumerate(lines, 1):
             try:
                 entry = orjson.loads(line)
