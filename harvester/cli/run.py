@@ -72,11 +72,12 @@ async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestRe
 
     def stop(number: signal.Signals) -> None:
         """First signal: stop in order. A second one ends the process where it stands."""
-        harvester.stop(number.name, f"stopped by {number.name}")
-        loop.call_later(_AT_THE_LATEST, work.cancel)
+        # Before the stop is told: whoever reads that may send the second one at once.
         for each in handled:
             loop.remove_signal_handler(each)
             signal.signal(each, _exit_now)
+        harvester.stop(number.name, f"stopped by {number.name}")
+        loop.call_later(_AT_THE_LATEST, work.cancel)
 
     # `nohup` has a hangup ignored; then it stays ignored.
     handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
