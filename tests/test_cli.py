@@ -104,6 +104,46 @@ def test_whatever_is_raised_is_an_exit_code_and_one_line(
         assert said.err == "harvester: error: mend it\n"
 
 
+# -- the list of campaigns ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unlisted() -> Iterator[Served]:
+    """Two pages of campaigns, the second of which is refused."""
+    pinned = {("", 2): "error400"}
+    asked = SandboxSettings(campaigns=70, pages=70, rows_per_page=ROWS, pinned=pinned)
+    with Served(Sandbox(asked)) as server:
+        yield server
+
+
+LIST = "harvester: error: the list of campaigns cannot be read: "
+
+
+@pytest.mark.parametrize("command_", ["run", "plan"])
+def test_a_list_that_cannot_be_read_is_no_failed_campaign(
+    unlisted: Served, tmp_path: Path, command_: str
+) -> None:
+    """Exit code 1 and one line that says so; nothing is harvested, and no directory is made."""
+    done = harvester(tmp_path, command_, "--all-sent", "-o", "out", *options(unlisted))
+    assert (done.code, done.stdout) == (1, "")
+    (line,) = done.complaints
+    assert line.startswith(LIST)
+    assert line.endswith("; nothing was harvested")
+    assert "HTTP 400" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--with-names"]])
+def test_part_of_a_list_is_not_printed(unlisted: Served, tmp_path: Path, option: list[str]) -> None:
+    """`campaigns | run -i -` would take it for the whole."""
+    connection = ["--base-url", unlisted.sandbox.base_url, "--rate", 0]
+    done = harvester(tmp_path, "campaigns", *connection, *option)
+    assert (done.code, done.stdout) == (1, "")
+    (line,) = done.complaints
+    assert line.startswith(LIST)
+    assert line.endswith("; nothing was listed")
+
+
 # -- plan ----------------------------------------------------------------------------------------
 
 

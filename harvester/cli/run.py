@@ -37,7 +37,7 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
     \b
     Exit codes: 0 all complete · 2 usage · 3 some campaigns failed · 4 key or token refused ·
-    75 stopped early, the same command goes on · 129/130/143 interrupted, likewise · 1 a bug.
+    75 stopped early, the same command goes on · 129/130/143 interrupted, likewise · 1 all else.
     """
     config = build_config(ctx)
     require_credentials(config)
