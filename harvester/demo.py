@@ -32,7 +32,15 @@ def settle_port(memory: Path, *, fresh: bool) -> int:
     """The port the demo of this directory is served on, the same at every call.
 
     A harvest belongs to one origin, so a demo that goes on must find the sandbox where it was.
+    Raise `ConfigError` if that port is taken, or if there can be no such directory.
     """
+    try:
+        return _settled(memory, fresh=fresh)
+    except OSError as wrong:
+        raise ConfigError(f"cannot keep {memory} (--output): {wrong.strerror}") from None
+
+
+def _settled(memory: Path, *, fresh: bool) -> int:
     text = memory.read_text().strip() if memory.exists() and not fresh else ""
     if text.isdecimal():
         port = int(text)

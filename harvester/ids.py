@@ -7,6 +7,7 @@ ids are spooled to a private temporary table, not to memory: a hundred thousand 
 import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,18 +73,28 @@ def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], s
     ids = IdSpool()
     try:
         ids.extend(check(campaign_id) for campaign_id in arguments)
-        if source == "-":
-            ids.extend(_lines(sys.stdin.buffer, "standard input", check))
-        elif source is not None:
+        if source is not None:
+            name = "standard input" if source == "-" else source
             try:
-                with Path(source).open("rb") as file:
-                    ids.extend(_lines(file, source, check))
+                with _opened(source) as file:
+                    ids.extend(_lines(file, name, check))
             except OSError as wrong:
-                raise ConfigError(f"cannot read {source} (--input): {wrong.strerror}") from None
+                raise ConfigError(f"cannot read {name} (--input): {wrong.strerror}") from None
     except BaseException:
         ids.close()
         raise
     return ids
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    if source != "-":
+        with Path(source).open("rb") as file:
+            yield file
+    elif sys.stdin is None:  # as Python has it where it was closed before the start
+        raise ConfigError("cannot read standard input (--input): it is closed")
+    else:
+        yield sys.stdin.buffer
 
 
 def _lines(file: BinaryIO, name: str, check: Callable[[str], str]) -> Iterator[str]:

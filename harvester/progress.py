@@ -108,7 +108,8 @@ class Progress:
             self._starts.popleft()
         if len(self._starts) < 2:
             return 0.0
-        return len(self._starts) / max(now - self._starts[0], 1e-3)
+        # N starts have N - 1 gaps between them; what has passed since the last one counts as well.
+        return (len(self._starts) - 1) / max(now - self._starts[0], 1e-3)
 
     def _done_about(self, now: datetime, total: int | None, over: int) -> datetime | None:
         """Sizes are unknown: take the campaigns still to come to be like those that are over."""

@@ -7,6 +7,7 @@ giant is walked alone at the end. Kept in a private temporary table, not in memo
 import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -14,12 +15,13 @@ from harvester.errors import ConfigError
 from harvester.model import Target
 
 _BATCH = 1_000
+_MOST = 2**63 - 1  # what a column of the table holds
 
 
 class _Line(msgspec.Struct):
     report: str
     campaign_id: str
-    pages: int
+    pages: Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 
 
 class KnownSizes:
@@ -86,7 +88,8 @@ class LongestFirst(Collection[str]):
             db.execute("CREATE TABLE ordered (at INTEGER PRIMARY KEY, id TEXT)")
             db.execute(
                 "INSERT INTO ordered (id) SELECT queue.id FROM queue LEFT JOIN "
-                "(SELECT id, sum(pages) AS pages FROM sizes GROUP BY id) AS known USING (id) "
+                # total() is a float: unlike sum(), it has no largest number to go beyond
+                "(SELECT id, total(pages) AS pages FROM sizes GROUP BY id) AS known USING (id) "
                 "ORDER BY known.pages DESC, queue.at"
             )
 

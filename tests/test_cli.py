@@ -14,6 +14,7 @@ from shell import Done, called, command, harvester, lines, summary_of, surroundi
 
 import harvester as package
 from harvester.cli import main
+from harvester.cli.sandbox import sandbox
 from harvester.errors import CampaignError, ConfigError, StopRun
 from harvester.report import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
@@ -102,6 +103,46 @@ def test_whatever_is_raised_is_an_exit_code_and_one_line(
     assert "Traceback" not in said.err
     if code not in (1, 130):
         assert said.err == "harvester: error: mend it\n"
+
+
+# -- the list of campaigns ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unlisted() -> Iterator[Served]:
+    """Two pages of campaigns, the second of which is refused."""
+    pinned = {("", 2): "error400"}
+    asked = SandboxSettings(campaigns=70, pages=70, rows_per_page=ROWS, pinned=pinned)
+    with Served(Sandbox(asked)) as server:
+        yield server
+
+
+LIST = "harvester: error: the list of campaigns cannot be read: "
+
+
+@pytest.mark.parametrize("command_", ["run", "plan"])
+def test_a_list_that_cannot_be_read_is_no_failed_campaign(
+    unlisted: Served, tmp_path: Path, command_: str
+) -> None:
+    """Exit code 1 and one line that says so; nothing is harvested, and no directory is made."""
+    done = harvester(tmp_path, command_, "--all-sent", "-o", "out", *options(unlisted))
+    assert (done.code, done.stdout) == (1, "")
+    (line,) = done.complaints
+    assert line.startswith(LIST)
+    assert line.endswith("; nothing was harvested")
+    assert "HTTP 400" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--with-names"]])
+def test_part_of_a_list_is_not_printed(unlisted: Served, tmp_path: Path, option: list[str]) -> None:
+    """`campaigns | run -i -` would take it for the whole."""
+    connection = ["--base-url", unlisted.sandbox.base_url, "--rate", 0]
+    done = harvester(tmp_path, "campaigns", *connection, *option)
+    assert (done.code, done.stdout) == (1, "")
+    (line,) = done.complaints
+    assert line.startswith(LIST)
+    assert line.endswith("; nothing was listed")
 
 
 # -- plan ----------------------------------------------------------------------------------------
@@ -304,6 +345,13 @@ def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path) -> None:
         (["--fault", "error500=2"], "probabilities"),
         (["--campaigns", "9", "--pages", "3"], "3 pages"),
         (["--limit-kind", "leaky"], "sliding"),
+        (["--latency", "-1"], "latency is a number from 0"),
+        (["--jitter", "nan"], "jitter is a number from 0"),
+        (["--rate-limit", "-2"], "rate-limit is a number from 0"),
+        (["--quota", "-3"], "quota is a number from 0"),
+        (["--heal-after", "-1"], "heal-after is a number from 0"),
+        (["--fault", "error500=nan"], "probabilities"),
+        (["--request-log", "/nonexistent/x"], "cannot write /nonexistent/x (--request-log)"),
     ],
 )
 def test_a_sandbox_that_cannot_be_is_refused(
@@ -313,3 +361,28 @@ def test_a_sandbox_that_cannot_be_is_refused(
     done = call("sandbox", "--port", "0", *argument)
     assert done.code == 2
     assert expected in done.stderr
+
+
+def test_every_option_of_the_sandbox_is_explained() -> None:
+    """Each has a help text."""
+    assert [each.name for each in sandbox.params if not getattr(each, "help", None)] == []
+
+
+def test_a_sandbox_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    """Where hangups are ignored it goes on serving; SIGTERM still ends it."""
+    ignoring = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    small = command("sandbox", "--port", 0, "--campaigns", 3, "--pages", 4)
+    with subprocess.Popen(
+        [*ignoring, *small],
+        cwd=tmp_path,
+        env=surroundings(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        origin = process.stderr.readline().split(" on ")[1].split()[0]
+        process.send_signal(signal.SIGHUP)
+        done = harvester(tmp_path, "campaigns", "--base-url", origin)
+        assert (done.code, len(done.stdout.split())) == (0, 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashlab import Served
+from crashlab import Served, until
 from shell import Done, command, harvester, lines, summary_of, surroundings
 
 from harvester.cli.show import closing_lines, duration, size
@@ -249,7 +249,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(home: Path, *argv: object) -> Iterator[Terminal]:
+def terminal(home: Path, *argv: object, kind: str = "xterm") -> Iterator[Terminal]:
     """`harvester ARGV` with a terminal of 120 columns as its standard error."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
@@ -257,7 +257,7 @@ def terminal(home: Path, *argv: object) -> Iterator[Terminal]:
         process = subprocess.Popen(
             command(*argv),
             cwd=home,
-            env=surroundings(home, TERM="xterm", COLUMNS="120"),
+            env=surroundings(home, TERM=kind, COLUMNS="120"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=slave,
@@ -290,15 +290,61 @@ def test_a_terminal_shows_the_run_as_it_goes(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["reason"] == "SIGINT"
 
 
+def whole(served: Served, *more: object) -> list[object]:
+    """A run of everything, that comes to exit code 3."""
+    sandbox = served.sandbox
+    return [
+        *("run", "-o", "out", "--base-url", sandbox.base_url, "--rate", 0, "--retries", 1),
+        *("--page-size", ROWS, *more, *sandbox.world.campaign_ids),
+    ]
+
+
 def test_without_progress_a_terminal_gets_plain_lines(tmp_path: Path, served: Served) -> None:
     """--no-progress, -q and JSON keep the display away."""
-    sandbox = served.sandbox
-    arguments = [
-        *("run", "-o", "out", "--base-url", sandbox.base_url, "--rate", 0, "--retries", 1),
-        *("--page-size", ROWS, *sandbox.world.campaign_ids),
-    ]
-    with terminal(tmp_path, *arguments, "--no-progress") as screen:
+    with terminal(tmp_path, *whole(served), "--no-progress") as screen:
         shown = screen.rest()
         assert screen.process.wait(30) == 3
     assert "\x1b[" not in shown
     assert "Z info " in shown
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, served: Served, kind: str) -> None:
+    """Where nothing can be redrawn, the course of the run is told line by line."""
+    with terminal(tmp_path, *whole(served), kind=kind) as screen:
+        shown = screen.rest()
+        assert screen.process.wait(30) == 3
+    assert "\x1b[" not in shown
+    assert "Z info " in shown
+    assert "campaigns  4 of 5 complete" in shown
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"], ["-vv"], ["-vvv"]])
+def test_a_terminal_shows_more_with_each_v(
+    tmp_path: Path, served: Served, verbose: list[str]
+) -> None:
+    """Above the display stand the troubles; once, each campaign too; twice, each request."""
+    with terminal(tmp_path, *whole(served, *verbose)) as screen:
+        shown = screen.rest()
+        assert screen.process.wait(30) == 3
+    asked = len(verbose) and verbose[0].count("v")
+    assert "Z warning " in shown
+    assert ("Z debug " in shown) == (asked >= 1)
+    assert ("Z request " in shown) == (asked >= 2)
+    assert "━" in shown
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_second_interrupt_gives_the_cursor_back(tmp_path: Path, live: bool) -> None:
+    """The display hides it; whoever cannot wait is not left without one."""
+    sandbox = Sandbox(SandboxSettings(campaigns=1, pages=1, pinned={(None, 1): "timeout"}))
+    option = [] if live else ["--no-progress"]
+    with Served(sandbox) as served, terminal(tmp_path, *whole(served, *option)) as screen:
+        until(served.hits)
+        screen.process.send_signal(signal.SIGINT)
+        screen.until("stopping: ")
+        screen.process.send_signal(signal.SIGINT)
+        shown = screen.rest()
+        assert screen.process.wait(30) == 130
+    assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
+    assert ("\x1b[?25h" in shown) == live

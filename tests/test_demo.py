@@ -158,3 +158,16 @@ def test_a_port_that_was_never_written_is_settled_anew(tmp_path: Path) -> None:
     memory.touch()
     port = settle_port(memory, fresh=False)
     assert memory.read_text() == f"{port}\n"
+
+
+@pytest.mark.parametrize("output", ["file", "file/deeper", "/proc/x"])
+def test_a_directory_that_cannot_be_is_a_mistake(tmp_path: Path, output: str) -> None:
+    """Exit code 2 with its name and what is wrong with it."""
+    (tmp_path / "file").write_text("mine")
+    done = harvester(tmp_path, "demo", "-o", output)
+    assert done.code == 2
+    (line,) = done.complaints
+    assert line.startswith(f"harvester: error: cannot keep {output}/")
+    assert "(--output): " in line
+    assert "a bug" not in line
+    assert (tmp_path / "file").read_text() == "mine"

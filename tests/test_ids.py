@@ -1,6 +1,9 @@
 """Ids, read lazily, checked, each once."""
 
+import errno
 import io
+import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +80,27 @@ def test_standard_input_is_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(ids) == ["4", "5"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"4\nfive\n")))
     with pytest.raises(ConfigError, match="standard input, line 2"):
+        spool((), "-", check)
+
+
+def test_a_closed_standard_input_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has none then, and there is nothing to read."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigError, match=r"standard input \(--input\): it is closed"):
+        spool((), "-", check)
+
+
+def test_a_standard_input_that_cannot_be_read_is_a_config_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal that has gone away, say."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"1\n"
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=broken()))
+    with pytest.raises(ConfigError, match=r"cannot read standard input \(--input\): Input/output"):
         spool((), "-", check)
 
 

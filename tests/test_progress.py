@@ -117,6 +117,17 @@ def test_the_rate_shown_is_that_of_the_last_seconds(run: Run) -> None:
     assert run.progress.figures().requests_a_second == 0
 
 
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_the_rate_shown_is_never_more_than_the_pace(run: Run, count: int) -> None:
+    """Of evenly spaced starts, however few, the gaps are counted and not the starts."""
+    for _ in range(count - 1):
+        run.see(sent())
+        run.clock.advance(0.5)
+    assert run.see(sent()).requests_a_second == pytest.approx(2.0)
+    run.clock.advance(0.25)
+    assert run.progress.figures().requests_a_second < 2.0
+
+
 def test_a_pause_is_shown_until_it_is_over(run: Run) -> None:
     """By its time, or by the next request."""
     until = NOON + timedelta(seconds=30)

@@ -1,5 +1,6 @@
 """The fault plan: what goes wrong is decided by seed and place, and heals as promised."""
 
+import math
 from typing import Any, Literal
 
 import pytest
@@ -93,7 +94,9 @@ def test_unknown_kinds_are_refused(kind: str) -> None:
         SandboxSettings(pinned={("7", 1): [kind]})
 
 
-@pytest.mark.parametrize("rates", [{"reset": -0.1}, {"reset": 0.6, "cut": 0.6}])
+@pytest.mark.parametrize(
+    "rates", [{"reset": -0.1}, {"reset": 0.6, "cut": 0.6}, {"reset": math.nan}]
+)
 def test_impossible_rates_are_refused(rates: dict[str, float]) -> None:
     """Rates are probabilities that exclude each other."""
     with pytest.raises(ValueError, match="probabilities"):
@@ -107,6 +110,14 @@ def test_unknown_choices_are_refused(wrong: dict[str, Any]) -> None:
     """A setting that is none of its choices is an error that names them."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SandboxSettings(**wrong)
+
+
+@pytest.mark.parametrize("number", [-1, -0.5, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["latency", "jitter", "rate_limit", "quota", "heal_after"])
+def test_numbers_below_nothing_are_refused(name: str, number: float) -> None:
+    """Nor can a wait or a limit be endless, or no number; the error names the setting."""
+    with pytest.raises(ValueError, match=name.replace("_", "-")):
+        SandboxSettings(**{name: number})
 
 
 def test_any_error_status_may_be_asked_for() -> None:

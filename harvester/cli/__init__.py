@@ -5,6 +5,7 @@ Each command lives in a module of its own and is imported when it is asked for, 
 """
 
 import importlib
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import click
 
 from harvester._version import __version__
+from harvester.cli.failures import CommandFailed
+from harvester.cli.streams import own_streams
 from harvester.errors import CampaignError, ConfigError, StopRun
 
 _COMMANDS = {
@@ -24,7 +27,7 @@ _COMMANDS = {
     "demo": "harvester.cli.demo:demo",
 }
 _HELP = ["-h", "--help"]
-BUG, USAGE, FAILED = 1, 2, 3
+BROKEN, USAGE, FAILED = 1, 2, 3
 
 
 class _Lazy(click.Group):
@@ -54,8 +57,14 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code. Whatever goes wrong is one clear line on stderr."""
+    with own_streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="harvester", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as wrong:
@@ -69,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(order), _exit_code(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
+    except CommandFailed as wrong:
+        return _say(str(wrong), BROKEN)
     except Exception as bug:
-        return _say(_describe(bug), BUG)
+        return _say(_describe(bug), BROKEN)
     return code if isinstance(code, int) else 0
 
 

@@ -1,17 +1,22 @@
 """`harvester campaigns`: the ids of an account's campaigns, ready for `run -i -`."""
 
 import asyncio
-import os
+import shutil
 import sys
 from contextlib import aclosing
 from datetime import datetime
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 import click
 
+from harvester.cli.collect import whole_list
 from harvester.cli.options import build_config, connection_options, option
 from harvester.config import HarvestConfig, parse_moment
 from harvester.listing import STATUSES
 from harvester.stack import campaigns as each_campaign
+
+_IN_MEMORY = 1_000_000  # bytes; a longer list waits on disk
 
 
 @click.command()
@@ -37,20 +42,20 @@ def campaigns(
     """List campaign ids from the API, one a line, ready for `harvester run -i -`."""
     config = build_config(ctx)
     since = parse_moment(modified_since, name="modified_since")
-    try:
-        asyncio.run(_print(config, status, since, with_names))
-    except BrokenPipeError:
-        # The reader (`head`, say) has seen enough; let the interpreter's own flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Nothing is printed before the list has come to its end: `run -i -` would take part of it for
+    # the whole.
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as lines:
+        with whole_list("listed"):
+            asyncio.run(_read(lines, config, status, since, with_names))
+        lines.seek(0)
+        shutil.copyfileobj(lines, sys.stdout.buffer)
     return 0
 
 
-async def _print(
-    config: HarvestConfig, status: str, since: datetime | None, with_names: bool
+async def _read(
+    lines: IO[bytes], config: HarvestConfig, status: str, since: datetime | None, with_names: bool
 ) -> None:
     found = each_campaign(config, status=status, modified_since=since)
     async with aclosing(found):
         async for campaign_id, record in found:
-            line = record if with_names else campaign_id.encode()
-            sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.flush()
+            lines.write((record if with_names else campaign_id.encode()) + b"\n")

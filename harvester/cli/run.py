@@ -37,7 +37,7 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
     \b
     Exit codes: 0 all complete · 2 usage · 3 some campaigns failed · 4 key or token refused ·
-    75 stopped early, the same command goes on · 129/130/143 interrupted, likewise · 1 a bug.
+    75 stopped early, the same command goes on · 129/130/143 interrupted, likewise · 1 all else.
     """
     config = build_config(ctx)
     require_credentials(config)
@@ -72,11 +72,17 @@ async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestRe
 
     def stop(number: signal.Signals) -> None:
         """First signal: stop in order. A second one ends the process where it stands."""
-        harvester.stop(number.name, f"stopped by {number.name}")
-        loop.call_later(_AT_THE_LATEST, work.cancel)
+        # Before the stop is told: whoever reads that may send the second one at once.
         for each in handled:
             loop.remove_signal_handler(each)
-            signal.signal(each, _exit_now)
+            signal.signal(each, exit_now)
+        harvester.stop(number.name, f"stopped by {number.name}")
+        loop.call_later(_AT_THE_LATEST, work.cancel)
+
+    def exit_now(number: int, frame: FrameType | None) -> None:
+        """Every commit is in the kernel's hands already: this loses what is in flight, no more."""
+        screen.abandon()
+        os._exit(128 + number)
 
     # `nohup` has a hangup ignored; then it stays ignored.
     handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
@@ -103,8 +109,3 @@ class _Ticker:
 
     def stop(self) -> None:
         self._timer.cancel()
-
-
-def _exit_now(number: int, frame: FrameType | None) -> None:
-    """Every commit is in the kernel's hands already: this loses what is in flight, no more."""
-    os._exit(128 + number)

@@ -1,10 +1,12 @@
 """What a person sees on stderr: log lines, a live display on a terminal, a closing table."""
 
 import logging
+import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -23,6 +25,11 @@ from harvester.report import HarvestReport
 
 _EXAMPLES = 5
 _LONGEST_COMMAND = 160
+_SHOW_CURSOR = b"\x1b[?25h\n"
+# What is logged, by the number of -v. The live display tells the course of the run already: only
+# what needs a look goes above it unasked.
+_PLAIN = (logging.INFO, logging.DEBUG, REQUEST_LEVEL)
+_ABOVE = (logging.WARNING, logging.DEBUG, REQUEST_LEVEL)
 logger = logging.getLogger("harvester")
 
 
@@ -69,6 +76,9 @@ class Screen:
         """Show the figures; called every `every` seconds while the run is under way."""
         logger.info(progress_line(self._progress.figures()))
 
+    def abandon(self) -> None:
+        """Leave the terminal usable; for a signal handler, right before the process ends."""
+
     def _differences(self) -> str:
         count, example = self._tally.unreconciled, self._tally.unreconciled_example
         return (
@@ -110,6 +120,12 @@ class LiveScreen(Screen):
     ) -> None:
         self._live.stop()
 
+    def abandon(self) -> None:
+        """Show the cursor again, past every buffer and lock: who holds them may be interrupted."""
+        if self._live.is_started:
+            with suppress(OSError):
+                os.write(self.console.file.fileno(), _SHOW_CURSOR)
+
     def tick(self) -> None:
         """Redraw."""
         from rich.progress_bar import ProgressBar
@@ -126,20 +142,28 @@ class LiveScreen(Screen):
 
 def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Screen:
     """The screen for where stderr goes, and the logging that belongs to it."""
-    live = live and not quiet and log_format == "text" and sys.stderr.isatty()
+    live = live and not quiet and log_format == "text" and _can_redraw()
     # With JSON on stderr, the table would be the one thing there that is none.
     table = not quiet and log_format == "text"
     screen = LiveScreen(table=table) if live else Screen(table=table)
     handler = _Above(screen) if isinstance(screen, LiveScreen) else logging.StreamHandler()
     logging.addLevelName(REQUEST_LEVEL, "REQUEST")
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
-    levels = [logging.INFO, logging.DEBUG, REQUEST_LEVEL]
-    # The live display tells the course of the run already: only what needs a look goes above it.
-    shown = [logging.WARNING, *levels][verbose : verbose + 1] if live else levels[verbose:][:1]
     logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else (shown or [REQUEST_LEVEL])[0])
+    levels = _ABOVE if live else _PLAIN
+    logger.setLevel(logging.WARNING if quiet else levels[min(verbose, 2)])
     return screen
+
+
+def _can_redraw() -> bool:
+    """Whether stderr is a terminal that Rich draws on: on a dumb one it shows nothing at all."""
+    if not sys.stderr.isatty():
+        return False
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class _Above(logging.Handler):

@@ -72,7 +72,9 @@ class FaultPlan:
     ) -> None:
         self._seed, self._heal_after = seed, heal_after
         self._rates = tuple((check_kind(kind), rate) for kind, rate in (rates or {}).items())
-        if any(rate < 0 for _, rate in self._rates) or sum(r for _, r in self._rates) > 1 + 1e-9:
+        chances = [rate for _, rate in self._rates]
+        # Put so that NaN, which is neither below nor above anything, does not pass.
+        if not (all(chance >= 0 for chance in chances) and sum(chances) <= 1 + 1e-9):
             raise ValueError("fault rates are probabilities: each from 0, together at most 1")
         self._pinned = dict(pinned or {})
         for kinds in self._pinned.values():

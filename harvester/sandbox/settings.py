@@ -1,5 +1,6 @@
 """Everything the sandbox can be asked for, in one frozen object."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ _CHOICES: Final = {
     "last_page": get_args(LastPage),
     "dropped_status": get_args(DroppedStatus),
 }
+_FROM_ZERO: Final = (
+    *("unsent", "rate_limit", "burst", "quota", "latency", "jitter", "keepalive", "arrivals"),
+    *("reorder_list", "heal_after", "slow_seconds", "stall_seconds", "cache_pages"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,10 @@ class SandboxSettings:
         for name, accepted in _CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} is one of {accepted}, not {getattr(self, name)!r}")
+        for name in _FROM_ZERO:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:  # nor is NaN
+                raise ValueError(f"{name.replace('_', '-')} is a number from 0, not {value!r}")
         self.fault_plan()
 
     def world(self) -> World:
