@@ -310,8 +310,10 @@ async def test_only_so_many_old_tokens_are_kept(tmp_path: Path) -> None:
     for number in range(50):
         path.write_text(f"token-number-{number}")
         assert await credentials.renew()
-        text = f"{KEY} token-number-{number} token-number-{max(number - 3, 0)}"
+        text = f"{KEY} token-number-{number} token-number-{max(number - 7, 0)}"
         assert credentials.scrub(text) == "[secret] [secret] [secret]"
+        gone = f"token-number-{number - 8}" if number > 7 else "nothing"
+        assert credentials.scrub(gone) == gone
 
 
 def test_other_text_is_left_alone() -> None:

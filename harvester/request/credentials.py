@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -46,8 +47,9 @@ class Credentials:
     ) -> None:
         self.api_key = api_key
         self.token = access_token or ""
-        self._known = [api_key, self.token]  # an answer may still echo a token that was renewed
-        self._echoes = echoes(self._known)
+        # An answer may still echo a token that was renewed.
+        self._tokens = deque([self.token], maxlen=_TOKENS_KEPT)
+        self._echoes = echoes([api_key, self.token])
         self._file = token_file
         self._command = token_command
         self._stop = stop or StopSignal()
@@ -73,8 +75,8 @@ class Credentials:
 
     def _take(self, token: str) -> None:
         self.token = token
-        self._known = [*self._known[:1], *self._known[1:][-_TOKENS_KEPT:], token]
-        self._echoes = echoes(self._known)
+        self._tokens.append(token)
+        self._echoes = echoes([self.api_key, *self._tokens])
 
     async def _read(self) -> str:
         if self._command is not None:
