@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 import pytest
-from shell import called, surroundings
+from shell import called, surroundings, without_secrets
 
 from harvester.cli import cli, main
 from harvester.cli.options import build_config
@@ -371,6 +371,31 @@ def test_a_secret_file_that_cannot_be_read_is_named(
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "binary")
     assert (done.code, done.complaints) == (2, ["harvester: error: cannot read binary: not text"])
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \ncanary\n", "\ufeff"])
+def test_an_empty_key_file_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+) -> None:
+    """Nobody is told to give what was given."""
+    (tmp_path / "key").write_text(content, encoding="utf-8")
+    env = without_secrets(tmp_path)
+    done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "key", env=env)
+    assert (done.code, done.complaints) == (
+        2,
+        ["harvester: error: key (--api-key-file) is empty: the key is its first line"],
+    )
+
+
+def test_a_byte_order_mark_belongs_to_no_key_and_no_setting() -> None:
+    """Some editors put it before what they write: it is dropped."""
+    Path("key").write_text("the-key\n", encoding="utf-8-sig")
+    Path("settings.toml").write_text('api-key-file = "key"\nrate = 1.5\n', encoding="utf-8-sig")
+    config = config_of("--config", "settings.toml")
+    assert (config.api_key, config.rate) == ("the-key", 1.5)
 
 
 # -- proxies -------------------------------------------------------------------------------------

@@ -63,10 +63,12 @@ async def test_a_given_token_is_taken_as_it_is() -> None:
     assert credentials.token == TOKEN
 
 
-@pytest.mark.parametrize("text", ["abc", "abc\n", " abc \nsecond line\n", "abc\r\n"])
+@pytest.mark.parametrize(
+    "text", ["abc", "abc\n", " abc \nsecond line\n", "abc\r\n", "\ufeffabc\r\n"]
+)
 async def test_a_token_file_gives_its_first_line(tmp_path: Path, text: str) -> None:
-    """Without the blanks around it."""
-    (tmp_path / "token").write_text(text)
+    """Without the blanks around it, and without the mark that some editors put before it."""
+    (tmp_path / "token").write_text(text, encoding="utf-8")
     credentials = Credentials(KEY, token_file=tmp_path / "token")
     await credentials.open()
     assert credentials.token == "abc"

@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from harvester.config import ORIGINS, HarvestConfig
+from harvester.errors import ConfigError
 from harvester.request.credentials import read_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,7 +47,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     if value is None:
         return None
     try:
-        found = tomllib.loads(value.read_text(encoding="utf-8"))
+        found = tomllib.loads(value.read_text(encoding="utf-8-sig"))
     except OSError as wrong:
         raise click.BadParameter(f"cannot read {value}: {wrong.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
@@ -219,7 +220,9 @@ def _api_key(ctx: click.Context, file: Path | None) -> str | None:
     from_environment = os.environ.get("HARVESTER_API_KEY", "").strip() or None
     if file is None or (from_environment and _rank(ctx, "api_key_file") < 2):
         return from_environment
-    return read_secret(file) or None
+    if not (key := read_secret(file)):
+        raise ConfigError(f"{file} (--api-key-file) is empty: the key is its first line")
+    return key
 
 
 def _token(ctx: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,9 +127,12 @@ def _spelled(char: str) -> str:
 
 
 def read_secret(path: Path) -> str:
-    """The first line of a file that holds a secret. Raise `ConfigError` if it cannot be read."""
+    """The first line of a file that holds a secret, with or without a byte order mark before it.
+
+    Raise `ConfigError` if it cannot be read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as wrong:
         raise ConfigError(f"cannot read {path}: {getattr(wrong, 'strerror', 'not text')}") from None
     return lines[0].strip() if lines else ""
