@@ -28,6 +28,8 @@ KNOWN = (*REPORTS, LINKS)
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_USUAL_PORT = {"http": 80, "https": 443}
 _V2_ONLY = {"since": None, "summary": False, "links": False}
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 
@@ -256,7 +258,10 @@ def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime 
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port. Plain http would show the token to the network: loopback only."""
+    """Scheme, host and port, in one form: else one key would be counted twice.
+
+    Plain http would show the token to the network: loopback only.
+    """
     accepted = "https://HOST[:PORT], or http:// for a loopback server; no path, no user"
     try:
         parts = urlsplit(url)
@@ -264,14 +269,15 @@ def _origin(url: str) -> str:
     except ValueError:
         _require(False, "base_url", accepted, url)
         raise
-    host = parts.hostname or ""
-    sane = re.fullmatch(r"[a-z0-9._:-]+", host) is not None
+    host = (parts.hostname or "").removesuffix(".")
+    sane = _HOST.fullmatch(host) is not None and port != 0
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     # What is refused may hold a password: show the scheme and the host only.
     _require(sane and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
     name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+    usual = port in {None, _USUAL_PORT[parts.scheme]}
+    return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -102,6 +102,9 @@ REFUSED = [
     ("base_url", "https://h:port", "https://HOST"),
     ("base_url", "https://h:99999", "https://HOST"),
     ("base_url", "https://[::1", "https://HOST"),
+    ("base_url", "https://h:0", "https://HOST"),
+    ("base_url", "http://127.0.0.1:0", "https://HOST"),
+    ("base_url", "https://.", "https://HOST"),
 ]
 
 
@@ -175,10 +178,19 @@ def test_a_secret_with_a_blank_is_a_copying_mistake(name: str, value: str) -> No
         ("http://127.9.9.9", "http://127.9.9.9"),
         ("http://localhost:8080/", "http://localhost:8080"),
         ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://api.example:443", "https://api.example"),
+        ("https://api.example.", "https://api.example"),
+        ("https://api.example.:443/", "https://api.example"),
+        ("https://api.example:80", "https://api.example:80"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://localhost.:443", "http://localhost:443"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://[::1]:", "https://[::1]"),
     ],
 )
 def test_an_origin_is_brought_to_one_form(url: str, origin: str) -> None:
-    """Scheme, host and port; plain http only where nobody listens in."""
+    """Scheme, host and port, without what goes without saying; plain http only where nobody
+    listens in."""
     config = HarvestConfig(base_url=url)
     assert config.base_url == config.wire().origin == origin
 
