@@ -44,7 +44,7 @@ class HarvestConfig:
     Units: `rate` is request starts per second (0: no pace), `timeout`, `max_wait` and
     `max_duration` are seconds, `daily_quota` is requests a UTC day (0: none), `max_page_bytes`
     bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text. `base_url` is
-    an origin; None is the vendor's own for that `api`.
+    an origin; None is the vendor's own for that `api`. `proxy` is what HTTPS_PROXY may be.
     """
 
     output: Path | str = "harvest"
@@ -120,6 +120,7 @@ class HarvestConfig:
         _require(bool(str(self.output).strip()), "output", "a directory", self.output)
         self._settle("output", Path(self.output))
         self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._settle("proxy", _proxy(self.proxy))
         for name in ("api_key", "access_token"):
             _check_secret(name, getattr(self, name))
 
@@ -278,6 +279,26 @@ def _origin(url: str) -> str:
     name = f"[{host}]" if ":" in host else host
     usual = port in {None, _USUAL_PORT[parts.scheme]}
     return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
+
+
+def _proxy(given: str | None) -> str | None:
+    """A proxy's URL; without a scheme it is http, as other tools have it. What is refused may hold
+    a password: nothing of it is shown but a scheme."""
+    if not given:
+        return None
+    url = given.strip() if "://" in given else f"http://{given.strip()}"
+    try:
+        parts = urlsplit(url)
+        sane = _HOST.fullmatch(parts.hostname or "") is not None and parts.port != 0
+    except ValueError:
+        sane = False
+    scheme = url.partition("://")[0]
+    if not sane or scheme.lower() not in _USUAL_PORT:
+        shown = f"{scheme}://" if scheme.isalnum() else "this"
+        raise ConfigError(
+            f"proxy (HTTPS_PROXY): [http://][USER:PASSWORD@]HOST[:PORT], or https://, not {shown}"
+        )
+    return url
 
 
 def _is_loopback(host: str) -> bool:

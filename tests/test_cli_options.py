@@ -287,6 +287,7 @@ VALUES = [
     ("--report", "openings", ["--report", "opens, clicks, sends, bounces", "all"]),
     ("--since", "yesterday", ["--since", "ISO-8601", "last"]),
     ("--since", "2026-01-01T00:00:00", ["--since", "offset"]),
+    ("--base-url", "https://[::1", ["--base-url", "https://HOST"]),
     ("--base-url", "ftp://api.example", ["--base-url", "https://HOST"]),
     ("--base-url", "https://me:canary@api.example", ["--base-url", "https://HOST"]),
     ("--input", "/", ["--input"]),
@@ -412,3 +413,24 @@ def test_a_proxy_comes_from_the_environment_and_never_for_loopback(
     assert config_of().proxy == "http://proxy.example:8080"
     assert config_of("--base-url", "https://inside.example").proxy is None
     assert config_of("--base-url", "http://127.0.0.1:1").proxy is None
+    assert config_of("--base-url", "https://inside.example.:443").proxy is None
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:8080")
+    assert config_of().proxy == "http://proxy.example:8080"
+
+
+def test_a_proxy_of_another_kind_is_a_mistake_in_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and no password is shown; where no proxy is asked it does not matter."""
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    env = surroundings(tmp_path, HTTPS_PROXY="socks5://me:canary@proxy.example:1080")
+    asked = ("run", "1", "--base-url", "https://api.invalid")
+    done = called(tmp_path, monkeypatch, capsys, *asked, env=env)
+    assert done.code == 2
+    assert "HTTPS_PROXY" in done.stderr
+    assert "socks5" in done.stderr
+    assert "canary" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert called(tmp_path, monkeypatch, capsys, "plan", *RUN[1:], env=env).code == 0

@@ -7,6 +7,7 @@ the default. Secrets have no flag: argv can be read by everybody on the machine.
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,10 +204,8 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     names = set(HarvestConfig.__dataclass_fields__)
     settings = {name: value for name, value in given.items() if name in names}
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
-    return HarvestConfig(
-        **{**settings, "proxy": _proxy(given["base_url"] or ORIGINS[given["api"]])},
-        api_key=_api_key(ctx, given["api_key_file"]),
-    )
+    config = HarvestConfig(**settings, api_key=_api_key(ctx, given["api_key_file"]))
+    return replace(config, proxy=_proxy(config.origin))
 
 
 _RANK = {
@@ -245,9 +244,9 @@ def _rank(ctx: click.Context, name: str) -> int:
     return _RANK.get(source, 0) if source is not None else 0
 
 
-def _proxy(base_url: str) -> str | None:
+def _proxy(origin: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
-    parts = urlsplit(base_url)
+    parts = urlsplit(origin)
     if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):
         return None
     return getproxies().get("https")
