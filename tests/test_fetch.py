@@ -288,15 +288,24 @@ async def test_a_cursor_that_is_not_ascii_is_escaped() -> None:
     assert asked == [f"{PATH}?next=a%2Fb/%C3%A9~!&api_key={KEY}"]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(500, ServerTrouble), (403, TransportTrouble)])
+@pytest.mark.parametrize(
+    ("status", "encoding", "kind"),
+    [
+        (500, "gzip", ServerTrouble),
+        (500, "br", ServerTrouble),
+        (403, "gzip", TransportTrouble),
+        (403, "br", Unreadable),
+    ],
+)
 async def test_a_damaged_error_body_does_not_hide_the_status(
-    status: int, kind: type[HarvestError]
+    status: int, encoding: str, kind: type[ServerTrouble | TransportTrouble | Unreadable]
 ) -> None:
     """Only a 403 needs its body: what it means is said there alone."""
-    handler = answering(b"no gzip", status, Content_Encoding="gzip")
+    handler = answering(b"no gzip", status, Content_Encoding=encoding)
     async with served(handler) as fetcher:
-        with pytest.raises(kind):
+        with pytest.raises(kind) as caught:
             await fetcher.fetch(make_call())
+    assert caught.value.status == status
 
 
 async def test_a_next_link_that_repeats_a_credential_is_not_kept() -> None:
