@@ -230,6 +230,95 @@ def test_the_same_file_serves_plan() -> None:
     assert config_of("--config", "settings.toml", command=plan).rate == 1.0
 
 
+# -- paths ---------------------------------------------------------------------------------------
+
+PATHS = ["output", "state-dir", "api-key-file", "access-token-file", "sizes", "input"]
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize("where", ["flag", "environment", "file"])
+def test_an_empty_output_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    empty: str,
+) -> None:
+    """It comes of a variable that is not set, and would mean the current directory, where --fresh
+    deletes: exit code 2, from whatever place it comes."""
+    argv, env = [*RUN, "--fresh"], surroundings(tmp_path)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'output = "{empty}"\n')
+    match where:
+        case "flag":
+            argv += ["-o", empty]
+        case "environment":
+            env["HARVESTER_OUTPUT"] = empty
+        case "file":
+            argv += ["--config", "settings.toml"]
+    done = called(tmp_path, monkeypatch, capsys, *argv, env=env)
+    assert done.code == 2, done.stderr
+    assert "--output" in done.stderr
+    assert "the path is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == [settings]
+
+
+@pytest.mark.parametrize("name", [*PATHS, "config"])
+def test_no_path_may_be_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """None of them means the current directory by accident."""
+    done = called(tmp_path, monkeypatch, capsys, *RUN, f"--{name}", "")
+    assert done.code == 2
+    assert f"--{name}" in done.stderr
+    assert "the path is empty" in done.stderr
+
+
+def test_the_current_directory_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name; and a flag is enough where the variable is empty."""
+    assert config_of("-o", ".").directory == Path()
+    monkeypatch.setenv("HARVESTER_OUTPUT", "")
+    assert config_of("-o", "there").directory == Path("there")
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_tilde_is_the_home_folder_where_no_shell_has_seen_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """In the settings file and in the environment; with a flag the shell has had its say."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("HARVESTER_STATE_DIR")
+    field = name.replace("-", "_")
+
+    def found(*argv: str) -> str:
+        return str(run.make_context("harvester", [*argv]).params[field])
+
+    Path("settings.toml").write_text(f'{name} = "~/hh"\n')
+    assert found("--config", "settings.toml") == str(tmp_path / "hh")
+    assert found(f"--{name}", "~/hh") == "~/hh"
+    monkeypatch.setenv("HARVESTER_" + field.upper(), "~/ii")
+    assert found() == str(tmp_path / "ii")
+    monkeypatch.setenv("HARVESTER_" + field.upper(), "~no-such-user/ii")
+    with pytest.raises(click.BadParameter, match="no home folder for ~no-such-user"):
+        found()
+
+
+def test_a_tilde_in_the_name_of_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """HARVESTER_CONFIG is a path like the others."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HARVESTER_CONFIG", "~/settings.toml")
+    Path("settings.toml").write_text("rate = 1.5\n")
+    assert config_of().rate == 1.5
+
+
+def test_a_file_called_dash_can_be_asked_for() -> None:
+    """`-` is standard input, `./-` is not."""
+    for given in ("-", "./-"):
+        assert run.make_context("harvester", ["-i", given]).params["input"] == given
+
+
 # -- mistakes ------------------------------------------------------------------------------------
 
 FILES = {

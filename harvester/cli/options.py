@@ -24,6 +24,7 @@ from harvester.request.credentials import read_secret
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = HarvestConfig()
 _SECRETS = ("api_key", "access_token")
+_NO_SHELL = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
@@ -43,8 +44,40 @@ def _setting(*names: str, help: str, **attributes: Any) -> Callable[[F], F]:  # 
     )
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """A path; a leading ~ is the home folder where no shell has seen it.
+
+    An empty one is refused: it comes of a variable that is not set, and would mean `.`.
+    """
+    if value is None:
+        return None
+    if not str(value).strip():
+        raise click.BadParameter("the path is empty (. is the current directory)", ctx, param)
+    path = Path(value)
+    if ctx.get_parameter_source(param.name or "") not in _NO_SHELL:
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise click.BadParameter(f"there is no home folder for {value}", ctx, param) from None
+
+
+def _output(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
+    """The same, where also an empty variable is no default: things are deleted there."""
+    flag = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    empty = not flag and os.environ.get("HARVESTER_OUTPUT") == ""
+    return _path(ctx, param, "" if empty else value)
+
+
+def _input(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The same as text: `-` is standard input, and `./-` is not."""
+    path = _path(ctx, param, value)
+    return str(path) if value and value.startswith("~") else value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, given: str | None) -> Path | None:
     """Make the file's settings the defaults of every option."""
+    value = _path(ctx, param, given)
     if value is None:
         return None
     try:
@@ -87,7 +120,7 @@ def _plain(path: Path, key: str, value: object) -> object:
 
 _CONFIG = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     callback=_read_config,
     is_eager=True,
     expose_value=False,
@@ -114,19 +147,26 @@ _CONNECTION = (
     option(
         "--state-dir",
         help="Where the day's count of each key is kept.  [default: the user's state folder]",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
+        callback=_path,
     ),
-    option("--api-key-file", help="File with the API key.", type=click.Path(path_type=Path)),
+    option("--api-key-file", help="File with the API key.", type=click.Path(), callback=_path),
     option(
-        "--access-token-file", help="File with the access token.", type=click.Path(path_type=Path)
+        "--access-token-file", help="File with the access token.", type=click.Path(), callback=_path
     ),
     option("--token-command", help="Command that prints the access token.", metavar="CMD"),
 )
 _WHAT = (
     click.argument("ids", nargs=-1, metavar="[ID ...]"),
-    option("-i", "--input", help="Ids, one a line; - is standard input.", metavar="FILE"),
+    option(
+        "-i",
+        "--input",
+        help="Ids, one a line; - is standard input.",
+        metavar="FILE",
+        callback=_input,
+    ),
     option("--all-sent", is_flag=True, help="Every sent campaign that the API lists."),
-    _setting("-o", "--output", help="Where everything goes.", type=click.Path(path_type=Path)),
+    _setting("-o", "--output", help="Where everything goes.", type=click.Path(), callback=_output),
     _setting("--report", help="Tracking reports, or all.", metavar="NAME[,NAME...]"),
     _setting(
         "--since",
@@ -139,7 +179,12 @@ _WHAT = (
         help="Where no try at a page succeeds, ask for smaller ones, down to so many rows.",
         type=click.IntRange(1, 500),
     ),
-    _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
+    _setting(
+        "-j",
+        "--concurrency",
+        help="Campaigns walked at once.",
+        type=click.IntRange(1, 1000),
+    ),
     _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
     _setting(
         "--max-duration",
@@ -154,7 +199,8 @@ _WHAT = (
     option(
         "--sizes",
         help="manifest.ndjson of an earlier harvest: the longest campaigns are begun first.",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
+        callback=_path,
     ),
     option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
     option("--provenance", is_flag=True, help="Also where each page came from, in pages.ndjson."),
