@@ -1,5 +1,6 @@
 """The options of the command line: names, defaults, and which of four places goes before which."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,11 @@ def test_every_option_is_there_with_its_default(name: str) -> None:
     assert (str(found) if isinstance(found, Path) else found) == DEFAULTS[name]
     assert option.envvar == "HARVESTER_" + name.upper().replace("-", "_")
     assert option.help or name == "log-format"
+
+
+def test_concurrency_counts_requests() -> None:
+    """More campaigns than that are under way at once; the help does not promise otherwise."""
+    assert options_of(run)["concurrency"].help == "Requests in flight, each of another campaign."
 
 
 def test_short_names_are_those_of_the_contract() -> None:
@@ -230,6 +236,43 @@ def test_the_same_file_serves_plan() -> None:
     assert config_of("--config", "settings.toml", command=plan).rate == 1.0
 
 
+@pytest.mark.parametrize("command", [run, plan])
+def test_every_option_can_stand_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, command: click.Command
+) -> None:
+    """By its long name, --json too."""
+    monkeypatch.delenv("HARVESTER_STATE_DIR")
+    words = {"api": "v3", "log-format": "json", "compress": "gzip"}
+    for name, option in options_of(command).items():
+        value: object = words.get(name, "word")
+        if option.is_flag:
+            value = True
+        elif isinstance(option.type, click.IntRange | click.FloatRange):
+            value = 1
+        Path("settings.toml").write_text(f"{name} = {json.dumps(value)}\n")
+        if name != "config":
+            context = command.make_context("harvester", ["--config", "settings.toml"])
+            found = context.params[option.name or ""]
+            assert (str(found) if isinstance(found, Path) else found) == value, name
+
+
+def test_one_file_serves_every_command() -> None:
+    """What only a run has is nothing to `campaigns`, and no mistake; a name nobody has is one."""
+    campaigns = command_of("campaigns")
+    lines = [f"{name} = 0" for name in options_of(run) if name not in options_of(campaigns)]
+    Path("settings.toml").write_text("\n".join(["rate = 1.5", *lines]))
+    assert config_of("--config", "settings.toml", command=campaigns).rate == 1.5
+    Path("settings.toml").write_text('status = "DRAFT"\noutput = "there"\n')
+    context = campaigns.make_context("harvester", ["--config", "settings.toml"])
+    assert context.params["status"] == "DRAFT"
+    Path("settings.toml").write_text('outputs = "there"\n')
+    with pytest.raises(click.BadParameter, match="no option --outputs"):
+        config_of("--config", "settings.toml", command=campaigns)
+    Path("settings.toml").write_text('api-key = "canary"\n')
+    with pytest.raises(click.BadParameter, match="a secret has no place"):
+        config_of("--config", "settings.toml", command=campaigns)
+
+
 # -- paths ---------------------------------------------------------------------------------------
 
 PATHS = ["output", "state-dir", "api-key-file", "access-token-file", "sizes", "input"]
@@ -335,6 +378,16 @@ FILES = {
     "a list for one value": ("output = [1, 2]", ["--output"]),
     "a number among the reports": ('report = ["opens", 5]', ["--report"]),
     "a table for a value": ("rate = {a = 1}", ["--rate"]),
+    "a fraction of a request": ("concurrency = 2.7", ["--concurrency takes a whole number", "2.7"]),
+    "a fraction of a row": ("page-size = 100.9", ["--page-size takes a whole number", "100.9"]),
+    "a whole number with a point": ("retries = 5.0", ["--retries takes a whole number", "5.0"]),
+    "a switch for a whole number": ("retries = true", ["--retries takes a whole number", "true"]),
+    "a switch for a number": ("rate = true", ["--rate takes a number, not true"]),
+    "a date for a number": ("rate = 2026-01-31", ["--rate takes a number", "2026-01-31"]),
+    "a number for a switch": ("fresh = 2", ["--fresh takes true or false, not 2"]),
+    "a number for a path": ("output = 5", ["--output takes text, not 5"]),
+    "a switch for text": ("compress = false", ["--compress takes text, not false"]),
+    "the name that json has inside": ("as-json = true", ["no option --as-json"]),
     "a word for a switch": ('fresh = "perhaps"', ["--fresh", "perhaps"]),
 }
 
