@@ -11,7 +11,7 @@ from shell import called, surroundings, without_secrets
 
 from harvester.cli import cli, main
 from harvester.cli.options import build_config
-from harvester.config import HarvestConfig
+from harvester.config import ORIGINS, HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """Whatever happens, nobody outside is asked."""
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "page-size": 500,
     "min-page-size": None,
     "api": "v2",
-    "base-url": "https://api.constantcontact.com",
+    "base-url": None,
     "rate": 3.3,
     "concurrency": 16,
     "retries": 5,
@@ -542,6 +542,18 @@ def test_a_byte_order_mark_belongs_to_no_key_and_no_setting() -> None:
 
 
 # -- proxies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("api", ORIGINS)
+def test_each_version_is_asked_at_its_own_origin(monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    """Unless another one is given; whether NO_PROXY names it is asked of that very host."""
+    assert config_of("--api", api).base_url == ORIGINS[api]
+    assert config_of("--api", api, "--base-url", "https://h").base_url == "https://h"
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("NO_PROXY", ORIGINS[api].removeprefix("https://"))
+    assert [config_of("--api", each).proxy is None for each in ORIGINS] == [
+        each == api for each in ORIGINS
+    ]
 
 
 def test_a_proxy_comes_from_the_environment_and_never_for_loopback(

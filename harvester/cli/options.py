@@ -163,7 +163,7 @@ _CONFIG = click.option(
 )
 _CONNECTION = (
     _setting("--api", help="Version of the API.", type=click.Choice(list(ORIGINS))),
-    _setting("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
+    option("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
     _setting(
         "--rate",
         help="Request starts a second over all workers; 0: no pace.",
