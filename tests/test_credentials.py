@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -189,6 +190,28 @@ async def test_a_cancel_ends_the_command_and_what_it_started(tmp_path: Path, ren
     await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
 
 
+async def test_a_cancel_while_the_command_is_started_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is there, and that we have not been told of yet, is not left behind."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    start = loop.subprocess_exec
+
+    async def slowly(*anything: Any, **named: Any) -> Any:
+        found = await start(*anything, **named)
+        await told.wait()
+        return found
+
+    monkeypatch.setattr(loop, "subprocess_exec", slowly)
+    task = asyncio.ensure_future(Credentials(KEY, token_command=hanging(tmp_path)).open())
+    pids = await pids_in(tmp_path)
+    task.cancel()
+    loop.call_later(0.05, told.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
+
+
 @pytest.mark.parametrize("renewal", [False, True])
 async def test_the_order_to_stop_ends_the_command(tmp_path: Path, renewal: bool) -> None:
     """And its reason is told, not that there is no token."""
@@ -210,8 +233,8 @@ async def test_a_command_that_a_signal_to_everybody_ended_is_not_blamed(tmp_path
     stop = StopSignal()
     credentials = Credentials(KEY, token_command=hanging(tmp_path), stop=stop)
     task = asyncio.ensure_future(credentials.open())
-    for pid in await pids_in(tmp_path):
-        os.kill(pid, 15)
+    _, leader = await pids_in(tmp_path)
+    os.killpg(leader, 15)
     asyncio.get_running_loop().call_later(
         0.02, stop.request, StopRun("SIGTERM", "stopped by SIGTERM")
     )

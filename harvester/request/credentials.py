@@ -173,14 +173,23 @@ class _Reader(asyncio.SubprocessProtocol):
 
 
 async def _run(argv: list[str], stop: StopSignal) -> tuple[int | None, bytes]:
-    """Exit code and output of a command, which does not outlive the wait for it.
-
-    It has a session of its own, so that all of what it started can be killed, and so that Ctrl-C
-    is first of all told to us.
-    """
+    """Exit code and output of a command, which does not outlive the wait for it."""
     stop.check()
+    # A cancel does not reach into the start of it: half started, its process is not known to us.
+    starting = asyncio.ensure_future(_start(argv))
+    try:
+        transport, reader = await asyncio.shield(starting)
+        await _until(reader.over, stop)
+    finally:
+        await _end(starting)
+    return transport.get_returncode(), bytes(reader.output)
+
+
+async def _start(argv: list[str]) -> tuple[asyncio.SubprocessTransport, _Reader]:
+    """Start a command in a session of its own, so that all of what it starts can be killed, and so
+    that Ctrl-C is first of all told to us."""
     program, *arguments = argv
-    transport, reader = await asyncio.get_running_loop().subprocess_exec(
+    return await asyncio.get_running_loop().subprocess_exec(
         _Reader,
         program,
         *arguments,
@@ -188,14 +197,6 @@ async def _run(argv: list[str], stop: StopSignal) -> tuple[int | None, bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    try:
-        await _until(reader.over, stop)
-    finally:
-        if not reader.over.is_set():
-            await _kill(transport.get_pid(), reader)
-        with suppress(PermissionError):
-            transport.close()
-    return transport.get_returncode(), bytes(reader.output)
 
 
 async def _until(over: asyncio.Event, stop: StopSignal) -> None:
@@ -213,12 +214,20 @@ async def _until(over: asyncio.Event, stop: StopSignal) -> None:
         stop.check()
 
 
-async def _kill(pid: int, reader: _Reader) -> None:
-    """Kill a command with all that it started, and see it end; another user's cannot be killed.
+async def _end(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, _Reader]]) -> None:
+    """Let go of a command; kill it, and all that it started, unless it has ended by itself.
 
-    Waiting for it to end by itself would hold up the run: a cancel is told only once.
+    Waiting for that would hold up the run: a cancel is told only once.
     """
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with anyio.move_on_after(_REAPED_WITHIN, shield=True):
-        await reader.exited.wait()
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait([starting])
+    if starting.exception() is not None:
+        return
+    transport, reader = starting.result()
+    if not reader.over.is_set():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        with anyio.move_on_after(_REAPED_WITHIN, shield=True):
+            await reader.exited.wait()
+    with suppress(PermissionError):
+        transport.close()
