@@ -28,6 +28,8 @@ KNOWN = (*REPORTS, LINKS)
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_USUAL_PORT = {"http": 80, "https": 443}
 _V2_ONLY = {"since": None, "summary": False, "links": False}
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 
@@ -42,7 +44,7 @@ class HarvestConfig:
     Units: `rate` is request starts per second (0: no pace), `timeout`, `max_wait` and
     `max_duration` are seconds, `daily_quota` is requests a UTC day (0: none), `max_page_bytes`
     bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text. `base_url` is
-    an origin; None is the vendor's own for that `api`.
+    an origin; None is the vendor's own for that `api`. `proxy` is what HTTPS_PROXY may be.
     """
 
     output: Path | str = "harvest"
@@ -119,6 +121,7 @@ class HarvestConfig:
         _require(bool(str(self.output).strip()), "output", "a directory", self.output)
         self._settle("output", Path(self.output))
         self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._settle("proxy", _proxy(self.proxy))
         for name in ("api_key", "access_token"):
             _check_secret(name, getattr(self, name))
 
@@ -257,7 +260,10 @@ def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime 
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port. Plain http would show the token to the network: loopback only."""
+    """Scheme, host and port, in one form: else one key would be counted twice.
+
+    Plain http would show the token to the network: loopback only.
+    """
     accepted = "https://HOST[:PORT], or http:// for a loopback server; no path, no user"
     try:
         parts = urlsplit(url)
@@ -265,14 +271,35 @@ def _origin(url: str) -> str:
     except ValueError:
         _require(False, "base_url", accepted, url)
         raise
-    host = parts.hostname or ""
-    sane = re.fullmatch(r"[a-z0-9._:-]+", host) is not None
+    host = (parts.hostname or "").removesuffix(".")
+    sane = _HOST.fullmatch(host) is not None and port != 0
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     # What is refused may hold a password: show the scheme and the host only.
     _require(sane and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
     name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+    usual = port in {None, _USUAL_PORT[parts.scheme]}
+    return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
+
+
+def _proxy(given: str | None) -> str | None:
+    """A proxy's URL; without a scheme it is http, as other tools have it. What is refused may hold
+    a password: nothing of it is shown but a scheme."""
+    if not given:
+        return None
+    url = given.strip() if "://" in given else f"http://{given.strip()}"
+    try:
+        parts = urlsplit(url)
+        sane = _HOST.fullmatch(parts.hostname or "") is not None and parts.port != 0
+    except ValueError:
+        sane = False
+    scheme = url.partition("://")[0]
+    if not sane or scheme.lower() not in _USUAL_PORT:
+        shown = f"{scheme}://" if scheme.isalnum() else "this"
+        raise ConfigError(
+            f"proxy (HTTPS_PROXY): [http://][USER:PASSWORD@]HOST[:PORT], or https://, not {shown}"
+        )
+    return url
 
 
 def _is_loopback(host: str) -> bool:

@@ -81,13 +81,14 @@ class Harvester:
         self._stop.request(StopRun(reason, message), grace=GRACE)
 
     async def run(self, campaign_ids: CampaignIds) -> HarvestReport:
-        """See `harvest`."""
+        """See `harvest`. Raises `StopRun` if `stop` was called before the first token was there:
+        then the directory was not touched."""
         config = self.config
         api = config.wire()
         if isinstance(campaign_ids, str | bytes):
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
         require_open_files(config.open_files)
-        credentials = await open_credentials(config)
+        credentials = await open_credentials(config, self._stop)
         require_ledger(config)
         with closing(KnownSizes()) as sizes:
             if isinstance(campaign_ids, Collection):

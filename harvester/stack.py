@@ -51,14 +51,16 @@ def require_credentials(config: HarvestConfig) -> None:
         )
 
 
-async def open_credentials(config: HarvestConfig) -> Credentials:
-    """The key and the first token. Raise `ConfigError` if one is missing or cannot be read."""
+async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None) -> Credentials:
+    """The key and the first token. Raise `ConfigError` if one is missing or cannot be read,
+    `StopRun` if the order to stop comes while the token is waited for."""
     require_credentials(config)
     credentials = Credentials(
         config.api_key or "",
         access_token=config.access_token,
         token_file=Path(config.access_token_file) if config.access_token_file else None,
         token_command=config.token_command,
+        stop=stop,
     )
     await credentials.open()
     return credentials
@@ -149,9 +151,10 @@ async def open_stack(
 @asynccontextmanager
 async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]]:
     """A stack of one's own, for reading without a run."""
-    credentials, api = await open_credentials(config), config.wire()
+    stop = StopSignal()
+    credentials, api = await open_credentials(config, stop), config.wire()
     async with open_stack(
-        config, credentials, api, stop=StopSignal(), clock=Clock(), emit=lambda event: None
+        config, credentials, api, stop=stop, clock=Clock(), emit=lambda event: None
     ) as stack:
         yield stack.fetcher, api
 

@@ -208,6 +208,58 @@ async def test_an_error_answer_speaks_if_it_can(
         assert await read_error_body(response) == found
 
 
+@pytest.mark.parametrize(
+    ("raw", "encoding", "kind"),
+    [
+        (b"?", "br", Unreadable),
+        (TEXT, "gzip", TransportTrouble),
+        (GZIPPED[:-1], "gzip", TransportTrouble),
+    ],
+)
+async def test_a_403_that_cannot_be_read_is_no_refusal(
+    serve: Serve,
+    session: aiohttp.ClientSession,
+    raw: bytes,
+    encoding: str,
+    kind: type[TransportTrouble | Unreadable],
+) -> None:
+    """It may have meant too fast: it is an error of its own, with the status that it had."""
+    url = await serve(answering(raw, status=403, Content_Encoding=encoding))
+    async with session.get(url) as response:
+        with pytest.raises(kind) as caught:
+            await read_error_body(response)
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_403_that_is_too_large_says_nothing(
+    serve: Serve, session: aiohttp.ClientSession, encoding: str
+) -> None:
+    """What may pass is told in a few words: a long page is a refusal like any other."""
+    raw = b"x" * 100_000
+    raw = gzip.compress(raw) if encoding == "gzip" else raw
+    url = await serve(answering(raw, status=403, Content_Encoding=encoding))
+    async with session.get(url) as response:
+        assert await read_error_body(response) == b""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"x" * 2_000, gzip.compress(b"x" * 2_000), TEXT, GZIPPED[:-1]],
+    ids=["large", "bomb", "plain", "cut"],
+)
+async def test_an_error_of_a_body_has_the_status_of_the_answer(
+    serve: Serve, session: aiohttp.ClientSession, raw: bytes
+) -> None:
+    """Too large or damaged, before or after it is inflated."""
+    encoding = "identity" if raw.startswith(b"x") else "gzip"
+    url = await serve(answering(raw, status=418, Content_Encoding=encoding))
+    async with session.get(url) as response:
+        with pytest.raises((TransportTrouble, Unreadable)) as caught:
+            await read_body(response, cap=1_000)
+    assert caught.value.status == 418
+
+
 async def test_a_canned_answer_is_read_too() -> None:
     """A faked answer without any socket goes the same way."""
     canned = partial(aiohttp.ClientResponse, stream_writer=Mock(output_size=0))

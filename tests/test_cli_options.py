@@ -1,16 +1,17 @@
 """The options of the command line: names, defaults, and which of four places goes before which."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from shell import called, surroundings
+from shell import called, surroundings, without_secrets
 
 from harvester.cli import cli, main
 from harvester.cli.options import build_config
-from harvester.config import HarvestConfig
+from harvester.config import ORIGINS, HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """Whatever happens, nobody outside is asked."""
@@ -34,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "page-size": 500,
     "min-page-size": None,
     "api": "v2",
-    "base-url": "https://api.constantcontact.com",
+    "base-url": None,
     "rate": 3.3,
     "concurrency": 16,
     "retries": 5,
@@ -104,6 +105,11 @@ def test_every_option_is_there_with_its_default(name: str) -> None:
     assert (str(found) if isinstance(found, Path) else found) == DEFAULTS[name]
     assert option.envvar == "HARVESTER_" + name.upper().replace("-", "_")
     assert option.help or name == "log-format"
+
+
+def test_concurrency_counts_requests() -> None:
+    """More campaigns than that are under way at once; the help does not promise otherwise."""
+    assert options_of(run)["concurrency"].help == "Requests in flight, each of another campaign."
 
 
 def test_short_names_are_those_of_the_contract() -> None:
@@ -231,6 +237,132 @@ def test_the_same_file_serves_plan() -> None:
     assert config_of("--config", "settings.toml", command=plan).rate == 1.0
 
 
+@pytest.mark.parametrize("command", [run, plan])
+def test_every_option_can_stand_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, command: click.Command
+) -> None:
+    """By its long name, --json too."""
+    monkeypatch.delenv("HARVESTER_STATE_DIR")
+    words = {"api": "v3", "log-format": "json", "compress": "gzip"}
+    for name, option in options_of(command).items():
+        value: object = words.get(name, "word")
+        if option.is_flag:
+            value = True
+        elif isinstance(option.type, click.IntRange | click.FloatRange):
+            value = 1
+        Path("settings.toml").write_text(f"{name} = {json.dumps(value)}\n")
+        if name != "config":
+            context = command.make_context("harvester", ["--config", "settings.toml"])
+            found = context.params[option.name or ""]
+            assert (str(found) if isinstance(found, Path) else found) == value, name
+
+
+def test_one_file_serves_every_command() -> None:
+    """What only a run has is nothing to `campaigns`, and no mistake; a name nobody has is one."""
+    campaigns = command_of("campaigns")
+    lines = [f"{name} = 0" for name in options_of(run) if name not in options_of(campaigns)]
+    Path("settings.toml").write_text("\n".join(["rate = 1.5", *lines]))
+    assert config_of("--config", "settings.toml", command=campaigns).rate == 1.5
+    Path("settings.toml").write_text('status = "DRAFT"\noutput = "there"\n')
+    context = campaigns.make_context("harvester", ["--config", "settings.toml"])
+    assert context.params["status"] == "DRAFT"
+    Path("settings.toml").write_text('outputs = "there"\n')
+    with pytest.raises(click.BadParameter, match="no option --outputs"):
+        config_of("--config", "settings.toml", command=campaigns)
+    Path("settings.toml").write_text('api-key = "canary"\n')
+    with pytest.raises(click.BadParameter, match="a secret has no place"):
+        config_of("--config", "settings.toml", command=campaigns)
+
+
+# -- paths ---------------------------------------------------------------------------------------
+
+PATHS = ["output", "state-dir", "api-key-file", "access-token-file", "sizes", "input"]
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize("where", ["flag", "environment", "file"])
+def test_an_empty_output_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    empty: str,
+) -> None:
+    """It comes of a variable that is not set, and would mean the current directory, where --fresh
+    deletes: exit code 2, from whatever place it comes."""
+    argv, env = [*RUN, "--fresh"], surroundings(tmp_path)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'output = "{empty}"\n')
+    match where:
+        case "flag":
+            argv += ["-o", empty]
+        case "environment":
+            env["HARVESTER_OUTPUT"] = empty
+        case "file":
+            argv += ["--config", "settings.toml"]
+    done = called(tmp_path, monkeypatch, capsys, *argv, env=env)
+    assert done.code == 2, done.stderr
+    assert "--output" in done.stderr
+    assert "the path is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == [settings]
+
+
+@pytest.mark.parametrize("name", [*PATHS, "config"])
+def test_no_path_may_be_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """None of them means the current directory by accident."""
+    done = called(tmp_path, monkeypatch, capsys, *RUN, f"--{name}", "")
+    assert done.code == 2
+    assert f"--{name}" in done.stderr
+    assert "the path is empty" in done.stderr
+
+
+def test_the_current_directory_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name; and a flag is enough where the variable is empty."""
+    assert config_of("-o", ".").directory == Path()
+    monkeypatch.setenv("HARVESTER_OUTPUT", "")
+    assert config_of("-o", "there").directory == Path("there")
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_tilde_is_the_home_folder_where_no_shell_has_seen_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """In the settings file and in the environment; with a flag the shell has had its say."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("HARVESTER_STATE_DIR")
+    field = name.replace("-", "_")
+
+    def found(*argv: str) -> str:
+        return str(run.make_context("harvester", [*argv]).params[field])
+
+    Path("settings.toml").write_text(f'{name} = "~/hh"\n')
+    assert found("--config", "settings.toml") == str(tmp_path / "hh")
+    assert found(f"--{name}", "~/hh") == "~/hh"
+    monkeypatch.setenv("HARVESTER_" + field.upper(), "~/ii")
+    assert found() == str(tmp_path / "ii")
+    monkeypatch.setenv("HARVESTER_" + field.upper(), "~no-such-user/ii")
+    with pytest.raises(click.BadParameter, match="no home folder for ~no-such-user"):
+        found()
+
+
+def test_a_tilde_in_the_name_of_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """HARVESTER_CONFIG is a path like the others."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HARVESTER_CONFIG", "~/settings.toml")
+    Path("settings.toml").write_text("rate = 1.5\n")
+    assert config_of().rate == 1.5
+
+
+def test_a_file_called_dash_can_be_asked_for() -> None:
+    """`-` is standard input, `./-` is not."""
+    for given in ("-", "./-"):
+        assert run.make_context("harvester", ["-i", given]).params["input"] == given
+
+
 # -- mistakes ------------------------------------------------------------------------------------
 
 FILES = {
@@ -247,6 +379,16 @@ FILES = {
     "a list for one value": ("output = [1, 2]", ["--output"]),
     "a number among the reports": ('report = ["opens", 5]', ["--report"]),
     "a table for a value": ("rate = {a = 1}", ["--rate"]),
+    "a fraction of a request": ("concurrency = 2.7", ["--concurrency takes a whole number", "2.7"]),
+    "a fraction of a row": ("page-size = 100.9", ["--page-size takes a whole number", "100.9"]),
+    "a whole number with a point": ("retries = 5.0", ["--retries takes a whole number", "5.0"]),
+    "a switch for a whole number": ("retries = true", ["--retries takes a whole number", "true"]),
+    "a switch for a number": ("rate = true", ["--rate takes a number, not true"]),
+    "a date for a number": ("rate = 2026-01-31", ["--rate takes a number", "2026-01-31"]),
+    "a number for a switch": ("fresh = 2", ["--fresh takes true or false, not 2"]),
+    "a number for a path": ("output = 5", ["--output takes text, not 5"]),
+    "a switch for text": ("compress = false", ["--compress takes text, not false"]),
+    "the name that json has inside": ("as-json = true", ["no option --as-json"]),
     "a word for a switch": ('fresh = "perhaps"', ["--fresh", "perhaps"]),
 }
 
@@ -288,6 +430,7 @@ VALUES = [
     ("--report", "openings", ["--report", "opens, clicks, sends, bounces", "all"]),
     ("--since", "yesterday", ["--since", "ISO-8601", "last"]),
     ("--since", "2026-01-01T00:00:00", ["--since", "offset"]),
+    ("--base-url", "https://[::1", ["--base-url", "https://HOST"]),
     ("--base-url", "ftp://api.example", ["--base-url", "https://HOST"]),
     ("--base-url", "https://me:canary@api.example", ["--base-url", "https://HOST"]),
     ("--input", "/", ["--input"]),
@@ -374,7 +517,44 @@ def test_a_secret_file_that_cannot_be_read_is_named(
     assert (done.code, done.complaints) == (2, ["harvester: error: cannot read binary: not text"])
 
 
+@pytest.mark.parametrize("content", ["", "\n", "  \ncanary\n", "\ufeff"])
+def test_an_empty_key_file_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+) -> None:
+    """Nobody is told to give what was given."""
+    (tmp_path / "key").write_text(content, encoding="utf-8")
+    env = without_secrets(tmp_path)
+    done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "key", env=env)
+    assert (done.code, done.complaints) == (
+        2,
+        ["harvester: error: key (--api-key-file) is empty: the key is its first line"],
+    )
+
+
+def test_a_byte_order_mark_belongs_to_no_key_and_no_setting() -> None:
+    """Some editors put it before what they write: it is dropped."""
+    Path("key").write_text("the-key\n", encoding="utf-8-sig")
+    Path("settings.toml").write_text('api-key-file = "key"\nrate = 1.5\n', encoding="utf-8-sig")
+    config = config_of("--config", "settings.toml")
+    assert (config.api_key, config.rate) == ("the-key", 1.5)
+
+
 # -- proxies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("api", ORIGINS)
+def test_each_version_is_asked_at_its_own_origin(monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    """Unless another one is given; whether NO_PROXY names it is asked of that very host."""
+    assert config_of("--api", api).base_url == ORIGINS[api]
+    assert config_of("--api", api, "--base-url", "https://h").base_url == "https://h"
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("NO_PROXY", ORIGINS[api].removeprefix("https://"))
+    assert [config_of("--api", each).proxy is None for each in ORIGINS] == [
+        each == api for each in ORIGINS
+    ]
 
 
 def test_a_proxy_comes_from_the_environment_and_never_for_loopback(
@@ -388,3 +568,24 @@ def test_a_proxy_comes_from_the_environment_and_never_for_loopback(
     assert config_of().proxy == "http://proxy.example:8080"
     assert config_of("--base-url", "https://inside.example").proxy is None
     assert config_of("--base-url", "http://127.0.0.1:1").proxy is None
+    assert config_of("--base-url", "https://inside.example.:443").proxy is None
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:8080")
+    assert config_of().proxy == "http://proxy.example:8080"
+
+
+def test_a_proxy_of_another_kind_is_a_mistake_in_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and no password is shown; where no proxy is asked it does not matter."""
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    env = surroundings(tmp_path, HTTPS_PROXY="socks5://me:canary@proxy.example:1080")
+    asked = ("run", "1", "--base-url", "https://api.invalid")
+    done = called(tmp_path, monkeypatch, capsys, *asked, env=env)
+    assert done.code == 2
+    assert "HTTPS_PROXY" in done.stderr
+    assert "socks5" in done.stderr
+    assert "canary" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert called(tmp_path, monkeypatch, capsys, "plan", *RUN[1:], env=env).code == 0

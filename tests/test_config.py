@@ -102,6 +102,9 @@ REFUSED = [
     ("base_url", "https://h:port", "https://HOST"),
     ("base_url", "https://h:99999", "https://HOST"),
     ("base_url", "https://[::1", "https://HOST"),
+    ("base_url", "https://h:0", "https://HOST"),
+    ("base_url", "http://127.0.0.1:0", "https://HOST"),
+    ("base_url", "https://.", "https://HOST"),
 ]
 
 
@@ -175,12 +178,62 @@ def test_a_secret_with_a_blank_is_a_copying_mistake(name: str, value: str) -> No
         ("http://127.9.9.9", "http://127.9.9.9"),
         ("http://localhost:8080/", "http://localhost:8080"),
         ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://api.example:443", "https://api.example"),
+        ("https://api.example.", "https://api.example"),
+        ("https://api.example.:443/", "https://api.example"),
+        ("https://api.example:80", "https://api.example:80"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://localhost.:443", "http://localhost:443"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://[::1]:", "https://[::1]"),
     ],
 )
 def test_an_origin_is_brought_to_one_form(url: str, origin: str) -> None:
-    """Scheme, host and port; plain http only where nobody listens in."""
+    """Scheme, host and port, without what goes without saying; plain http only where nobody
+    listens in."""
     config = HarvestConfig(base_url=url)
     assert config.base_url == config.wire().origin == origin
+
+
+@pytest.mark.parametrize(
+    ("given", "proxy"),
+    [
+        (None, None),
+        ("", None),
+        ("proxy.local:3128", "http://proxy.local:3128"),
+        ("user:secret@proxy.local:3128", "http://user:secret@proxy.local:3128"),
+        (" http://proxy.local ", "http://proxy.local"),
+        ("HTTPS://[::1]:3128/", "HTTPS://[::1]:3128/"),
+    ],
+)
+def test_a_proxy_without_a_scheme_is_http(given: str | None, proxy: str | None) -> None:
+    """As other tools have it; with one it stays as it is."""
+    assert HarvestConfig(proxy=given).proxy == proxy
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("socks5://me:canary@proxy.local:1080", "not socks5://"),
+        ("ftp://proxy.local", "not ftp://"),
+        ("me:canary://proxy.local", "not this"),
+        ("http://me:canary@", "not http://"),
+        ("me:canary@", "not http://"),
+        ("http://me:canary@proxy.local:port", "not http://"),
+        ("http://proxy.local:99999", "not http://"),
+        ("http://proxy.local:0", "not http://"),
+        ("http://me:canary@pro xy", "not http://"),
+        ("https://[::1", "not https://"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused(given: str, shown: str) -> None:
+    """Before a request is counted that is never sent; the variable is named, a password is not."""
+    with pytest.raises(ConfigError) as caught:
+        HarvestConfig(proxy=given)
+    text = str(caught.value)
+    assert text.startswith("proxy (HTTPS_PROXY): ")
+    assert text.endswith(shown)
+    assert "canary" not in text
 
 
 @pytest.mark.parametrize(

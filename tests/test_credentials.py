@@ -1,19 +1,25 @@
 """The key and the token: where they come from, how they are renewed, where they never show."""
 
+import asyncio
 import base64
 import html
 import json
+import os
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from crashlab import until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.errors import ConfigError
+from harvester.errors import ConfigError, StopRun
 from harvester.request.credentials import Credentials, read_secret
+from harvester.stop import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary/token+5678=="
 
@@ -58,10 +64,12 @@ async def test_a_given_token_is_taken_as_it_is() -> None:
     assert credentials.token == TOKEN
 
 
-@pytest.mark.parametrize("text", ["abc", "abc\n", " abc \nsecond line\n", "abc\r\n"])
+@pytest.mark.parametrize(
+    "text", ["abc", "abc\n", " abc \nsecond line\n", "abc\r\n", "\ufeffabc\r\n"]
+)
 async def test_a_token_file_gives_its_first_line(tmp_path: Path, text: str) -> None:
-    """Without the blanks around it."""
-    (tmp_path / "token").write_text(text)
+    """Without the blanks around it, and without the mark that some editors put before it."""
+    (tmp_path / "token").write_text(text, encoding="utf-8")
     credentials = Credentials(KEY, token_file=tmp_path / "token")
     await credentials.open()
     assert credentials.token == "abc"
@@ -86,6 +94,7 @@ async def test_an_arguments_quotes_are_the_commands_own() -> None:
     [
         ("/no/such/command", "cannot run the token command: FileNotFoundError"),
         ('"open quote', "cannot run the token command: ValueError"),
+        (" ", "cannot run the token command: ValueError"),
         (f"{sys.executable} -c \"import sys; print('canary'); sys.exit(7)\"", "exit code 7"),
         (f'{sys.executable} -c "pass"', "an empty access token"),
         (printing("\n"), "an empty access token"),
@@ -134,6 +143,123 @@ def test_a_secret_file_may_be_empty_or_a_directory(tmp_path: Path) -> None:
     assert read_secret(tmp_path / "key") == ""
     with pytest.raises(ConfigError, match="cannot read"):
         read_secret(tmp_path)
+
+
+# -- a command that takes its time ---------------------------------------------------------------
+
+AT_ONCE = 2.0  # s: far less than the command takes by itself
+
+
+def hanging(folder: Path) -> str:
+    """A command that starts another one, writes down both process ids, and waits for a minute."""
+    script = folder / "token.sh"
+    script.write_text(
+        f'sleep 60 &\necho $! $$ > "{folder}/new"\nmv "{folder}/new" "{folder}/pids"\nwait'
+    )
+    return f"sh {script}"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not only waits to be reaped (Linux can tell)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+async def pids_in(folder: Path) -> list[int]:
+    """The processes of the command, once it runs."""
+    await asyncio.to_thread(until, (folder / "pids").exists)
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+@pytest.mark.parametrize("renewal", [False, True])
+async def test_a_cancel_ends_the_command_and_what_it_started(tmp_path: Path, renewal: bool) -> None:
+    """At once, for the first token and for a later one: nobody waits for it to end by itself."""
+    credentials = Credentials(KEY, access_token=TOKEN, token_command=hanging(tmp_path))
+    if not renewal:
+        credentials.token = ""
+    task = asyncio.ensure_future(credentials.renew() if renewal else credentials.open())
+    pids = await pids_in(tmp_path)
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < AT_ONCE
+    await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
+
+
+async def test_a_cancel_while_the_command_is_started_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is there, and that we have not been told of yet, is not left behind."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    start = loop.subprocess_exec
+
+    async def slowly(*anything: Any, **named: Any) -> Any:
+        found = await start(*anything, **named)
+        await told.wait()
+        return found
+
+    monkeypatch.setattr(loop, "subprocess_exec", slowly)
+    task = asyncio.ensure_future(Credentials(KEY, token_command=hanging(tmp_path)).open())
+    pids = await pids_in(tmp_path)
+    task.cancel()
+    loop.call_later(0.05, told.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
+
+
+@pytest.mark.parametrize("renewal", [False, True])
+async def test_the_order_to_stop_ends_the_command(tmp_path: Path, renewal: bool) -> None:
+    """And its reason is told, not that there is no token."""
+    stop = StopSignal()
+    credentials = Credentials(KEY, token_command=hanging(tmp_path), stop=stop)
+    task = asyncio.ensure_future(credentials.renew() if renewal else credentials.open())
+    pids = await pids_in(tmp_path)
+    began = time.monotonic()
+    stop.request(StopRun("SIGTERM", "stopped by SIGTERM"))
+    with pytest.raises(StopRun, match="stopped by SIGTERM") as caught:
+        await task
+    assert caught.value.reason == "SIGTERM"
+    assert time.monotonic() - began < AT_ONCE
+    await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
+
+
+async def test_a_command_that_a_signal_to_everybody_ended_is_not_blamed(tmp_path: Path) -> None:
+    """The order comes a moment after the command has failed of the same signal: it is told."""
+    stop = StopSignal()
+    credentials = Credentials(KEY, token_command=hanging(tmp_path), stop=stop)
+    task = asyncio.ensure_future(credentials.open())
+    _, leader = await pids_in(tmp_path)
+    os.killpg(leader, 15)
+    asyncio.get_running_loop().call_later(
+        0.02, stop.request, StopRun("SIGTERM", "stopped by SIGTERM")
+    )
+    with pytest.raises(StopRun, match="stopped by SIGTERM"):
+        await task
+
+
+async def test_no_command_is_begun_after_the_order_to_stop(tmp_path: Path) -> None:
+    """It could only be killed."""
+    stop = StopSignal()
+    stop.request(StopRun("SIGTERM", "stopped by SIGTERM"))
+    with pytest.raises(StopRun):
+        await Credentials(KEY, token_command=f"touch {tmp_path}/ran", stop=stop).open()
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_command_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says how long it was waited for."""
+    monkeypatch.setattr("harvester.request.credentials._COMMAND_TIMEOUT", 1)
+    with pytest.raises(ConfigError, match="took over 1 s"):
+        await Credentials(KEY, token_command=hanging(tmp_path)).open()
+    pids = await pids_in(tmp_path)
+    await asyncio.to_thread(until, lambda: not any(map(alive, pids)))
 
 
 # -- renewal -----------------------------------------------------------------------------------
@@ -209,8 +335,10 @@ async def test_only_so_many_old_tokens_are_kept(tmp_path: Path) -> None:
     for number in range(50):
         path.write_text(f"token-number-{number}")
         assert await credentials.renew()
-        text = f"{KEY} token-number-{number} token-number-{max(number - 3, 0)}"
+        text = f"{KEY} token-number-{number} token-number-{max(number - 7, 0)}"
         assert credentials.scrub(text) == "[secret] [secret] [secret]"
+        gone = f"token-number-{number - 8}" if number > 7 else "nothing"
+        assert credentials.scrub(gone) == gone
 
 
 def test_other_text_is_left_alone() -> None:

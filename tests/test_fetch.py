@@ -33,13 +33,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def fetching(
-    origin: str, *, timeout: float = 10.0, cap: int = 100_000
+    origin: str, *, timeout: float = 10.0, cap: int = 100_000, proxy: str | None = None
 ) -> AsyncIterator[HttpFetcher]:
     """A fetcher for one origin."""
     session = open_session(connections=4, timeout=timeout)
     try:
         yield HttpFetcher(
-            session, V2(origin), Credentials(KEY, access_token=TOKEN), max_page_bytes=cap
+            session,
+            V2(origin),
+            Credentials(KEY, access_token=TOKEN),
+            max_page_bytes=cap,
+            proxy=proxy,
         )
     finally:
         await session.close()
@@ -224,6 +228,30 @@ async def test_nobody_there_is_a_trouble_to_connect() -> None:
     assert caught.value.cause == "connect"
 
 
+@pytest.mark.parametrize("status", [407, 403, 502])
+async def test_a_refusal_of_the_proxy_is_told_as_the_proxys(status: int) -> None:
+    """By its status; it may repeat the password it was given, and that is not told."""
+    refusal = f"HTTP/1.1 {status} canary {KEY}\r\nX: canary\r\nContent-Length: 0\r\n\r\n"
+    async with RawServer(refusal.encode()) as server:
+        proxy = server.replace("//", "//me:canary@")
+        async with fetching("https://api.invalid", proxy=proxy) as fetcher:
+            with pytest.raises(TransportTrouble) as caught:
+                await fetcher.fetch(make_call())
+    assert str(caught.value) == f"the proxy answered HTTP {status}"
+    assert (caught.value.cause, caught.value.status) == ("proxy", None)
+    assert "canary" not in shown(caught.value)
+
+
+async def test_a_proxy_that_is_not_there_is_told_as_such() -> None:
+    """Not as if the API could not be reached."""
+    async with RawServer(b"") as server:
+        pass
+    async with fetching("https://api.invalid", proxy=server) as fetcher:
+        with pytest.raises(TransportTrouble, match="cannot connect to the proxy: ") as caught:
+            await fetcher.fetch(make_call())
+    assert caught.value.cause == "connect"
+
+
 async def test_a_certificate_that_is_not_valid_is_told() -> None:
     """What is no TLS, or not the server it says, is never talked to."""
     server = RawServer(b"HTTP/1.1 400 Bad\r\n\r\n")
@@ -243,7 +271,8 @@ async def test_other_trouble_of_the_client_is_named(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(aiohttp.ClientSession, "get", broken)
         with pytest.raises(TransportTrouble) as caught:
             await fetcher.fetch(make_call())
-    assert (str(caught.value), caught.value.cause) == ("ClientError", "connection")
+    assert str(caught.value) == "the request failed (ClientError)"
+    assert caught.value.cause == "connection"
 
 
 async def test_a_cursor_that_is_not_ascii_is_escaped() -> None:
@@ -259,15 +288,24 @@ async def test_a_cursor_that_is_not_ascii_is_escaped() -> None:
     assert asked == [f"{PATH}?next=a%2Fb/%C3%A9~!&api_key={KEY}"]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(500, ServerTrouble), (403, TransportTrouble)])
+@pytest.mark.parametrize(
+    ("status", "encoding", "kind"),
+    [
+        (500, "gzip", ServerTrouble),
+        (500, "br", ServerTrouble),
+        (403, "gzip", TransportTrouble),
+        (403, "br", Unreadable),
+    ],
+)
 async def test_a_damaged_error_body_does_not_hide_the_status(
-    status: int, kind: type[HarvestError]
+    status: int, encoding: str, kind: type[ServerTrouble | TransportTrouble | Unreadable]
 ) -> None:
     """Only a 403 needs its body: what it means is said there alone."""
-    handler = answering(b"no gzip", status, Content_Encoding="gzip")
+    handler = answering(b"no gzip", status, Content_Encoding=encoding)
     async with served(handler) as fetcher:
-        with pytest.raises(kind):
+        with pytest.raises(kind) as caught:
             await fetcher.fetch(make_call())
+    assert caught.value.status == status
 
 
 async def test_a_next_link_that_repeats_a_credential_is_not_kept() -> None:

@@ -4,6 +4,7 @@ The servers here hang at a chosen page, so that every run is caught in the middl
 """
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from harvester.events import Event, PageCommitted
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 PROMISED = 10.0  # seconds from the signal to the end, whatever the server does
+AT_ONCE = 2.0  # the same where nothing has to be waited for
 LONG = small().world.campaign_ids[0]  # the one of four pages
 
 
@@ -210,6 +212,97 @@ def test_the_first_of_two_reasons_stands(tmp_path: Path) -> None:
         assert re.search(r"\b1 partial\b", status.stdout)
 
 
+# -- while a token is waited for -----------------------------------------------------------------
+
+
+@contextmanager
+def waiting_for_a_token(path: Path, *, renewal: bool) -> Iterator[Run]:
+    """A run whose token command hangs: the first time, or after a token that was refused."""
+    sandbox, home = small(), Home(path)
+    hang = path / "token.sh"
+    first = f'[ -e "{path}/asked" ] || {{ touch "{path}/asked"; echo stale; exit; }}\n'
+    hang.write_text((first if renewal else "") + f'touch "{path}/hangs"\nsleep 60; echo late\n')
+    own = environment()
+    del own["HARVESTER_ACCESS_TOKEN"]
+    ids = ids_of(sandbox)
+    with Served(sandbox) as served, home.log.open("wb") as log:
+        command = [
+            *(sys.executable, "-m", "harvester", "run", "-o", str(home.out), "--no-progress"),
+            *("--state-dir", str(home.state), "--base-url", sandbox.base_url, "--rate", "0"),
+            *("--page-size", str(ROWS), "--token-command", f"sh {hang}", *ids),
+        ]
+        with subprocess.Popen(command, stderr=log, env=own, start_new_session=True) as process:
+            try:
+                until((path / "hangs").exists)
+                yield Run(home, served, process, command, reference(sandbox, ids))
+            finally:
+                process.kill()
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_while_the_first_token_is_waited_for(
+    tmp_path: Path, number: signal.Signals, everybody: bool
+) -> None:
+    """Whether the command gets it too or not, the run ends at once with 128 + n and says why;
+    nothing was begun."""
+    with waiting_for_a_token(tmp_path, renewal=False) as run:
+        sent = time.monotonic()
+        (os.killpg if everybody else os.kill)(run.process.pid, number)
+        assert run.process.wait(30) == CODES[number]
+        assert time.monotonic() - sent < AT_ONCE
+        assert run.home.log.read_text() == f"harvester: error: stopped by {number.name}\n"
+        assert not run.home.out.exists()
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_while_a_token_is_renewed(tmp_path: Path, number: signal.Signals) -> None:
+    """The run ends at once, with its summary."""
+    with waiting_for_a_token(tmp_path, renewal=True) as run:
+        sent = time.monotonic()
+        run.signal(number)
+        assert run.process.wait(30) == CODES[number]
+        assert time.monotonic() - sent < AT_ONCE
+        summary = run.home.summary()
+        assert (summary["exit_code"], summary["reason"]) == (CODES[number], number.name)
+        assert "Traceback" not in run.home.log.read_text()
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_task_that_is_cancelled_at_the_latest_is_told_as_its_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Whatever it hung on, the exit code is the signal's and there is no traceback."""
+    with Served(small()) as served:
+        code = CANCELLED.format(number=int(number))
+        done = subprocess.run(
+            [sys.executable, "-c", code, "1", "-o", str(tmp_path / "out"), "--no-progress"],
+            env=environment() | {"HARVESTER_BASE_URL": served.sandbox.base_url},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert done.returncode == CODES[number]
+    assert done.stderr == f"harvester: error: stopped by {number.name}\n"
+
+
+CANCELLED = """
+import asyncio, os, sys
+from harvester import run
+from harvester.cli import main
+import harvester.cli.run
+
+async def hang(self, ids):
+    os.kill(os.getpid(), {number})
+    await asyncio.sleep(60)
+
+run.Harvester.run = hang
+harvester.cli.run._AT_THE_LATEST = 0.1
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
 # -- from Python ---------------------------------------------------------------------------------
 
 
@@ -253,6 +346,18 @@ async def test_cancelling_the_task_is_the_same_stop(tmp_path: Path, moment: str)
         assert report.exit_code == 0
         home.assert_undisturbed(expected)
         assert sandbox.requests - before <= expected.requests - summary["pages"]
+
+
+async def test_a_timeout_around_a_harvest_ends_the_token_command(tmp_path: Path) -> None:
+    """It is not waited for until the command ends by itself."""
+    config = HarvestConfig(
+        output=tmp_path / "out", state_dir=tmp_path, api_key="key", token_command="sleep 60"
+    )
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(harvest(["1"], config), 0.2)
+    assert time.monotonic() - began < AT_ONCE
+    assert not (tmp_path / "out").exists()
 
 
 async def test_the_library_leaves_signals_alone(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ A flag goes before the environment (`HARVESTER_<NAME>`), that before `--config F
 the default. Secrets have no flag: argv can be read by everybody on the machine.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,11 +19,13 @@ import click
 from click.core import ParameterSource
 
 from harvester.config import ORIGINS, HarvestConfig
+from harvester.errors import ConfigError
 from harvester.request.credentials import read_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = HarvestConfig()
-_SECRETS = ("api_key", "access_token")
+_SECRETS = ("api-key", "access-token")
+_NO_SHELL = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
@@ -41,12 +45,44 @@ def _setting(*names: str, help: str, **attributes: Any) -> Callable[[F], F]:  # 
     )
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """A path; a leading ~ is the home folder where no shell has seen it.
+
+    An empty one is refused: it comes of a variable that is not set, and would mean `.`.
+    """
+    if value is None:
+        return None
+    if not str(value).strip():
+        raise click.BadParameter("the path is empty (. is the current directory)", ctx, param)
+    path = Path(value)
+    if ctx.get_parameter_source(param.name or "") not in _NO_SHELL:
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise click.BadParameter(f"there is no home folder for {value}", ctx, param) from None
+
+
+def _output(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
+    """The same, where also an empty variable is no default: things are deleted there."""
+    flag = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    empty = not flag and os.environ.get("HARVESTER_OUTPUT") == ""
+    return _path(ctx, param, "" if empty else value)
+
+
+def _input(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The same as text: `-` is standard input, and `./-` is not."""
+    path = _path(ctx, param, value)
+    return str(path) if value and value.startswith("~") else value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, given: str | None) -> Path | None:
     """Make the file's settings the defaults of every option."""
+    value = _path(ctx, param, given)
     if value is None:
         return None
     try:
-        found = tomllib.loads(value.read_text(encoding="utf-8"))
+        found = tomllib.loads(value.read_text(encoding="utf-8-sig"))
     except OSError as wrong:
         raise click.BadParameter(f"cannot read {value}: {wrong.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
@@ -56,36 +92,69 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 
 
 def _checked(ctx: click.Context, path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    options = {parameter.name for parameter in ctx.command.params} - {"config", "ids"}
+    """The defaults for this command. What only a run has is nothing to it, and no mistake: one
+    file serves every command."""
+    options, elsewhere = _options(ctx.command), _options_of_a_run()
     defaults: dict[str, Any] = {}
     for key, value in found.items():
-        name = key.replace("-", "_")
+        name = key.replace("_", "-")
         if name in _SECRETS:
             raise click.BadParameter(
-                f"{path}: a secret has no place in a settings file: use {key}-file "
-                f"or HARVESTER_{name.upper()}"
+                f"{path}: a secret has no place in a settings file: use {name}-file "
+                f"or HARVESTER_{name.replace('-', '_').upper()}"
             )
-        if name not in options:
-            raise click.BadParameter(f"{path}: no option --{key.replace('_', '-')}")
-        defaults[name] = _plain(path, key, value)
+        if name in options:
+            defaults[options[name].name or ""] = _plain(path, name, options[name], value)
+        elif name not in elsewhere:
+            raise click.BadParameter(f"{path}: no option --{name}")
     return defaults
 
 
-def _plain(path: Path, key: str, value: object) -> object:
-    """A value as a flag would give it; only the reports may be a list."""
-    if isinstance(value, list) and key == "report" and all(isinstance(v, str) for v in value):
+def _options(command: click.Command) -> dict[str, click.Option]:
+    """What a settings file may hold for a command, by its long name."""
+    return {
+        name.removeprefix("--"): option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in option.opts
+        if name.startswith("--") and name != "--config"
+    }
+
+
+def _options_of_a_run() -> set[str]:
+    return {*_options(screen_options(harvest_options(click.Command("run")))), "json"}
+
+
+def _plain(path: Path, name: str, option: click.Option, value: object) -> object:
+    """A value as a flag would give it; only the reports may be a list.
+
+    Refused is what click would make fit: 2.7 is not 2, and true is not 1.0.
+    """
+    if isinstance(value, list) and name == "report" and all(isinstance(v, str) for v in value):
         return ",".join(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if not isinstance(value, str | int | float):
-        option = "--" + key.replace("_", "-")
-        raise click.BadParameter(f"{path}: {option} takes one value, not {value!r}")
-    return value
+    accepted, types = _takes(option)
+    if type(value) not in types:
+        shown = json.dumps(value, default=str)
+        raise click.BadParameter(f"{path}: --{name} takes {accepted}, not {shown}")
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _takes(option: click.Option) -> tuple[str, set[type]]:
+    """What an option takes in a settings file; of text click itself says whether it will do."""
+    if option.count:
+        return "a whole number", {int, bool, str}
+    if option.is_flag:
+        return "true or false", {bool, str}
+    if isinstance(option.type, click.IntRange):
+        return "a whole number", {int, str}
+    if isinstance(option.type, click.FloatRange):
+        return "a number", {int, float, str}
+    return "text", {str, date, datetime}
 
 
 _CONFIG = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     callback=_read_config,
     is_eager=True,
     expose_value=False,
@@ -94,7 +163,7 @@ _CONFIG = click.option(
 )
 _CONNECTION = (
     _setting("--api", help="Version of the API.", type=click.Choice(list(ORIGINS))),
-    _setting("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
+    option("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
     _setting(
         "--rate",
         help="Request starts a second over all workers; 0: no pace.",
@@ -112,19 +181,26 @@ _CONNECTION = (
     option(
         "--state-dir",
         help="Where the day's count of each key is kept.  [default: the user's state folder]",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
+        callback=_path,
     ),
-    option("--api-key-file", help="File with the API key.", type=click.Path(path_type=Path)),
+    option("--api-key-file", help="File with the API key.", type=click.Path(), callback=_path),
     option(
-        "--access-token-file", help="File with the access token.", type=click.Path(path_type=Path)
+        "--access-token-file", help="File with the access token.", type=click.Path(), callback=_path
     ),
     option("--token-command", help="Command that prints the access token.", metavar="CMD"),
 )
 _WHAT = (
     click.argument("ids", nargs=-1, metavar="[ID ...]"),
-    option("-i", "--input", help="Ids, one a line; - is standard input.", metavar="FILE"),
+    option(
+        "-i",
+        "--input",
+        help="Ids, one a line; - is standard input.",
+        metavar="FILE",
+        callback=_input,
+    ),
     option("--all-sent", is_flag=True, help="Every sent campaign that the API lists."),
-    _setting("-o", "--output", help="Where everything goes.", type=click.Path(path_type=Path)),
+    _setting("-o", "--output", help="Where everything goes.", type=click.Path(), callback=_output),
     _setting("--report", help="Tracking reports, or all.", metavar="NAME[,NAME...]"),
     _setting(
         "--since",
@@ -137,7 +213,12 @@ _WHAT = (
         help="Where no try at a page succeeds, ask for smaller ones, down to so many rows.",
         type=click.IntRange(1, 500),
     ),
-    _setting("-j", "--concurrency", help="Campaigns walked at once.", type=click.IntRange(1, 1000)),
+    _setting(
+        "-j",
+        "--concurrency",
+        help="Requests in flight, each of another campaign.",
+        type=click.IntRange(1, 1000),
+    ),
     _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
     _setting(
         "--max-duration",
@@ -153,7 +234,8 @@ _WHAT = (
     option(
         "--sizes",
         help="manifest.ndjson of an earlier harvest: the longest campaigns are begun first.",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
+        callback=_path,
     ),
     option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
     option("--provenance", is_flag=True, help="Also where each page came from, in pages.ndjson."),
@@ -203,10 +285,8 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     names = set(HarvestConfig.__dataclass_fields__)
     settings = {name: value for name, value in given.items() if name in names}
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
-    return HarvestConfig(
-        **{**settings, "proxy": _proxy(given["base_url"] or ORIGINS[given["api"]])},
-        api_key=_api_key(ctx, given["api_key_file"]),
-    )
+    config = HarvestConfig(**settings, api_key=_api_key(ctx, given["api_key_file"]))
+    return replace(config, proxy=_proxy(config.origin))
 
 
 _RANK = {
@@ -220,7 +300,9 @@ def _api_key(ctx: click.Context, file: Path | None) -> str | None:
     from_environment = os.environ.get("HARVESTER_API_KEY", "").strip() or None
     if file is None or (from_environment and _rank(ctx, "api_key_file") < 2):
         return from_environment
-    return read_secret(file) or None
+    if not (key := read_secret(file)):
+        raise ConfigError(f"{file} (--api-key-file) is empty: the key is its first line")
+    return key
 
 
 def _token(ctx: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,9 +325,9 @@ def _rank(ctx: click.Context, name: str) -> int:
     return _RANK.get(source, 0) if source is not None else 0
 
 
-def _proxy(base_url: str) -> str | None:
+def _proxy(origin: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
-    parts = urlsplit(base_url)
+    parts = urlsplit(origin)
     if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):
         return None
     return getproxies().get("https")

@@ -13,6 +13,7 @@ from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
+from harvester.errors import StopRun
 from harvester.ids import IdSpool
 from harvester.open_files import raise_open_files
 from harvester.report import HarvestReport, to_json
@@ -69,6 +70,7 @@ async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestRe
     harvester = Harvester(config, observe=screen.observe)
     work = asyncio.ensure_future(harvester.run(ids))
     loop = asyncio.get_running_loop()
+    told: list[StopRun] = []
 
     def stop(number: signal.Signals) -> None:
         """First signal: stop in order. A second one ends the process where it stands."""
@@ -76,7 +78,8 @@ async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestRe
         for each in handled:
             loop.remove_signal_handler(each)
             signal.signal(each, exit_now)
-        harvester.stop(number.name, f"stopped by {number.name}")
+        told.append(StopRun(number.name, f"stopped by {number.name}"))
+        harvester.stop(number.name, str(told[0]))
         loop.call_later(_AT_THE_LATEST, work.cancel)
 
     def exit_now(number: int, frame: FrameType | None) -> None:
@@ -91,6 +94,10 @@ async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestRe
     ticker = _Ticker(screen, loop)
     try:
         return await work
+    except asyncio.CancelledError:
+        if told:  # it was we who cancelled it, at the latest
+            raise told[0] from None
+        raise
     finally:
         ticker.stop()
 

@@ -12,6 +12,7 @@ import aiohttp
 from harvester.errors import TransportTrouble, Unreadable
 
 ACCEPT_ENCODING = "gzip"
+TOO_LARGE = "too_large"
 _ERROR_BODY_CAP = 64 * 1024
 _GZIP = 31  # zlib's word for: a gzip header and trailer, checked
 _STEP = 64 * 1024  # of input; and of output:
@@ -25,20 +26,22 @@ async def read_body(response: aiohttp.ClientResponse, *, cap: int) -> bytes:
     if encoding not in {"identity", "gzip", "x-gzip", ""}:
         raise Unreadable("a content encoding that was not asked for", status=response.status)
     raw = await _read_raw(response, cap)
-    return inflate(raw, cap=cap) if encoding.endswith("gzip") else raw
+    gzipped = encoding.endswith("gzip")
+    return inflate(raw, cap=cap, status=response.status) if gzipped else raw
 
 
 async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
     """What an error answer says, empty if it cannot be read: its status speaks anyway.
 
-    Only a 403 does not: too fast, spent or refused is told by its body, so a damaged one raises.
+    Only a 403 does not: too fast, spent or refused is told by its body. So one that is damaged, or
+    in an encoding that was not asked for, raises. One that is too large is none of those that may
+    pass, which are short: it is empty like any other.
     """
     try:
         return await read_body(response, cap=_ERROR_BODY_CAP)
-    except Unreadable:
-        return b""
-    except (TransportTrouble, aiohttp.ClientPayloadError):
-        if response.status == 403:
+    except (Unreadable, TransportTrouble, aiohttp.ClientPayloadError) as wrong:
+        large = isinstance(wrong, Unreadable) and wrong.cause == TOO_LARGE
+        if response.status == 403 and not large:
             raise
         return b""
 
@@ -53,15 +56,16 @@ async def _read_raw(response: aiohttp.ClientResponse, cap: int) -> bytes:
         if size > cap:
             # Closing beats draining: nobody knows how much more would come.
             response.close()
-            raise too_large(cap)
+            raise too_large(cap, response.status)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def inflate(raw: bytes, *, cap: int) -> bytes:
+def inflate(raw: bytes, *, cap: int, status: int = 200) -> bytes:
     """Every gzip member of `raw`, each to its checked end, at most `cap` bytes in all.
 
     In small steps: what a bomb costs is the cap, not twice the cap, and a thousand members end it.
+    `status` is that of the answer, for the error.
     """
     parts: list[bytes] = []
     size, members, at, todo = 0, 0, 0, b""
@@ -76,20 +80,22 @@ def inflate(raw: bytes, *, cap: int) -> bytes:
         try:
             part = stream.decompress(todo, _PIECE)
         except zlib.error:
-            raise TransportTrouble("the gzip stream is damaged", cause="cut", status=200) from None
+            raise TransportTrouble(
+                "the gzip stream is damaged", cause="cut", status=status
+            ) from None
         size += len(part)
         if size > cap or members > _MEMBERS:
             parts.clear()
-            raise too_large(cap)
+            raise too_large(cap, status)
         parts.append(part)
         todo = stream.unused_data if stream.eof else stream.unconsumed_tail
         if not (todo or part or stream.eof or at < len(raw)):
-            raise TransportTrouble("the gzip stream has no end", cause="cut", status=200)
+            raise TransportTrouble("the gzip stream has no end", cause="cut", status=status)
     return b"".join(parts)
 
 
-def too_large(cap: int) -> Unreadable:
+def too_large(cap: int, status: int) -> Unreadable:
     """The error for a body over the cap."""
     return Unreadable(
-        f"the body is larger than {cap} bytes (max_page_bytes)", cause="too_large", status=200
+        f"the body is larger than {cap} bytes (max_page_bytes)", cause=TOO_LARGE, status=status
     )

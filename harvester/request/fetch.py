@@ -160,7 +160,6 @@ class HttpFetcher:
 
 
 def _translated(error: Exception, timeout: float | None) -> TransportTrouble:
-    name = type(error).__name__
     match error:
         case TimeoutError():
             return TransportTrouble(f"no whole answer within {timeout:g} s", cause="timeout")
@@ -170,9 +169,15 @@ def _translated(error: Exception, timeout: float | None) -> TransportTrouble:
             return TransportTrouble("the body was cut short", cause="cut")
         case aiohttp.ClientConnectorCertificateError():
             return TransportTrouble("the server's certificate is not valid", cause="tls")
+        case aiohttp.ClientProxyConnectionError():
+            return TransportTrouble(
+                f"cannot connect to the proxy: {error.os_error.strerror}", cause="connect"
+            )
         case aiohttp.ClientConnectorError():
             return TransportTrouble(f"cannot connect: {error.os_error.strerror}", cause="connect")
+        case aiohttp.ClientHttpProxyError():
+            return TransportTrouble(f"the proxy answered HTTP {error.status}", cause="proxy")
         case aiohttp.ClientResponseError():
             return TransportTrouble("the answer is not HTTP", cause="protocol")
         case _:
-            return TransportTrouble(name)
+            return TransportTrouble(f"the request failed ({type(error).__name__})")
