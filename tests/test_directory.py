@@ -126,6 +126,7 @@ def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], op
         "manifest.ndjson",
         "opens/7.ndjson",
         "opens/7.ndjson.part",
+        "opens/7.ndjson.grown.part",
         "opens/7.ndjson.gz",
         "opens/x.ndjson.zst.part",
     ],
@@ -161,7 +162,8 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         directory.store.take(TARGET)
         directory.errors.append({"n": 1})
         layout = directory.layout
-    for path in (layout.final(TARGET), layout.part(TARGET), layout.summary):
+    left = (layout.final(TARGET), layout.part(TARGET), layout.grown(TARGET), layout.summary)
+    for path in left:
         path.write_bytes(b"12345")
     with opened(fresh=True, page_size=100) as directory:
         assert directory.store.run == 1
@@ -169,7 +171,7 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         record = directory.store.take(TARGET)
         assert record is not None
         assert record.state == "new"
-    assert removed == [(6, 15 + 8)]
+    assert removed == [(7, 20 + 8)]
     assert set(tree(layout.root)) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
 
 

@@ -22,7 +22,7 @@ _NAMES = {
     "page_size": "--page-size",
     "compress": "--compress",
 }
-_OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.gz*", "*.ndjson.zst*")
+_OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.grown.part", "*.ndjson.gz*", "*.ndjson.zst*")
 
 
 @dataclass(frozen=True, slots=True)
