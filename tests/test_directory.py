@@ -10,6 +10,7 @@ from fakes import TARGET, FakeClock
 
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
+from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError, StorageError
 
@@ -26,7 +27,13 @@ def removed() -> list[tuple[int, int]]:
 def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> Open:
     """Opens the directory of the test with some settings."""
 
-    def opened(*, fresh: bool = False, root: Path | None = None, **settings: Any) -> Any:
+    def opened(
+        *,
+        fresh: bool = False,
+        provenance: bool = False,
+        root: Path | None = None,
+        **settings: Any,
+    ) -> Any:
         config = HarvestConfig(**settings)
         return open_directory(
             Layout(root or tmp_path / "out"),
@@ -34,7 +41,7 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             reports=config.reports,
             known_reports=KNOWN,
             fresh=fresh,
-            provenance=False,
+            provenance=provenance,
             sync_every=0.0,
             clock=clock,
             removing=lambda files, size: removed.append((files, size)),
@@ -84,6 +91,19 @@ async def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) ->
         directory.store.save()
     with opened() as directory:
         assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
+
+
+@pytest.mark.parametrize("provenance", [False, True])
+def test_every_report_is_made_durable(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, *, provenance: bool
+) -> None:
+    """Each that the run keeps, that of the pages too."""
+    synced: list[str] = []
+    monkeypatch.setattr(Journal, "sync", lambda journal: synced.append(journal.path.name))
+    with opened(provenance=provenance) as directory:
+        directory.sync()
+    reports = ["manifest.ndjson", "errors.ndjson", "retries.ndjson"]
+    assert synced == reports + ["pages.ndjson"] * provenance
 
 
 def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
