@@ -2,9 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -42,6 +43,7 @@ from harvester.source import CampaignIds, Source
 from harvester.stack import Stack, open_credentials, open_stack, require_ledger
 from harvester.stop import StopSignal
 
+T = TypeVar("T")
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
 
@@ -272,22 +274,35 @@ class _Run:
 
     def _conclude(self) -> HarvestReport:
         """Count, write summary.json, and say how it ended. Awaits nothing: a cancel cannot cut
-        it short."""
+        it short; nor does a step that the disk refuses: what was saved before is counted."""
+        self._attempt(self._drain)
+        self._attempt(self._directory.sync)
+        campaigns = self._attempt(self._count) or Campaigns()
+        report = self._report(campaigns)
         try:
-            campaigns = self._count()
-            self._directory.sync()
-            report = self._report(campaigns)
             replace_file(self._directory.layout.summary, to_json(report))
         except StorageError as full:
-            # The run's own reason, if it has one, is the better one to tell.
             self._stop.request(full)
-            report = self._report(Campaigns())
+            report = self._report(campaigns)
         self.emit(events.RunFinished(report.exit_code, report.reason))
         return report
 
-    def _count(self) -> Campaigns:
+    def _attempt(self, step: Callable[[], T]) -> T | None:
+        """Take a step; None if the disk refuses, which the run ends with then.
+
+        The run's own reason, if it has one, is the better one to tell.
+        """
+        try:
+            return step()
+        except StorageError as full:
+            self._stop.request(full)
+            return None
+
+    def _drain(self) -> None:
         if self._source is not None:
             self._source.drain()
+
+    def _count(self) -> Campaigns:
         counts = self._directory.store.counts()
         return Campaigns(
             total=sum(counts.values()),

@@ -339,6 +339,26 @@ async def test_a_full_disk_is_no_campaigns_failure(
     assert house.state() == "new"
 
 
+async def test_a_part_that_cannot_be_synced_is_closed_and_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptor is given back, and no later commit syncs the part once more."""
+    house.begin(sync_every=1e9)
+    tried: list[PartFile] = []
+
+    def broken(part: PartFile) -> None:
+        tried.append(part)
+        raise StorageError("cannot use x: Input/output error")
+
+    monkeypatch.setattr(PartFile, "sync", broken)
+    with pytest.raises(StorageError):
+        await house.harvest(page(3, "a"), CampaignError("rejected", "HTTP 406"))
+    house.store.sync()
+    (part,) = tried
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        part.close()
+
+
 # -- a dropped cursor --------------------------------------------------------------------------
 
 

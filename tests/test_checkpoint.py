@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -331,6 +331,41 @@ async def test_a_fast_run_groups_its_syncs(
     await house.commit(walk, Position("x", 7, 0, 0), 7)
     house.store.sync()
     assert synced == ["7.ndjson.part"] * 2
+    house.close()
+
+
+def log_size(house: House) -> int:
+    """The bytes of the write-ahead log."""
+    return Path(f"{house.store.path}-wal").stat().st_size
+
+
+async def save_many(house: House, seconds: float, commits: int = 300) -> AsyncIterator[int]:
+    """Commit often, for fifty walks at a time, so many seconds apart; tell the log's size."""
+    walks = [house.taken(Target("opens", str(number))).walk for number in range(50)]
+    for number in range(1, commits + 1):
+        at = Position("x" * 200, number, number, 0)
+        await asyncio.gather(*(house.commit(walk, at, number) for walk in walks))
+        yield log_size(house)
+        house.clock.advance(seconds)
+
+
+async def test_what_is_not_durable_is_not_made_so_by_sqlite(root: Path, clock: FakeClock) -> None:
+    """However long the log grows: its commits may speak of files that are yet to be synced."""
+    house = House(root, clock, sync_every=1e9)
+    before = house.store.path.read_bytes()
+    sizes = [size async for size in save_many(house, 0.0)]
+    assert sizes[-1] > 8 << 20
+    assert house.store.path.read_bytes() == before
+    house.close()
+
+
+@pytest.mark.parametrize("sync_every", [0.0, 1.0])
+async def test_the_log_has_a_bound(root: Path, clock: FakeClock, sync_every: float) -> None:
+    """It is taken into the database after a durable commit, and begun anew by the next one."""
+    house = House(root, clock, sync_every=sync_every)
+    sizes = [size async for size in save_many(house, 0.1)]
+    assert 4 << 20 < sizes[-1] < 8 << 20
+    assert house.store.path.stat().st_size > 200_000
     house.close()
 
 

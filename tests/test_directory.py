@@ -10,6 +10,7 @@ from fakes import TARGET, FakeClock
 
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
+from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError, StorageError
 
@@ -26,7 +27,13 @@ def removed() -> list[tuple[int, int]]:
 def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> Open:
     """Opens the directory of the test with some settings."""
 
-    def opened(*, fresh: bool = False, root: Path | None = None, **settings: Any) -> Any:
+    def opened(
+        *,
+        fresh: bool = False,
+        provenance: bool = False,
+        root: Path | None = None,
+        **settings: Any,
+    ) -> Any:
         config = HarvestConfig(**settings)
         return open_directory(
             Layout(root or tmp_path / "out"),
@@ -34,7 +41,7 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             reports=config.reports,
             known_reports=KNOWN,
             fresh=fresh,
-            provenance=False,
+            provenance=provenance,
             tops_up=False,
             sync_every=0.0,
             clock=clock,
@@ -87,6 +94,19 @@ async def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) ->
         assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
 
 
+@pytest.mark.parametrize("provenance", [False, True])
+def test_every_report_is_made_durable(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, *, provenance: bool
+) -> None:
+    """Each that the run keeps, that of the pages too."""
+    synced: list[str] = []
+    monkeypatch.setattr(Journal, "sync", lambda journal: synced.append(journal.path.name))
+    with opened(provenance=provenance) as directory:
+        directory.sync()
+    reports = ["manifest.ndjson", "errors.ndjson", "retries.ndjson"]
+    assert synced == reports + ["pages.ndjson"] * provenance
+
+
 def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
     """The second is refused before it touches anything."""
     with opened() as directory:
@@ -127,6 +147,7 @@ def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], op
         "manifest.ndjson",
         "opens/7.ndjson",
         "opens/7.ndjson.part",
+        "opens/7.ndjson.grown.part",
         "opens/7.ndjson.gz",
         "opens/x.ndjson.zst.part",
     ],
@@ -162,7 +183,8 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         directory.store.take(TARGET)
         directory.errors.append({"n": 1})
         layout = directory.layout
-    for path in (layout.final(TARGET), layout.part(TARGET), layout.summary):
+    left = (layout.final(TARGET), layout.part(TARGET), layout.grown(TARGET), layout.summary)
+    for path in left:
         path.write_bytes(b"12345")
     with opened(fresh=True, page_size=100) as directory:
         assert directory.store.run == 1
@@ -170,7 +192,7 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         record = directory.store.take(TARGET)
         assert record is not None
         assert record.state == "new"
-    assert removed == [(6, 15 + 8)]
+    assert removed == [(7, 20 + 8)]
     assert set(tree(layout.root)) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
 
 

@@ -157,6 +157,38 @@ async def test_what_a_power_cut_damaged_is_begun_anew(bench: Bench, stage: str, 
     assert (event.target, event.cause) == (TARGET, "damaged_file")
 
 
+@pytest.mark.parametrize("left", [b"", b'{"torn', b"[]\n{}\nno line of ours\n"])
+async def test_lines_that_the_manifest_lost_are_written_again(bench: Bench, left: bytes) -> None:
+    """From what the state knows, once; it acknowledges them as it did before."""
+    found = '{"summary":null,"distinct_contacts":2,"reconciled":null}'
+    bench.publisher.publish(await bench.finishing(findings=found))
+    (line,) = bench.told()
+    bench.store.save()
+    bench.manifest.close()
+    bench.layout.manifest.write_bytes(left)
+    for _ in range(2):
+        bench.manifest = Journal(bench.layout.manifest, keep=bench.store.manifest_bytes())
+        bench.publisher.republish()
+        bench.store.save()
+        *_, last = bench.layout.manifest.read_bytes().splitlines()
+        assert json.loads(last) == line
+        assert bench.layout.manifest.read_bytes().count(b"campaign_id") == 1
+        assert bench.store.manifest_bytes() == bench.manifest.size
+    assert len(bench.seen.of(CampaignCompleted)) == 1
+
+
+async def test_lines_that_the_manifest_has_are_not_written_again(bench: Bench) -> None:
+    """A file that grew has two, and only the later one is lost."""
+    bench.publisher.publish(await grown(bench))
+    bench.store.save()
+    whole = bench.layout.manifest.read_bytes()
+    bench.manifest.close()
+    bench.layout.manifest.write_bytes(whole[: whole.index(b"\n") + 9])
+    bench.manifest = Journal(bench.layout.manifest, keep=bench.store.manifest_bytes())
+    bench.publisher.republish()
+    assert bench.layout.manifest.read_bytes() == whole
+
+
 async def test_a_part_of_another_length_is_damaged(bench: Bench) -> None:
     """It never gets the final name."""
     record = await bench.finishing()

@@ -1,7 +1,9 @@
 """A whole run against the sandbox: files, reports and the end, however it came."""
 
 import asyncio
+import errno
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -613,6 +615,38 @@ async def test_a_full_disk_stops_the_run_and_the_next_goes_on(
     field.check()
 
 
+@pytest.mark.parametrize("signal", [None, "SIGTERM"])
+async def test_after_a_failed_commit_the_report_still_counts_what_was_saved(
+    field: Field, monkeypatch: pytest.MonkeyPatch, signal: str | None
+) -> None:
+    """The state takes no more changes, but it can be read, and the summary can be written; a
+    reason that the run had before stays its reason."""
+    real, seen = os.fdatasync, Seen()
+    harvester = Harvester(field.config(concurrency=1), observe=seen)
+
+    def refused(file: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
+        if name.endswith(".part") and len(seen.of(events.CampaignCompleted)) == 2:
+            if signal is not None:
+                harvester.stop(signal, "told to stop")
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HarvestConfig, "sync_every", 0.0)
+        patch.setattr(os, "fdatasync", refused)
+        report = await harvester.run(field.ids)
+    assert (report.exit_code, report.reason) == ((143, signal) if signal else (1, "storage"))
+    assert (report.campaigns.complete, report.campaigns.failed) == (2, 0)
+    assert report.campaigns.total > 2
+    assert report.rows == sum(event.rows for event in seen.of(events.PageCommitted)) > 0
+    summary = field.summary()
+    assert (summary["run_id"], summary["exit_code"]) == (report.run_id, report.exit_code)
+    assert summary["campaigns"]["complete"] == 2
+    assert (await field.run()).exit_code == 0
+    field.check()
+
+
 async def test_a_summary_that_cannot_be_written_is_told(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -624,6 +658,7 @@ async def test_a_summary_that_cannot_be_written_is_told(
     monkeypatch.setattr("harvester.run.replace_file", full)
     report = await harvest(field.ids, field.config())
     assert (report.exit_code, report.reason) == (1, "storage")
+    assert report.campaigns.complete == len(field.ids)
 
 
 async def test_a_state_that_is_no_database_is_told(field: Field) -> None:

@@ -61,6 +61,25 @@ def test_an_unacknowledged_line_is_cut_off(tmp_path: Path, keep: int, left: byte
     assert lines(tmp_path / "j", keep=keep) == (whole if left is None else left)
 
 
+@pytest.mark.parametrize(
+    ("torn", "left"), [(b'{"n":0}\n{"n":', b'{"n":0}\n'), (b'{"n":0', b""), (b"", b"")]
+)
+@pytest.mark.parametrize("keep", [16, 12])
+def test_a_line_is_never_glued_to_a_torn_one(
+    tmp_path: Path, keep: int, torn: bytes, left: bytes
+) -> None:
+    """Where less is left than was acknowledged, only whole lines are; and it is known."""
+    (tmp_path / "j").write_bytes(torn)
+    journal = Journal(tmp_path / "j", keep=keep)
+    assert journal.lost
+    journal.append({"n": 2})
+    journal.close()
+    assert (tmp_path / "j").read_bytes() == left + b'{"n":2}\n'
+    journal = Journal(tmp_path / "j", keep=len(left) + 8)
+    assert not journal.lost
+    journal.close()
+
+
 def test_a_line_holds_json_only(tmp_path: Path) -> None:
     """Text of any kind stays on its line; what is no JSON is a mistake of ours, told at once."""
     journal = Journal(tmp_path / "j")

@@ -1,8 +1,15 @@
 """The API's own counts beside ours."""
 
-import pytest
+import asyncio
+from typing import Any
 
-from harvester.campaign.reconcile import distinct_contacts, findings
+import pytest
+from fakes import FakeFetcher, virtually
+
+from harvester.api.v2 import V2
+from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
+from harvester.errors import CampaignError, StopRun
+from harvester.model import Target
 
 
 @pytest.mark.parametrize(
@@ -42,3 +49,50 @@ def test_they_agree_differ_or_cannot_be_compared(
         "distinct_contacts": contacts,
         "reconciled": reconciled,
     }
+
+
+# -- the API's own counts ------------------------------------------------------------------------
+
+
+class SlowFetcher(FakeFetcher):
+    """An API whose answers take ten seconds, each from a script of its own."""
+
+    def __init__(self, *script: Any) -> None:
+        super().__init__(script, delay=10.0)
+
+
+def test_a_campaign_waits_for_its_own_summary_only() -> None:
+    """Where one is long in coming, nobody else is held up; each is asked for once."""
+
+    async def main() -> None:
+        fetcher = SlowFetcher(*[{"opens": 1}] * 5)
+        summaries = Summaries(fetcher, V2())
+        targets = [Target(report, str(each)) for each in range(5) for report in ("opens", "sends")]
+        found = await asyncio.gather(*map(summaries.of, targets))
+        assert found == [{"opens": 1}] * 10
+        assert (len(fetcher.calls), fetcher.peak) == (5, 5)
+        assert asyncio.get_running_loop().time() == 10.0
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("end", ["refused", "stopped", "cancelled"])
+def test_who_waits_for_a_summary_learns_what_came_of_it_or_asks(end: str) -> None:
+    """What the API refuses is known to everybody; who was stopped or cancelled knew nothing."""
+
+    async def main() -> None:
+        first: Any = {"refused": CampaignError("rejected", "no"), "stopped": StopRun("x", "y")}
+        fetcher = SlowFetcher(first.get(end), {"opens": 1})
+        summaries = Summaries(fetcher, V2())
+        asker = asyncio.create_task(summaries.of(Target("opens", "7")))
+        await asyncio.sleep(1)
+        other = asyncio.create_task(summaries.of(Target("sends", "7")))
+        await asyncio.sleep(1)
+        if end == "cancelled":
+            asker.cancel()
+        await asyncio.wait([asker, other])
+        assert other.result() == (None if end == "refused" else {"opens": 1})
+        assert len(fetcher.calls) == (1 if end == "refused" else 2)
+        assert await asyncio.gather(asker, return_exceptions=True) != [{"opens": 1}]
+
+    virtually(main)

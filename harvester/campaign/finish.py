@@ -3,6 +3,9 @@
 The numbers (5) to (7) continue those of `campaign`.
 """
 
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,8 +16,9 @@ from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
 from harvester.disk.part import Damaged, publish
-from harvester.disk.storage import Folder, storage
+from harvester.disk.storage import TEMPORARY, Folder, storage
 from harvester.events import Observer
+from harvester.ids import IdSpool
 
 
 class Publisher:
@@ -50,38 +54,45 @@ class Publisher:
         if record.base is not None:
             with storage(part):
                 part.unlink(missing_ok=True)  # its rows are in the final file now
-        findings: dict[str, Any] = orjson.loads(record.findings) if record.findings else {}
-        name = f"{target.report}/{final.name}"
-        self._manifest.append(  # (6) cut back to the acknowledged length if (7) did not come
-            {
-                "report": target.report,
-                "campaign_id": target.campaign_id,
-                "file": name,
-                "rows": at.rows,
-                "pages": at.pages,
-                "bytes": at.offset,
-                "sha256": record.digest.hex(),
-                "started_at": record.started_at,
-                "completed_at": record.completed_at or stamp(self._clock.now()),
-                "run_id": self._run_id,
-                **findings,
-            }
-        )
+        line = self._line(record)
+        self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) did not come
         self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (7)
         self._emit(
             events.CampaignCompleted(
                 target,
-                name,
+                line["file"],
                 at.pages,
                 at.rows,
                 at.offset,
-                record.digest.hex(),
-                findings.get("reconciled"),
+                line["sha256"],
+                line.get("reconciled"),
             )
         )
 
+    def _line(self, record: Record) -> dict[str, Any]:
+        """What the manifest says of a finished file."""
+        target, at = record.target, record.position
+        return {
+            "report": target.report,
+            "campaign_id": target.campaign_id,
+            "file": f"{target.report}/{self._layout.final(target).name}",
+            "rows": at.rows,
+            "pages": at.pages,
+            "bytes": at.offset,
+            "sha256": record.digest.hex(),
+            "started_at": record.started_at,
+            "completed_at": record.completed_at or stamp(self._clock.now()),
+            "run_id": self._run_id,
+            **(orjson.loads(record.findings) if record.findings else {}),
+        }
+
     def republish(self) -> None:
-        """Finish what a kill interrupted between (4) and (7), or begin it anew if it is gone."""
+        """Finish what a kill interrupted between (4) and (7), or begin it anew if it is gone.
+
+        If the manifest has lost lines, they are written again first.
+        """
+        if self._manifest.lost:
+            self._list_again()
         for record in self._store.finishing_walks():
             try:
                 self.publish(record, again=True)
@@ -95,3 +106,30 @@ class Publisher:
                         record.target, record.position.pages, "damaged_file", None, str(damage)
                     )
                 )
+
+    def _list_again(self) -> None:
+        """Write the lines that the state acknowledged and the manifest does not have.
+
+        The files are not looked at: whether they still are what was written, `verify` tells.
+        """
+        with storage(TEMPORARY), closing(IdSpool()) as listed:
+            listed.extend(_files_of(self._manifest.path))
+            for record in self._store.complete_walks():
+                line = self._line(record)
+                if _file_of(line) not in listed:
+                    self._manifest.append(line)
+                folder = Folder(self._layout.final(record.target).parent)
+                self._store.complete(record.walk, folder, self._manifest)
+
+
+def _files_of(manifest: Path) -> Iterator[str]:
+    """The finished files that a manifest tells of."""
+    with storage(manifest), manifest.open("rb") as lines:
+        for line in lines:
+            with suppress(orjson.JSONDecodeError, KeyError, TypeError):  # not a line of ours
+                yield _file_of(orjson.loads(line))
+
+
+def _file_of(line: dict[str, Any]) -> str:
+    """A file by its name and content: one that grew has an older line, too."""
+    return f"{line['sha256']} {line['file']}"

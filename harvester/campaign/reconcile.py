@@ -4,13 +4,14 @@ The summary counts unique recipients, the reports list every event: so the numbe
 is that of distinct contacts (v2 page "Campaign summary report").
 """
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
+from weakref import WeakValueDictionary
 
-import anyio
 import msgspec
 
 from harvester.api import Api
@@ -28,13 +29,18 @@ class Summaries:
     def __init__(self, fetcher: Fetcher, api: Api) -> None:
         self._fetcher = fetcher
         self._api = api
-        self._asking = anyio.Lock()
+        # A lock for each campaign that is asked for now; one that nobody holds is gone.
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._known: OrderedDict[str, dict[str, int] | None] = OrderedDict()
 
     async def of(self, target: Target) -> dict[str, int] | None:
-        """Unique recipients by report; None if the API does not tell."""
+        """Unique recipients by report; None if the API does not tell.
+
+        Whoever wants the same campaign's waits for the answer, and nobody else does.
+        """
         campaign_id = target.campaign_id
-        async with self._asking:
+        asking = self._asking.setdefault(campaign_id, asyncio.Lock())
+        async with asking:
             if campaign_id not in self._known:
                 self._known[campaign_id] = await self._ask(target)
                 if len(self._known) > _KEPT:

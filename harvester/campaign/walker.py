@@ -107,8 +107,11 @@ class Walker:
         try:
             yield walk
         finally:
-            self._store.forget(part)
-            part.close()
+            try:
+                self._store.forget(part)
+            finally:
+                self._store.leave_unsynced(part)  # also where that failed: it is never tried again
+                part.close()
             if walk.position.pages == 0:  # nothing came: no file that looks as if something had
                 with storage(part.path):
                     part.path.unlink(missing_ok=True)

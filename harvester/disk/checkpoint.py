@@ -5,7 +5,7 @@ What a walk does often is saved together with what others did in the same turn o
 Everything else is committed when the call returns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,14 @@ class CheckpointStore:
             f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
         )
         return [_record(row) for row in rows]
+
+    def complete_walks(self) -> Iterator[Record]:
+        """The walks whose file is finished and acknowledged, read a thousand at a time."""
+        query = f"SELECT {_RECORD} FROM walks WHERE state = 'complete' AND id > ? ORDER BY id"
+        after = 0
+        while rows := self._group.read(f"{query} LIMIT 1000", (after,)):
+            yield from map(_record, rows)
+            after = rows[-1][0]
 
     def speaks_of(self, part: PartFile) -> None:
         """A part was found that an earlier run may have left unsynced."""

@@ -22,7 +22,7 @@ _NAMES = {
     "page_size": "--page-size",
     "compress": "--compress",
 }
-_OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.gz*", "*.ndjson.zst*")
+_OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.grown.part", "*.ndjson.gz*", "*.ndjson.zst*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class Directory:
 
     def sync(self) -> None:
         """Make everything durable, the files before the state that speaks of them."""
-        for journal in (self.manifest, self.errors, self.retries):
-            journal.sync()
+        for journal in (self.manifest, self.errors, self.retries, self.pages):
+            if journal is not None:
+                journal.sync()
         self.store.sync()
 
 

@@ -5,6 +5,9 @@ Against a power cut it must be on the disk: at the API's pace every commit is (`
 paces only a loopback server allows they are grouped (`sync_every` seconds). The files that a
 durable commit speaks of are synced before it, so no checkpoint is ahead of its data; where the
 disk itself mixed the order up, the digest of the part file tells.
+
+SQLite takes its log into the database after durable commits only. To do so it syncs the log: after
+any other commit that would make durable what speaks of files which are yet to be synced.
 """
 
 import asyncio
@@ -16,6 +19,8 @@ from typing import Any, Protocol
 from harvester.clock import Clock
 from harvester.disk.storage import storage
 from harvester.errors import StorageError
+
+_LONG = 1_000  # pages of log (4 MB), as SQLite would have it
 
 
 class Syncable(Protocol):
@@ -156,8 +161,9 @@ class GroupCommit:
 
     def _begin(self) -> None:
         durable = self._clock.monotonic() - self._synced >= self._sync_every
-        if durable is not self._durable:  # SQLite takes this word between transactions only
+        if durable is not self._durable:  # SQLite takes these words between transactions only
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_LONG if durable else 0}")
             self._durable = durable
         self._db.execute("BEGIN IMMEDIATE")
 

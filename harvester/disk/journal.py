@@ -15,12 +15,16 @@ class Journal:
     """An append-only NDJSON file. A torn last line, left by a kill, is cut off on opening."""
 
     def __init__(self, path: Path, *, keep: int | None = None) -> None:
-        """Open to append; `keep` cuts the file back to so many bytes first."""
+        """Open to append; `keep` cuts the file back to so many bytes first.
+
+        `lost` tells that fewer are left: a power cut or somebody took lines that were acknowledged.
+        """
         self.path = path
         with storage(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._file).st_size
-            self.size = min(size, keep) if keep is not None else _whole_lines(self._file, size)
+            self.size = _whole_lines(self._file, size if keep is None else min(size, keep))
+            self.lost = keep is not None and self.size < keep
             if self.size < size:
                 os.ftruncate(self._file, self.size)
 
@@ -47,7 +51,7 @@ def _plain(value: object) -> str:
 
 
 def _whole_lines(file: int, size: int) -> int:
-    """The length of `file` up to and with its last newline."""
+    """The length of the first `size` bytes of `file` up to and with their last newline."""
     at = size
     while at:
         start = max(0, at - _CHUNK)
