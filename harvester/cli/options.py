@@ -4,12 +4,9 @@ A flag goes before the environment (`HARVESTER_<NAME>`), that before `--config F
 the default. Secrets have no flag: argv can be read by everybody on the machine.
 """
 
-import json
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,13 +15,13 @@ from urllib.request import getproxies, proxy_bypass
 import click
 from click.core import ParameterSource
 
+from harvester.cli.settings_file import options_of, read_settings
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.errors import ConfigError
 from harvester.request.credentials import read_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = HarvestConfig()
-_SECRETS = ("api-key", "access-token")
 _NO_SHELL = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
@@ -81,75 +78,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, given: str | None) 
     value = _path(ctx, param, given)
     if value is None:
         return None
-    try:
-        found = tomllib.loads(value.read_text(encoding="utf-8-sig"))
-    except OSError as wrong:
-        raise click.BadParameter(f"cannot read {value}: {wrong.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
-        raise click.BadParameter(f"{value} is not TOML: {wrong}") from None
-    ctx.default_map = _checked(ctx, value, found)
+    ctx.default_map = read_settings(value, ctx.command, elsewhere=_options_of_a_run())
     return value
 
 
-def _checked(ctx: click.Context, path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults for this command. What only a run has is nothing to it, and no mistake: one
-    file serves every command."""
-    options, elsewhere = _options(ctx.command), _options_of_a_run()
-    defaults: dict[str, Any] = {}
-    for key, value in found.items():
-        name = key.replace("_", "-")
-        if name in _SECRETS:
-            raise click.BadParameter(
-                f"{path}: a secret has no place in a settings file: use {name}-file "
-                f"or HARVESTER_{name.replace('-', '_').upper()}"
-            )
-        if name in options:
-            defaults[options[name].name or ""] = _plain(path, name, options[name], value)
-        elif name not in elsewhere:
-            raise click.BadParameter(f"{path}: no option --{name}")
-    return defaults
-
-
-def _options(command: click.Command) -> dict[str, click.Option]:
-    """What a settings file may hold for a command, by its long name."""
-    return {
-        name.removeprefix("--"): option
-        for option in command.params
-        if isinstance(option, click.Option)
-        for name in option.opts
-        if name.startswith("--") and name != "--config"
-    }
-
-
 def _options_of_a_run() -> set[str]:
-    return {*_options(screen_options(harvest_options(click.Command("run")))), "json"}
-
-
-def _plain(path: Path, name: str, option: click.Option, value: object) -> object:
-    """A value as a flag would give it; only the reports may be a list.
-
-    Refused is what click would make fit: 2.7 is not 2, and true is not 1.0.
-    """
-    if isinstance(value, list) and name == "report" and all(isinstance(v, str) for v in value):
-        return ",".join(value)
-    accepted, types = _takes(option)
-    if type(value) not in types:
-        shown = json.dumps(value, default=str)
-        raise click.BadParameter(f"{path}: --{name} takes {accepted}, not {shown}")
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def _takes(option: click.Option) -> tuple[str, set[type]]:
-    """What an option takes in a settings file; of text click itself says whether it will do."""
-    if option.count:
-        return "a whole number", {int, bool, str}
-    if option.is_flag:
-        return "true or false", {bool, str}
-    if isinstance(option.type, click.IntRange):
-        return "a whole number", {int, str}
-    if isinstance(option.type, click.FloatRange):
-        return "a number", {int, float, str}
-    return "text", {str, date, datetime}
+    return {*options_of(screen_options(harvest_options(click.Command("run")))), "json"}
 
 
 _CONFIG = click.option(
