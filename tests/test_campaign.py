@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from harvester.errors import (
     StopRun,
     StorageError,
 )
+from harvester.ids import IdSpool
 from harvester.model import Position
 
 FIRST = f"{PATH}?limit=500"
@@ -337,6 +339,28 @@ async def test_a_full_disk_is_no_campaigns_failure(
     assert not house.seen.of(events.CampaignFailed)
     assert len(house.seen.of(events.CampaignLeft)) == 1
     assert house.state() == "new"
+
+
+@pytest.mark.parametrize("where", ["temporary", "records"])
+async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
+    house: House, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Neither a full temporary folder nor records that cannot be read again are a bug."""
+
+    def broken(_: object) -> int:
+        raise OSError(5, "Input/output error") if where == "records" else sqlite3.Error("full")
+
+    with monkeypatch.context() as patch:
+        if where == "records":
+            patch.setattr("harvester.campaign.harvest.distinct_contacts", broken)
+        else:
+            patch.setattr(IdSpool, "__len__", broken)
+        with pytest.raises(StorageError):
+            await house.harvest(page(3), {"opens": 3}, summary=True)
+    assert not house.seen.of(events.CampaignFailed)
+    house.begin()
+    await house.harvest({"opens": 0}, summary=True)
+    assert [line["rows"] for line in house.lines()] == [3]
 
 
 async def test_a_part_that_cannot_be_synced_is_closed_and_left(

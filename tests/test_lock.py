@@ -1,8 +1,10 @@
 """One run at a time in an output directory."""
 
+import fcntl
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,28 @@ def test_a_directory_has_one_run(layout: Layout) -> None:
             pass
     with locked(layout, now=NOON):
         pass
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_who_only_looks_does_not_keep_a_run_from_starting(layout: Layout, looks: int) -> None:
+    """A shared lock that is gone in a moment is waited for; a lock that stays is not, for long."""
+    layout.lock.touch()
+    slept: list[float] = []
+    with ExitStack() as lookers:
+        for _ in range(looks):
+            file = lookers.enter_context(layout.lock.open("rb"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            lookers.close()
+
+        with locked(layout, now=NOON, sleep=sleep):
+            assert len(slept) == 1
+        with locked(layout, now=NOON), pytest.raises(ConfigError):  # noqa: SIM117
+            with locked(layout, now=NOON, sleep=sleep):
+                pass
+    assert sum(slept) < 0.5
 
 
 def test_a_link_to_the_directory_is_the_directory(layout: Layout, tmp_path: Path) -> None:

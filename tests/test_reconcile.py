@@ -1,6 +1,10 @@
 """The API's own counts beside ours."""
 
 import asyncio
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +12,8 @@ from fakes import FakeFetcher, virtually
 
 from harvester.api.v2 import V2
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
-from harvester.errors import CampaignError, StopRun
+from harvester.errors import CampaignError, StopRun, StorageError
+from harvester.ids import IdSpool
 from harvester.model import Target
 
 
@@ -26,6 +31,32 @@ from harvester.model import Target
 def test_contacts_are_counted_once(lines: list[bytes], count: int) -> None:
     """As text or as a number; rows that name none do not count."""
     assert distinct_contacts(lines) == count
+
+
+def full(*_: object) -> Any:
+    """What SQLite says when there is no room for its temporary files."""
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("call", ["__init__", "extend", "__len__"])
+def test_a_full_temporary_folder_is_storage_trouble(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It stops the run and names the folder: no campaign failed, and it is no bug."""
+    monkeypatch.setattr(IdSpool, call, full)
+    with pytest.raises(StorageError, match=r"temporary files \(.*database or disk is full"):
+        distinct_contacts([b'{"contact_id":"1"}\n'])
+
+
+def test_trouble_with_the_records_is_not_that_of_the_temporary_folder() -> None:
+    """Whoever opened their file knows its name."""
+
+    def broken() -> Iterator[bytes]:
+        yield b'{"contact_id":"1"}\n'
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        distinct_contacts(broken())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from harvester.clock import Clock, stamp
 from harvester.disk.checkpoint import Base, CheckpointStore, Record
 from harvester.disk.compress import Codec
 from harvester.disk.layout import Layout
+from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
 from harvester.events import Observer
 from harvester.model import Position
@@ -115,7 +116,7 @@ class CampaignHarvester:
         return orjson.dumps(findings(target.report, summary, contacts)).decode()
 
     def _count_contacts(self, path: Path) -> int:
-        with self._codec.open(path) as lines:
+        with storage(path), self._codec.open(path) as lines:
             return distinct_contacts(lines)
 
     # -- other ends ----------------------------------------------------------------------------

@@ -8,19 +8,22 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from harvester.api import Api
+from harvester.disk.storage import TEMPORARY, storage
 from harvester.errors import CampaignError
 from harvester.ids import IdSpool
 from harvester.model import Call, Target
 from harvester.request.fetch import Fetcher
 
 _KEPT = 1_000  # summaries: far more than there are campaigns under way
+_BATCH = 10_000  # rows
 
 
 class Summaries:
@@ -64,9 +67,15 @@ _row = msgspec.json.Decoder(_Row)
 
 def distinct_contacts(lines: Iterable[bytes]) -> int:
     """How many contacts the records name; counted on disk, for there may be millions."""
-    with closing(IdSpool()) as contacts:
-        contacts.extend(_contacts(lines))
-        return len(contacts)
+    found = _contacts(lines)
+    with ExitStack() as stack:
+        with storage(TEMPORARY):
+            contacts = stack.enter_context(closing(IdSpool()))
+        while some := list(islice(found, _BATCH)):  # read outside: that is another file's trouble
+            with storage(TEMPORARY):
+                contacts.extend(some)
+        with storage(TEMPORARY):
+            return len(contacts)
 
 
 def findings(report: str, summary: dict[str, int] | None, contacts: int) -> dict[str, Any]:

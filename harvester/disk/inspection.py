@@ -245,7 +245,10 @@ def _count_lines(path: Path) -> int | None:
 
 
 def holder(layout: Layout) -> str | None:
-    """The run that works in the directory now; None if there is none."""
+    """The run that works in the directory now; None if there is none.
+
+    To look is to hold the lock for a moment, beside others who look; `locked` waits for that long.
+    """
     try:
         with layout.lock.open("rb") as file:
             try:
