@@ -53,7 +53,9 @@ class Summaries:
     async def _ask(self, target: Target) -> dict[str, int] | None:
         link = self._api.summary_link(target.campaign_id)
         try:
-            return await self._fetcher.fetch(Call(target, link, self._api.read_summary))
+            return await self._fetcher.fetch(
+                Call(target, link, self._api.read_summary, optional=True)
+            )
         except CampaignError:
             return None  # the events are all there; only the comparison is missing
 

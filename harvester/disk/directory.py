@@ -11,7 +11,7 @@ from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
 from harvester.disk.lock import locked
-from harvester.disk.storage import storage
+from harvester.disk.storage import Folder, storage
 from harvester.errors import ConfigError
 
 _NAMES = {
@@ -82,10 +82,14 @@ def open_directory(
         with storage(layout.root):
             for report in reports:
                 (layout.root / report).mkdir(exist_ok=True)
-        # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
-        store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
         manifest = Journal(layout.manifest, keep=store.manifest_bytes())
         stack.enter_context(closing(manifest))
+        # What a killed run had renamed and listed, before a durable commit can speak of it.
+        manifest.sync()
+        for report in reports:
+            Folder(layout.root / report).sync()
+        # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
+        store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
         errors = stack.enter_context(closing(Journal(layout.errors)))
         retries = stack.enter_context(closing(Journal(layout.retries)))
         pages = stack.enter_context(closing(Journal(layout.pages))) if provenance else None
