@@ -84,9 +84,18 @@ async def test_a_token_command_gives_its_first_line() -> None:
 
 async def test_an_arguments_quotes_are_the_commands_own() -> None:
     """The command is split as a shell would, and run without one."""
-    credentials = Credentials(KEY, token_command=printing("a b; echo x | $HOME `id`"))
+    credentials = Credentials(KEY, token_command=printing("a;echo|$HOME`id`"))
     await credentials.open()
-    assert credentials.token == "a b; echo x | $HOME `id`"
+    assert credentials.token == "a;echo|$HOME`id`"
+
+
+@pytest.mark.parametrize("command", ["echo T3 | tr 3 4", "echo 'a b'"])
+async def test_what_a_shell_would_have_done_is_no_token(command: str) -> None:
+    """A pipe is an argument without a shell, and a token has no blanks: nothing is sent with it."""
+    credentials = Credentials(KEY, token_command=command)
+    with pytest.raises(ConfigError, match="without a shell") as caught:
+        await credentials.open()
+    assert "T3" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

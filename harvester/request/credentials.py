@@ -87,8 +87,11 @@ class Credentials:
             raise ConfigError("no access token")
         if not token:
             raise ConfigError("the token file or token command gave an empty access token")
-        if not (token.isascii() and token.isprintable()):
-            raise ConfigError("the token file or token command gave what no header can hold")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ConfigError(
+                "the token file or token command gave what is no token: it holds a blank or a "
+                "character that no token has (a token command runs without a shell)"
+            )
         return token
 
     def scrub(self, text: str) -> str:
