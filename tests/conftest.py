@@ -1,6 +1,7 @@
 """What every test module may ask for."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,12 @@ settings.register_profile("thorough", parent=settings.get_profile("default"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _MEMORY = Path("/dev/shm")
+
+# Whoever starts the tests with nohup, or in the background of a script, has signals ignored, and
+# a program under test would inherit that. What is caught is not inherited.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda number, frame: None)
 
 
 @pytest.fixture
