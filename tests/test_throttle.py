@@ -1,6 +1,7 @@
 """The shared pace: strict spacing, first come first served, one hold for all."""
 
 import asyncio
+import fcntl
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -579,6 +580,22 @@ def test_our_own_spacing_is_not_an_over_long_wait(bench: Make) -> None:
         assert one.clock.monotonic() == pytest.approx(500.0)
 
     on_a_bench(bench, use, rate=0.002, max_wait=1.0)
+
+
+def test_a_ledger_that_is_held_is_not_an_over_long_wait(bench: Make) -> None:
+    """Whatever `max_wait` is: another run has it for a moment, and then the start comes."""
+
+    async def use(one: Bench) -> None:
+        with one.path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            async with anyio.create_task_group() as group:
+                group.start_soon(one.ask)
+                await anyio.sleep(1)
+                assert one.starts == []
+                other.close()
+        assert len(one.starts) == 1
+
+    on_a_bench(bench, use, rate=0.0, max_wait=0.0)
 
 
 def test_the_order_to_stop_reaches_every_waiter(bench: Make) -> None:

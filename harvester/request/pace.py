@@ -21,7 +21,7 @@ from aiolimiter import AsyncLimiter
 from harvester.clock import Clock, later, next_reset
 from harvester.errors import StopRun, Throttled
 from harvester.events import Observer, PaceChanged, Paused
-from harvester.request.quota import Granted, NotYet, QuotaLedger, Spent
+from harvester.request.quota import BUSY, Granted, NotYet, QuotaLedger, Spent
 from harvester.stop import StopSignal
 
 _EASE = 1.5  # a throttle widens the spacing by this, at most _WIDEST-fold
@@ -131,7 +131,8 @@ class Pacer:
                         self._left -= 1
                     return used
                 case NotYet(wait):
-                    if wait > self.spacing.gap:  # no spacing of ours: somebody's hold
+                    # Somebody's hold; not our own spacing, nor another run at the ledger just now.
+                    if wait > max(self.spacing.gap, BUSY):
                         self._refuse_over_long(wait)
                     await self._stop.sleep(wait)
                 case Spent() as spent:

@@ -21,7 +21,7 @@ from harvester.errors import StorageError
 _VERSION = 1
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one
 _DAYS_KEPT = 8
-_BUSY = 0.005  # another run is at the file just now (s)
+BUSY = 0.005  # another run is at the file just now (s)
 _SYNC_EVERY = 0.1  # at the API's pace that is every charge
 
 
@@ -103,7 +103,7 @@ class QuotaLedger:
         """
         with storage(self._path), flocked(self._file, wait=False) as held:
             if not held:
-                return NotYet(_BUSY)
+                return NotYet(BUSY)
             now, monotonic = self._clock.now(), self._clock.monotonic()
             account, answer = claim(
                 self._read(), now=now, monotonic=monotonic, gap=gap, limit=self.limit
