@@ -13,7 +13,7 @@ from harvester.api.v2 import V2
 from harvester.disk.part import PartFile
 from harvester.model import Call, Target
 from harvester.request.credentials import Credentials
-from harvester.request.fetch import HttpFetcher, open_session
+from harvester.request.http import HttpFetcher, open_session
 
 
 async def harvest(base: str, ids: list[str], out: Path, concurrency: int) -> int:

@@ -19,7 +19,7 @@ from benchmarks.workload import Workload
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.part import PartFile
 from harvester.model import Page, Position, Target
-from harvester.pagination import cursor_digest
+from harvester.request.pagination import cursor_digest
 
 _WALKS = 32
 _STARTED = "2026-01-31T00:00:00.000Z"

@@ -16,7 +16,6 @@ from anyio.lowlevel import checkpoint
 from benchmarks.measure import Stopwatch, contender_arguments
 from harvester import HarvestConfig, harvest
 from harvester.cli import main as command_line
-from harvester.cli.run import run as _loaded  # noqa: F401  imported lazily by the command line
 
 
 def arguments_for(out: Path, *, cli: bool = False, **settings: object) -> list[str]:

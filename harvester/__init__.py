@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from harvester._version import __version__
 
 if TYPE_CHECKING:
+    from harvester.client import walk
     from harvester.config import HarvestConfig
     from harvester.errors import CampaignError, ConfigError, HarvestError, StopRun
     from harvester.model import Page
-    from harvester.report import HarvestReport
+    from harvester.reporting.summary import HarvestReport
     from harvester.run import Harvester, harvest
-    from harvester.stack import walk
 
 __all__ = [
     "CampaignError",
@@ -41,12 +41,12 @@ _HOMES = {
     "ConfigError": "errors",
     "HarvestConfig": "config",
     "HarvestError": "errors",
-    "HarvestReport": "report",
+    "HarvestReport": "reporting.summary",
     "Harvester": "run",
     "Page": "model",
     "StopRun": "errors",
     "harvest": "run",
-    "walk": "stack",
+    "walk": "client",
 }
 
 

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from harvester.api import Api, v2, v3
+from harvester.api import v2, v3
+from harvester.api.base import Api
 from harvester.api.v2 import LINKS, REPORTS, utc_text
 from harvester.disk.compress import CODECS
 from harvester.errors import ConfigError
-from harvester.pagination import MAX_PAGES
+from harvester.request.pagination import MAX_PAGES
 
 PAGE_SIZES = range(1, 501)
 _WHOLE = (
@@ -111,17 +112,17 @@ class HarvestConfig:
         _require(self.max_pages > 0, "max_pages", "more than 0", self.max_pages)
         _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
         url = ORIGINS[self.api] if self.base_url is None else self.base_url
-        self._settle("base_url", _origin(url))
-        self._settle("report", _reports(self.report, self.wire().reports))
+        self._set("base_url", _origin(url))
+        self._set("report", _reports(self.report, self.make_api().reports))
         for name, absent in _V2_ONLY.items():
             given = getattr(self, name)
             _require(self.api == "v2" or given == absent, name, "nothing with --api v3", given)
         if self.since != LAST:
-            self._settle("since", parse_moment(self.since, name="since"))
+            self._set("since", parse_moment(self.since, name="since"))
         _require(bool(str(self.output).strip()), "output", "a directory", self.output)
-        self._settle("output", Path(self.output))
-        self._settle("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
-        self._settle("proxy", _proxy(self.proxy))
+        self._set("output", Path(self.output))
+        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._set("proxy", _proxy(self.proxy))
         for name in ("api_key", "access_token"):
             _check_secret(name, getattr(self, name))
 
@@ -148,10 +149,10 @@ class HarvestConfig:
         )
         _require(fine, "report", "names of reports", self.report)
 
-    def _settle(self, name: str, value: object) -> None:
+    def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def wire(self) -> Api:
+    def make_api(self) -> Api:
         """The API as this config asks it."""
         return v3.V3(self.origin) if self.api == "v3" else v2.V2(self.origin)
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from harvester.errors import StopRun
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@
     ├── ConfigError            mend the call: nothing was sent, nothing was written
     ├── TryAgain               the same request may succeed later
     │   ├── Throttled              too fast: every worker holds
-    │   ├── DaySpent               the API says that the day's quota is gone
+    │   ├── QuotaExceeded               the API says that the day's quota is gone
     │   ├── Unauthorized           401: renew the token, or look once more
     │   ├── ServerTrouble          408 or 5xx
     │   ├── TransportTrouble       reset, timeout, a body cut short
@@ -12,7 +12,7 @@
     ├── CampaignError          this walk is over, every other one goes on
     │   ├── CursorDropped          the cursor died: the walk may start over, once
     │   ├── PoisonPage             no try at one page succeeded: smaller pages may
-    │   └── SetAside               it would have to wait too long: kept for a later run
+    │   └── Deferred               it would have to wait too long: kept for a later run
     └── StopRun                nothing more may be sent; all that was saved stands
         └── StorageError           the disk refused
 
@@ -67,7 +67,7 @@ class Throttled(TryAgain):
     wait_source: str = "throttle"
 
 
-class DaySpent(TryAgain):
+class QuotaExceeded(TryAgain):
     """The API says that no request is left until the quota resets."""
 
     cause = "quota_spent"
@@ -133,7 +133,7 @@ class PoisonPage(CampaignError):
     """Every attempt at one page failed, in a way that a page of fewer rows may not."""
 
 
-class SetAside(CampaignError):
+class Deferred(CampaignError):
     """The server asks this campaign to wait longer than we will: kept for a later run."""
 
     def __init__(self, message: str, *, resume_at: datetime, status: int | None = None) -> None:

@@ -92,7 +92,7 @@ class RequestFailed:
 class RetryScheduled:
     """The page will be asked again after `wait_s` seconds.
 
-    `wait_source` tells who set the wait: "backoff", "retry-after", "throttle", "second-look",
+    `wait_source` tells who set the wait: "backoff", "retry-after", "throttle", "unauthorized",
     "quota" or "none".
     """
 
@@ -163,7 +163,7 @@ class CampaignFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignSetAside:
+class CampaignDeferred:
     """The server asked for a wait beyond `max_wait`: kept for a later run."""
 
     target: Target
@@ -176,7 +176,7 @@ class CampaignSetAside:
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignLeft:
+class CampaignInterrupted:
     """The run stopped while this campaign was under way; it is continued by the next one."""
 
     target: Target
@@ -195,7 +195,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class PaceChanged:
-    """The spacing of request starts, in seconds, eased after a throttle or on its way back."""
+    """The spacing of request starts, in seconds, widened after a throttle or on its way back."""
 
     gap: float
 
@@ -231,8 +231,8 @@ Event: TypeAlias = (
     | PageCommitted
     | CampaignCompleted
     | CampaignFailed
-    | CampaignSetAside
-    | CampaignLeft
+    | CampaignDeferred
+    | CampaignInterrupted
     | Paused
     | PaceChanged
     | RunStopping

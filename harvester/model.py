@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -81,3 +81,11 @@ class Call(Generic[T]):
     attempt: int = 1
     urgent: bool = False
     optional: bool = False
+
+
+class Fetcher(Protocol):
+    """Every layer of the stack is one: it makes a call and gives back what the call reads."""
+
+    async def fetch(self, call: Call[T]) -> T:
+        """Give what `call.read` makes of the answer, or raise a `HarvestError`."""
+        ...

@@ -11,11 +11,11 @@ import anyio
 import anyio.lowlevel
 
 from harvester import events
-from harvester.api import Api
-from harvester.campaign.finish import Publisher
+from harvester.api.base import Api
 from harvester.campaign.harvest import CampaignHarvester
-from harvester.campaign.walker import Asked
-from harvester.clock import Clock, next_reset
+from harvester.campaign.publish import Publisher
+from harvester.campaign.walk import WalkOptions
+from harvester.client import Stack, open_credentials, open_stack, require_ledger
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
 from harvester.disk.checkpoint import Record
@@ -26,9 +26,11 @@ from harvester.disk.part import is_whole
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
-from harvester.open_files import require_open_files
-from harvester.reducers import ErrorReport, Fanout, Provenance, Reducer, RetryReport, Tally
-from harvester.report import (
+from harvester.input.order import KnownSizes
+from harvester.input.queue import CampaignIds, WalkQueue
+from harvester.reporting.counters import Counters, EventDispatcher, Reducer
+from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
+from harvester.reporting.summary import (
     Campaigns,
     HarvestReport,
     Quota,
@@ -38,10 +40,7 @@ from harvester.report import (
     to_json,
 )
 from harvester.request.credentials import Credentials
-from harvester.sizes import KnownSizes
-from harvester.source import CampaignIds, Source
-from harvester.stack import Stack, open_credentials, open_stack, require_ledger
-from harvester.stop import StopSignal
+from harvester.runtime import Clock, StopSignal, next_reset, require_open_files
 
 T = TypeVar("T")
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
@@ -86,7 +85,7 @@ class Harvester:
         """See `harvest`. Raises `StopRun` if `stop` was called before the first token was there:
         then the directory was not touched."""
         config = self.config
-        api = config.wire()
+        api = config.make_api()
         if isinstance(campaign_ids, str | bytes):
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
         require_open_files(config.open_files)
@@ -145,7 +144,7 @@ class _Run:
         self._clock = clock
         self._started = (clock.now(), clock.monotonic())
         self.run_id = new_run_id(self._started[0])
-        self._tally = Tally()
+        self._tally = Counters()
         reducers: list[Reducer] = [
             self._tally,
             RetryReport(directory.retries, self.run_id, clock),
@@ -153,8 +152,8 @@ class _Run:
         ]
         if directory.pages is not None:
             reducers.append(Provenance(directory.pages, self.run_id, clock))
-        self.emit = Fanout(reducers, () if observe is None else (observe,))
-        self._source: Source | None = None
+        self.emit = EventDispatcher(reducers, () if observe is None else (observe,))
+        self._source: WalkQueue | None = None
         stop.on_order = lambda order: self.emit(
             events.RunStopping(order.reason, str(order), order.resume_at)
         )
@@ -163,7 +162,7 @@ class _Run:
         self, campaign_ids: CampaignIds, api: Api, credentials: Credentials
     ) -> HarvestReport:
         """Do the work, then conclude, however the work ended."""
-        self._source = Source(
+        self._source = WalkQueue(
             campaign_ids,
             api,
             self._directory.store,
@@ -182,7 +181,7 @@ class _Run:
                 stop=self._stop,
                 clock=self._clock,
                 emit=self.emit,
-                settle=self._directory.store.settle,
+                call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
                 await self._work(stack, api, self._source)
         except StopRun as order:
@@ -203,7 +202,7 @@ class _Run:
         final = self._directory.layout.final(record.target)
         return is_whole(final, size=record.position.offset, digest=record.digest)
 
-    async def _work(self, stack: Stack, api: Api, source: Source) -> None:
+    async def _work(self, stack: Stack, api: Api, source: WalkQueue) -> None:
         used = stack.ledger.used_today()
         self.emit(
             events.RunStarted(
@@ -228,7 +227,7 @@ class _Run:
         campaigns = CampaignHarvester(
             stack.fetcher,
             api,
-            Asked(
+            WalkOptions(
                 self._config.page_size,
                 self._directory.since,
                 self._config.max_pages,
@@ -249,7 +248,7 @@ class _Run:
         timer = self._stop_after(self._config.max_duration)
         try:
             await coordinator.run(source.records())
-            all_asked = not self._stop.requested and self._tally.set_aside_until is None
+            all_asked = not self._stop.requested and self._tally.deferred_until is None
             if self._config.tops_up and all_asked:
                 self._directory.store.end_round()
         except ExceptionGroup as group:
@@ -315,7 +314,7 @@ class _Run:
     def _report(self, campaigns: Campaigns) -> HarvestReport:
         tally, (started, began) = self._tally, self._started
         now = self._clock.now()
-        end = conclude(self._stop.order, campaigns, tally.set_aside_until)
+        end = conclude(self._stop.order, campaigns, tally.deferred_until)
         return HarvestReport(
             run_id=self.run_id,
             exit_code=end.exit_code,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harvester import HarvestConfig
-from harvester.disk import inspection
+from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 

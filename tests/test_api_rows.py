@@ -14,7 +14,7 @@ from harvester.errors import Unreadable
 def ndjson(found: list[bytes]) -> bytes:
     """The lines of a page of campaign 7's opens."""
     dense = rows.is_dense(b"".join(found))
-    owner = rows.Owner("campaign_id", "7", "activity_type", "EMAIL_OPEN")
+    owner = rows.ExpectedIds("campaign_id", "7", "activity_type", "EMAIL_OPEN")
     return rows.to_ndjson(found, dense=dense, owner=owner)
 
 

@@ -79,17 +79,17 @@ def test_times_are_sent_in_utc(moment: datetime, text: str) -> None:
 
 def test_the_key_is_put_back_into_every_link() -> None:
     """It follows whatever query there is, escaped, at the API's own origin."""
-    assert API.signed(f"{PATH}?next=a%2Fb", "k+/ &=") == (
+    assert API.url_for(f"{PATH}?next=a%2Fb", "k+/ &=") == (
         f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
     )
-    assert API.signed(PATH, "k") == f"{ORIGIN}{PATH}?api_key=k"
-    assert V2("http://127.0.0.1:1").signed(PATH, "k").startswith("http://127.0.0.1:1/v2/")
+    assert API.url_for(PATH, "k") == f"{ORIGIN}{PATH}?api_key=k"
+    assert V2("http://127.0.0.1:1").url_for(PATH, "k").startswith("http://127.0.0.1:1/v2/")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_key_reaches_the_server_as_it_is(key: str) -> None:
     """A server that decodes the query finds the very key."""
-    query = urlsplit(API.signed(f"{PATH}?next=a", key)).query
+    query = urlsplit(API.url_for(f"{PATH}?next=a", key)).query
     assert parse_qs(query, keep_blank_values=True) == {"next": ["a"], "api_key": [key]}
 
 

@@ -67,7 +67,7 @@ def test_a_walk_begins_at_the_campaign() -> None:
     """The page size is kept for the reports; neither it nor the key goes out with this request."""
     link = API.first_link(TARGET, limit=500, since=None)
     assert link == START
-    assert API.signed(link, "canary") == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+    assert API.url_for(link, "canary") == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
 
 
 def test_there_are_no_reports_since_a_moment() -> None:
@@ -84,7 +84,7 @@ def test_the_campaign_leads_to_its_first_activity() -> None:
     body = campaign((EMAIL, "primary_email"), ("x", "permalink"), (RESEND.upper(), "RESEND"))
     first = f"{path(EMAIL)}?limit=500"
     assert API.read_page(TARGET, START, body) == Page(b"", 0, f"{first}#500,{RESEND}")
-    assert API.signed(f"{first}#500,{RESEND}", "canary") == ORIGIN + first
+    assert API.url_for(f"{first}#500,{RESEND}", "canary") == ORIGIN + first
 
 
 def test_an_activity_named_twice_is_walked_once() -> None:

@@ -17,23 +17,23 @@ from fakes import NOON, PATH, TARGET, FakeClock, FakeFetcher, Seen, page
 
 from harvester import events
 from harvester.api.v2 import V2
-from harvester.campaign.finish import Publisher
 from harvester.campaign.harvest import CampaignHarvester
-from harvester.campaign.walker import Asked, smaller
+from harvester.campaign.publish import Publisher
+from harvester.campaign.walk import WalkOptions, smaller
 from harvester.disk.checkpoint import CheckpointStore, Record
 from harvester.disk.compress import CODECS
-from harvester.disk.journal import Journal
+from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.errors import (
     CampaignError,
     CursorDropped,
+    Deferred,
     PoisonPage,
-    SetAside,
     StopRun,
     StorageError,
 )
-from harvester.ids import IdSpool
 from harvester.model import Position
 
 FIRST = f"{PATH}?limit=500"
@@ -52,7 +52,7 @@ class House:
         self.layout = Layout(root, self.codec.suffix)
         self.layout.state.mkdir(parents=True)
         (root / "opens").mkdir()
-        self.opened: list[CheckpointStore | Journal] = []
+        self.opened: list[CheckpointStore | NdjsonLog] = []
         self.begin()
 
     def begin(self, sync_every: float = 0.0) -> None:
@@ -60,7 +60,7 @@ class House:
         self.close()
         self.store = CheckpointStore(self.layout.database, sync_every=sync_every, clock=self.clock)
         self.store.begin_run({})
-        self.manifest = Journal(self.layout.manifest, keep=self.store.manifest_bytes())
+        self.manifest = NdjsonLog(self.layout.manifest, keep=self.store.manifest_bytes())
         self.publisher = Publisher(
             self.store, self.layout, self.manifest, run_id="run", clock=self.clock, emit=self.seen
         )
@@ -85,7 +85,7 @@ class House:
         harvester = CampaignHarvester(
             fetcher,
             V2(),
-            Asked(**settings),
+            WalkOptions(**settings),
             store=self.store,
             layout=self.layout,
             publisher=self.publisher,
@@ -214,7 +214,7 @@ async def test_an_order_to_stop_leaves_a_good_part(house: House) -> None:
     await left(house, page(3, "a"), page(2, "b"))
     assert house.part.read_bytes() == rows(3, 2)
     assert not house.final.exists()
-    assert house.seen.of(events.CampaignLeft) == [events.CampaignLeft(TARGET, 2, 5)]
+    assert house.seen.of(events.CampaignInterrupted) == [events.CampaignInterrupted(TARGET, 2, 5)]
     assert house.state() == "partial"
 
 
@@ -260,7 +260,7 @@ async def test_a_cancel_saves_the_position(house: House) -> None:
     with anyio.CancelScope() as scope:
         await house.harvest(page(3, "a"), lambda call: scope.cancel() or page(2, "b"), page(1))
     assert scope.cancelled_caught
-    assert house.seen.of(events.CampaignLeft) == [events.CampaignLeft(TARGET, 2, 5)]
+    assert house.seen.of(events.CampaignInterrupted) == [events.CampaignInterrupted(TARGET, 2, 5)]
     house.begin()
     assert (await house.harvest(page(1))).links == [link("b")]
     assert house.final.read_bytes() == rows(3, 2, 1)
@@ -304,11 +304,11 @@ async def test_a_loop_across_runs_is_a_loop(house: House) -> None:
 async def test_a_campaign_set_aside_is_not_failed(house: House) -> None:
     """It is kept for a later run, which goes on where it is."""
     until = NOON + timedelta(hours=1)
-    aside = SetAside("wait", resume_at=until, status=503)
+    aside = Deferred("wait", resume_at=until, status=503)
     aside.attempts = 2
     await house.harvest(page(3, "a"), aside)
-    assert house.seen.of(events.CampaignSetAside) == [
-        events.CampaignSetAside(TARGET, "wait", 503, 2, 1, 3, until)
+    assert house.seen.of(events.CampaignDeferred) == [
+        events.CampaignDeferred(TARGET, "wait", 503, 2, 1, 3, until)
     ]
     assert not house.seen.of(events.CampaignFailed)
     assert house.state() == "partial"
@@ -337,7 +337,7 @@ async def test_a_full_disk_is_no_campaigns_failure(
         with pytest.raises(StorageError):
             await house.harvest(page(3, "a"))
     assert not house.seen.of(events.CampaignFailed)
-    assert len(house.seen.of(events.CampaignLeft)) == 1
+    assert len(house.seen.of(events.CampaignInterrupted)) == 1
     assert house.state() == "new"
 
 
@@ -354,7 +354,7 @@ async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
         if where == "records":
             patch.setattr("harvester.campaign.harvest.distinct_contacts", broken)
         else:
-            patch.setattr(IdSpool, "__len__", broken)
+            patch.setattr(DiskSet, "__len__", broken)
         with pytest.raises(StorageError):
             await house.harvest(page(3), {"opens": 3}, summary=True)
     assert not house.seen.of(events.CampaignFailed)
@@ -520,7 +520,7 @@ async def test_a_part_that_an_earlier_run_left_is_synced_before_it_gets_its_name
     record, part = house.record(), PartFile(house.part)
     position = Position(None, 1, 2, part.append(rows(2)))
     await house.store.commit(record.walk, position, 2, None, part, started_at="then")
-    house.store.leave_unsynced(part)
+    house.store.discard_pending_sync(part)
     part.close()
     house.begin(sync_every=1e9)
     synced: list[tuple[str, bool]] = []
@@ -546,7 +546,7 @@ async def test_publishing_again_is_no_harm(house: House) -> None:
             def killed(*_: object, **__: object) -> None:
                 raise StopRun("killed", "here")
 
-            kind, name = (Journal, "append") if cut == "rename" else (CheckpointStore, "complete")
+            kind, name = (NdjsonLog, "append") if cut == "rename" else (CheckpointStore, "complete")
             patch.setattr(kind, name, killed)
             with pytest.raises(StopRun):
                 house.publisher.publish(record)

@@ -12,7 +12,7 @@ import pytest
 from fakes import PATH, TARGET, FakeClock
 
 from harvester.disk.checkpoint import FORMAT, CheckpointStore, Record
-from harvester.disk.journal import Journal
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.disk.storage import Folder
 from harvester.errors import ConfigError, StorageError
@@ -60,7 +60,7 @@ class House:
         record = replace(self.records[walk], position=position, digest=self.part.digest())
         await self.store.finishing(replace(record, completed_at="end"))
 
-    def complete(self, walk: int, manifest: Journal) -> None:
+    def complete(self, walk: int, manifest: NdjsonLog) -> None:
         """Save that the name and the line stand."""
         self.store.complete(walk, Folder(self.folder), manifest)
 
@@ -179,7 +179,7 @@ async def test_a_finished_walk_is_finishing_until_its_name_stands(house: House) 
     assert (record.walk, record.state, record.completed_at) == (walk, "finishing", "end")
     assert record.position.finished
     assert house.store.cursors(walk) == set()
-    manifest = Journal(house.folder / "manifest.ndjson")
+    manifest = NdjsonLog(house.folder / "manifest.ndjson")
     manifest.append({"campaign_id": "7"})
     house.complete(walk, manifest)
     house.reopened()
@@ -205,7 +205,7 @@ async def test_walks_are_counted_by_state(house: House) -> None:
 
 async def test_a_campaign_is_what_the_worst_of_its_walks_is(house: House) -> None:
     """With several reports a campaign is complete when all are, and failed when one is."""
-    manifest = Journal(house.folder / "manifest.ndjson")
+    manifest = NdjsonLog(house.folder / "manifest.ndjson")
     for campaign_id in "123":
         for report in ("opens", "clicks"):
             house.taken(Target(report, campaign_id))
@@ -377,8 +377,8 @@ async def test_a_part_is_synced_before_it_is_closed(
     walk = house.taken().walk
     synced.clear()
     await house.commit(walk, Position("x", 1, 0, 0), 1)
-    house.store.forget(house.part)
-    house.store.forget(house.part)
+    house.store.sync_and_release(house.part)
+    house.store.sync_and_release(house.part)
     assert synced == ["7.ndjson.part"]
     house.close()
 
@@ -390,7 +390,7 @@ async def test_the_manifest_is_synced_before_a_walk_is_complete(
     walk = house.taken().walk
     await house.finishing(walk, Position(None, 1, 0, 0))
     assert synced == []  # whoever calls it has synced the part
-    manifest = Journal(house.folder / "manifest.ndjson")
+    manifest = NdjsonLog(house.folder / "manifest.ndjson")
     house.note_commits(synced)
     house.complete(walk, manifest)
     assert synced == []  # soon, with others
@@ -493,7 +493,7 @@ async def test_an_answer_is_settled_when_its_turn_is_committed(house: House) -> 
     mine, other, _ = await some_walks(house)
     found: list[tuple[int, int]] = []
     saving = asyncio.create_task(house.commit(other, Position("x", 1, 1, 0)))
-    house.store.settle(lambda: found.append((house.saved(mine), house.saved(other))))
+    house.store.call_after_commit(lambda: found.append((house.saved(mine), house.saved(other))))
     assert found == []
     await house.commit(mine, Position("x", 1, 1, 0))
     await saving
@@ -507,7 +507,7 @@ async def test_who_waits_for_a_commit_goes_on_before_what_follows_the_answers(ho
     loop = asyncio.get_running_loop()
 
     async def walk(number: int) -> None:
-        house.store.settle(lambda: loop.call_soon(order.append, "next") and None)
+        house.store.call_after_commit(lambda: loop.call_soon(order.append, "next") and None)
         await house.commit(number, Position("x", 1, 1, 0))
         order.append("saved")
 
@@ -522,7 +522,7 @@ async def test_an_answer_is_settled_when_its_commit_failed(
     """Nothing is held back for what will never be saved."""
     walk, *_ = await some_walks(house)
     found: list[int] = []
-    house.store.settle(lambda: found.append(house.saved(walk)))
+    house.store.call_after_commit(lambda: found.append(house.saved(walk)))
     with refused(monkeypatch), pytest.raises(StorageError):
         await house.commit(walk, Position("x", 1, 1, 0))
     await turn()
@@ -531,12 +531,12 @@ async def test_an_answer_is_settled_when_its_commit_failed(
 
 async def test_an_answer_that_changes_nothing_is_settled_too(house: House) -> None:
     """After its turn, without a transaction."""
-    commits, settled = house.note_commits([]), asyncio.Event()
-    house.store.settle(settled.set)
-    assert not settled.is_set()
+    commits, after_commit = house.note_commits([]), asyncio.Event()
+    house.store.call_after_commit(after_commit.set)
+    assert not after_commit.is_set()
     await turn()
     await turn()
-    assert settled.is_set()
+    assert after_commit.is_set()
     assert commits == []
 
 
@@ -560,7 +560,7 @@ async def test_a_failure_that_nobody_waited_for_is_told_at_the_end(
     """The run that makes everything durable learns that a walk was not saved as complete."""
     walk = house.taken().walk
     await house.finishing(walk, Position(None, 1, 0, 0))
-    manifest = Journal(house.folder / "manifest.ndjson")
+    manifest = NdjsonLog(house.folder / "manifest.ndjson")
     manifest.append({"campaign_id": "7"})
     with refused(monkeypatch):
         house.complete(walk, manifest)

@@ -16,7 +16,7 @@ import harvester as package
 from harvester.cli import main
 from harvester.cli.sandbox import sandbox
 from harvester.errors import CampaignError, ConfigError, StopRun
-from harvester.report import EXIT_CODES
+from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5

@@ -21,7 +21,7 @@ from shell import Done, command, harvester, lines, summary_of, surroundings
 
 from harvester.cli.show import closing_lines, duration, size
 from harvester.config import HarvestConfig
-from harvester.report import Campaigns, HarvestReport, Quota, Requests
+from harvester.reporting.summary import Campaigns, HarvestReport, Quota, Requests
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5

@@ -8,7 +8,7 @@ from fakes import NOON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.clock import Clock, later, next_reset, stamp
+from harvester.runtime import Clock, later, next_reset, stamp
 
 
 @pytest.mark.parametrize(

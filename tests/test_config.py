@@ -192,7 +192,7 @@ def test_an_origin_is_brought_to_one_form(url: str, origin: str) -> None:
     """Scheme, host and port, without what goes without saying; plain http only where nobody
     listens in."""
     config = HarvestConfig(base_url=url)
-    assert config.base_url == config.wire().origin == origin
+    assert config.base_url == config.make_api().origin == origin
 
 
 @pytest.mark.parametrize(

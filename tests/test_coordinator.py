@@ -11,7 +11,7 @@ from fakes import LoopClock, virtually
 
 from harvester.coordinator import Coordinator
 from harvester.errors import StopRun
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 
 class Bench:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from harvester.errors import ConfigError, StopRun
 from harvester.request.credentials import Credentials, read_secret
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary/token+5678=="
 

@@ -20,7 +20,7 @@ from shell import (
     surroundings,
 )
 
-from harvester.demo import DEMO, PAGE_SIZE, settle_port
+from harvester.cli.demo_world import DEMO, PAGE_SIZE, choose_port
 from harvester.errors import ConfigError
 from harvester.sandbox import Sandbox
 
@@ -134,9 +134,9 @@ def test_what_the_demo_serves_is_what_it_says() -> None:
 def test_the_port_is_remembered(tmp_path: Path) -> None:
     """A harvest belongs to one origin, so the demo comes back to the port it had."""
     memory = tmp_path / "deep" / "port"
-    port = settle_port(memory, fresh=False)
+    port = choose_port(memory, fresh=False)
     assert 1024 <= port <= 65_535
-    assert settle_port(memory, fresh=False) == port
+    assert choose_port(memory, fresh=False) == port
     assert int(memory.read_text()) == port
 
 
@@ -147,8 +147,8 @@ def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
         taken = other.getsockname()[1]
         memory.write_text(f"{taken}\n")
         with pytest.raises(ConfigError, match=f"port {taken}.* is taken.*--fresh"):
-            settle_port(memory, fresh=False)
-        assert settle_port(memory, fresh=True) != taken
+            choose_port(memory, fresh=False)
+        assert choose_port(memory, fresh=True) != taken
 
 
 def test_a_port_that_was_never_written_is_settled_anew(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_port_that_was_never_written_is_settled_anew(tmp_path: Path) -> None:
     harvested either, and any port will do."""
     memory = tmp_path / "port"
     memory.touch()
-    port = settle_port(memory, fresh=False)
+    port = choose_port(memory, fresh=False)
     assert memory.read_text() == f"{port}\n"
 
 

@@ -10,8 +10,8 @@ from fakes import TARGET, FakeClock
 
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
-from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.errors import ConfigError, StorageError
 
 Open = Callable[..., AbstractContextManager[Directory]]
@@ -100,7 +100,7 @@ def test_every_report_is_made_durable(
 ) -> None:
     """Each that the run keeps, that of the pages too."""
     synced: list[str] = []
-    monkeypatch.setattr(Journal, "sync", lambda journal: synced.append(journal.path.name))
+    monkeypatch.setattr(NdjsonLog, "sync", lambda journal: synced.append(journal.path.name))
     with opened(provenance=provenance) as directory:
         assert synced == ["manifest.ndjson"]  # of what a killed run had left unsynced
         synced.clear()

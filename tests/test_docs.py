@@ -11,7 +11,7 @@ import pytest
 
 from harvester.cli import cli
 from harvester.cli.run import run
-from harvester.report import EXIT_CODES
+from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 README = Path(__file__).parents[1] / "README.md"

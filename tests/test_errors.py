@@ -10,10 +10,10 @@ from harvester.errors import (
     CampaignError,
     ConfigError,
     CursorDropped,
-    DaySpent,
+    Deferred,
     HarvestError,
+    QuotaExceeded,
     ServerTrouble,
-    SetAside,
     StopRun,
     StorageError,
     Throttled,
@@ -44,7 +44,7 @@ def test_the_docstring_shows_the_whole_tree(kind: type[Exception]) -> None:
     [
         (TryAgain, "try_again"),
         (Throttled, "throttled"),
-        (DaySpent, "quota_spent"),
+        (QuotaExceeded, "quota_spent"),
         (Unauthorized, "unauthorized"),
         (ServerTrouble, "server_error"),
         (TransportTrouble, "connection"),
@@ -94,7 +94,7 @@ def test_a_dropped_cursor_is_a_campaign_error() -> None:
 
 def test_setting_aside_says_until_when() -> None:
     """A campaign that is set aside is not failed for good: it carries its time."""
-    error = SetAside("text", resume_at=NOON, status=503)
+    error = Deferred("text", resume_at=NOON, status=503)
     assert (error.kind, error.resume_at, error.status) == ("set_aside", NOON, 503)
 
 

@@ -28,7 +28,7 @@ from shell import (
     surroundings,
 )
 
-from harvester.report import EXIT_CODES
+from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5

@@ -99,7 +99,8 @@ print(wrong)
 
 
 @pytest.mark.parametrize(
-    "before", ["harvester.cli.run", "harvester.run", "harvester.pagination", "harvester.config"]
+    "before",
+    ["harvester.cli.run", "harvester.run", "harvester.request.pagination", "harvester.config"],
 )
 def test_public_functions_can_be_imported_after_any_module(before: str) -> None:
     """Importing a module of the package does not put it in the place of a function."""

@@ -32,16 +32,16 @@ from shell import (
     surroundings,
 )
 
+from harvester.client import campaigns
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
-from harvester.disk.inspection import sort_out, verify
+from harvester.disk.inspect import classify, verify
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.events import CampaignCompleted, Event, PageCommitted
-from harvester.report import HarvestReport
+from harvester.reporting.summary import HarvestReport
 from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.stack import campaigns
 
 PAGE = 4
 KILLED = -signal.SIGKILL
@@ -439,7 +439,7 @@ async def test_a_top_up_that_was_stopped_goes_on_where_it_was(tmp_path: Path, ne
         before = len(sandbox.log)
         for done in range(len(account.ids)):
             layout = Layout(account.out)
-            left = sort_out(layout, account.ids, ["opens"], for_good=None, top_up=True).walks
+            left = classify(layout, account.ids, ["opens"], for_good=None, top_up=True).walks
             assert left == len(account.ids) - done
             report = await harvest(account.ids, HarvestConfig(**top_up, max_requests=1))
         assert report.exit_code in {0, 75}

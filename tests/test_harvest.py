@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from fakes import NOON, FakeClock, Seen
 
-from harvester import events, stack
+from harvester import client as stack
+from harvester import events
 from harvester.config import HarvestConfig
 from harvester.disk.compress import CODECS
-from harvester.disk.inspection import verify
+from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.part import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
-from harvester.report import HarvestReport
-from harvester.request import authorize
+from harvester.reporting.summary import HarvestReport
+from harvester.request import auth as authorize
 from harvester.request.retry import RetryPolicy
 from harvester.run import Harvester, harvest
 from harvester.sandbox import Sandbox, SandboxSettings
@@ -98,7 +99,7 @@ class Field:
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits between attempts are tested elsewhere, on a virtual clock."""
     monkeypatch.setattr(stack, "RetryPolicy", partial(RetryPolicy, first=0.001))
-    monkeypatch.setattr(authorize, "SECOND_LOOK", 0.001)
+    monkeypatch.setattr(authorize, "RETRY_DELAY", 0.001)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.api.v2 import V2
+from harvester.disk.disk_set import DiskSet
 from harvester.errors import ConfigError
-from harvester.ids import IdSpool, spool
+from harvester.input.ids import spool
 
 check = V2().check_id
 
@@ -114,7 +115,7 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path, name: str)
 @given(st.lists(st.integers(0, 50).map(str)))
 def test_a_spool_is_a_set_in_the_order_of_arrival(given_: list[str]) -> None:
     """Whatever comes, however often."""
-    with closing(IdSpool()) as ids:
+    with closing(DiskSet()) as ids:
         new = [each for each in given_ if ids.add(each)]
         assert list(ids) == list(dict.fromkeys(given_)) == new
         assert len(ids) == len(set(given_))
@@ -125,7 +126,7 @@ def test_a_spool_is_a_set_in_the_order_of_arrival(given_: list[str]) -> None:
 
 def test_a_spool_is_read_more_than_once_and_in_batches() -> None:
     """More than one batch, twice, also side by side."""
-    with closing(IdSpool()) as ids:
+    with closing(DiskSet()) as ids:
         ids.extend(str(each) for each in range(2_500))
         expected = [str(each) for each in range(2_500)]
         assert list(ids) == expected

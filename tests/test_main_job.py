@@ -30,9 +30,9 @@ from shell import (
 )
 
 from harvester import ConfigError, HarvestConfig, harvest, walk
+from harvester.client import campaigns
 from harvester.events import IdRepeated
 from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.stack import campaigns
 
 ROWS = 20
 VENDORS_ROW = (
@@ -385,7 +385,7 @@ from contextlib import closing
 from pathlib import Path
 from harvester import HarvestConfig, harvest
 from harvester.events import CampaignCompleted
-from harvester.ids import spool
+from harvester.input.ids import spool
 
 base_url, source, home, workers = sys.argv[1:]
 done, tasks, memory = itertools.count(1), 0, {}
@@ -407,7 +407,7 @@ async def main():
         daily_quota=0, concurrency=int(workers), api_key="sandbox-key",
         access_token="sandbox-token",
     )
-    with closing(spool((), source, config.wire().check_id)) as ids:
+    with closing(spool((), source, config.make_api().check_id)) as ids:
         return await harvest(ids, config, observe=observe)
 
 report = asyncio.run(main())

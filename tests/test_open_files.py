@@ -7,7 +7,7 @@ import pytest
 
 from harvester import HarvestConfig, harvest
 from harvester.errors import ConfigError
-from harvester.open_files import raise_open_files, require_open_files
+from harvester.runtime import raise_open_files, require_open_files
 
 Limits = tuple[int, int]
 UNLIMITED = resource.RLIM_INFINITY

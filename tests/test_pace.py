@@ -26,9 +26,9 @@ from crashlab import Served
 from fakes import NOON, LoopClock, Seen, block, virtually
 
 from harvester import HarvestConfig, HarvestReport
-from harvester.clock import Clock
 from harvester.events import Event, PaceChanged, Paused, RequestSent, RequestSucceeded
 from harvester.run import Harvester
+from harvester.runtime import Clock
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 DEFAULT = 1 / 3.3  # the default spacing (s)
@@ -326,7 +326,7 @@ def test_the_servers_throttles_are_the_summarys(root: Path) -> None:
         refused = len(bench.throttled)
         assert report.requests.throttled == report.requests.retried == refused
         assert report.requests.sent == len(bench.log) == 200 + refused
-        # The pace has eased: far fewer refusals than requests.
+        # The pace has widened: far fewer refusals than requests.
         assert 0 < refused < 200
 
     on_a_bench(root, trial, rate_limit=40, latency=0.02)

@@ -12,8 +12,8 @@ from harvester import events
 from harvester.cli.show import asked, harvested, progress_line
 from harvester.events import Event
 from harvester.model import Target
-from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
-from harvester.reducers import Tally
+from harvester.reporting.counters import Counters
+from harvester.reporting.progress import REQUEST_LEVEL, Figures, Progress, describe
 
 A, B = Target("opens", "1"), Target("opens", "2")
 
@@ -23,7 +23,7 @@ class Run:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.tally = Tally()
+        self.tally = Counters()
         self.progress = Progress(self.tally, clock)  # type: ignore[arg-type]
 
     def see(self, *seen: Event) -> Figures:
@@ -82,8 +82,8 @@ def test_the_figures_are_those_of_the_events(run: Run) -> None:
     [
         completed(A),
         failed(A),
-        events.CampaignSetAside(A, "later", 503, 1, 0, 0, NOON),
-        events.CampaignLeft(A, 0, 0),
+        events.CampaignDeferred(A, "later", 503, 1, 0, 0, NOON),
+        events.CampaignInterrupted(A, 0, 0),
         events.CampaignSkipped(A, "complete"),
     ],
 )
@@ -227,8 +227,8 @@ EXAMPLES: list[Event] = [
     events.PageCommitted(A, 1, 500, 90_000, False),
     completed(A),
     failed(A),
-    events.CampaignSetAside(A, "later", 503, 1, 0, 0, NOON),
-    events.CampaignLeft(A, 1, 5),
+    events.CampaignDeferred(A, "later", 503, 1, 0, 0, NOON),
+    events.CampaignInterrupted(A, 1, 5),
     events.Paused("throttled", 1.0, NOON),
     events.PaceChanged(0.5),
     events.RunStopping("SIGINT", "stopped by SIGINT", None),
@@ -238,13 +238,13 @@ COUNTED = {
     events.RequestSucceeded,
     events.RequestFailed,
     events.PageCommitted,
-    events.CampaignLeft,
+    events.CampaignInterrupted,
 }
 WARNINGS = {
     events.FilesRemoved,
     events.WalkRestarted,
     events.CampaignFailed,
-    events.CampaignSetAside,
+    events.CampaignDeferred,
     events.RunStopping,
 }
 

@@ -16,9 +16,9 @@ from fakes import NOON, FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.clock import Clock
 from harvester.errors import StorageError
 from harvester.request.quota import Account, Granted, NotYet, QuotaLedger, Spent, claim, ledger_path
+from harvester.runtime import Clock
 
 TODAY = "2026-03-01"
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

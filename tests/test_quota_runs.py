@@ -26,9 +26,9 @@ from fakes import NOON, LoopClock, Seen, virtually
 from faultserver import Answer, Question, World, framed, refusal, serving
 
 from harvester import HarvestConfig, HarvestReport
-from harvester.clock import Clock
 from harvester.events import Event, RequestFailed, RequestSent
 from harvester.run import Harvester
+from harvester.runtime import Clock
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
 QUOTA = 500

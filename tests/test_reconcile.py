@@ -12,8 +12,8 @@ from fakes import FakeFetcher, virtually
 
 from harvester.api.v2 import V2
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
+from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, StopRun, StorageError
-from harvester.ids import IdSpool
 from harvester.model import Target
 
 
@@ -43,7 +43,7 @@ def test_a_full_temporary_folder_is_storage_trouble(
     monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """It stops the run and names the folder: no campaign failed, and it is no bug."""
-    monkeypatch.setattr(IdSpool, call, full)
+    monkeypatch.setattr(DiskSet, call, full)
     with pytest.raises(StorageError, match=r"temporary files \(.*database or disk is full"):
         distinct_contacts([b'{"contact_id":"1"}\n'])
 

@@ -11,11 +11,12 @@ import pytest
 from fakes import NOON, TARGET, FakeClock
 
 from harvester import events
-from harvester.disk.journal import Journal
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.errors import StopRun
 from harvester.model import Target
-from harvester.reducers import ErrorReport, Provenance, RetryReport, Tally
-from harvester.report import (
+from harvester.reporting.counters import Counters
+from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
+from harvester.reporting.summary import (
     EXIT_CODES,
     Campaigns,
     HarvestReport,
@@ -35,9 +36,9 @@ def failed(target: Target = TARGET) -> events.CampaignFailed:
     return events.CampaignFailed(target, "not_found", 404, "key", "gone", 2, 3, 40)
 
 
-def aside(target: Target = TARGET, until: Any = LATER) -> events.CampaignSetAside:
+def aside(target: Target = TARGET, until: Any = LATER) -> events.CampaignDeferred:
     """A campaign that is to wait."""
-    return events.CampaignSetAside(target, "wait", 503, 2, 3, 40, until)
+    return events.CampaignDeferred(target, "wait", 503, 2, 3, 40, until)
 
 
 # -- the exit code -----------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
 
 def test_the_tally_counts_what_happened() -> None:
     """Requests, pages, rows, bytes and campaigns, each from its event."""
-    tally = Tally()
+    tally = Counters()
     for event in (
         events.RequestSent(TARGET, 1, 1, 41),
         events.RequestFailed(TARGET, 1, 1, "throttled", 429),
@@ -100,21 +101,21 @@ def test_the_tally_counts_what_happened() -> None:
     assert (tally.sent, tally.ok, tally.throttled, tally.used_today) == (3, 1, 1, 43)
     assert (tally.pages, tally.rows, tally.bytes) == (2, 505, 9_090)
     assert (tally.complete, tally.failed, tally.skipped) == (1, 1, 1)
-    assert tally.set_aside_until == LATER
+    assert tally.deferred_until == LATER
 
 
 # -- files -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
+def journal(tmp_path: Path) -> Iterator[NdjsonLog]:
     """An open journal."""
-    journal = Journal(tmp_path / "report.ndjson")
+    journal = NdjsonLog(tmp_path / "report.ndjson")
     yield journal
     journal.close()
 
 
-def lines(journal: Journal) -> list[dict[str, Any]]:
+def lines(journal: NdjsonLog) -> list[dict[str, Any]]:
     """What stands in it."""
     return [json.loads(line) for line in journal.path.read_bytes().splitlines()]
 
@@ -124,7 +125,7 @@ def scheduled(target: Target = TARGET, attempt: int = 2) -> events.RetrySchedule
     return events.RetryScheduled(target, 3, attempt, "server_error", 500, 1.23456, "backoff")
 
 
-def test_a_retry_is_written_when_it_is_sent(journal: Journal, clock: FakeClock) -> None:
+def test_a_retry_is_written_when_it_is_sent(journal: NdjsonLog, clock: FakeClock) -> None:
     """A line for each repeated request, with why and after which wait."""
     report = RetryReport(journal, "run", clock)
     report(events.RequestSent(TARGET, 3, 1, 1))
@@ -150,10 +151,12 @@ def test_a_retry_is_written_when_it_is_sent(journal: Journal, clock: FakeClock) 
 
 
 @pytest.mark.parametrize(
-    "end", [failed(), aside(), events.CampaignLeft(TARGET, 1, 1)], ids=lambda e: type(e).__name__
+    "end",
+    [failed(), aside(), events.CampaignInterrupted(TARGET, 1, 1)],
+    ids=lambda e: type(e).__name__,
 )
 def test_a_retry_that_was_never_sent_is_no_retry(
-    journal: Journal, clock: FakeClock, end: events.Event
+    journal: NdjsonLog, clock: FakeClock, end: events.Event
 ) -> None:
     """A wait that an end cut short repeats nothing, also not in the walk's next request."""
     report = RetryReport(journal, "run", clock)
@@ -163,7 +166,7 @@ def test_a_retry_that_was_never_sent_is_no_retry(
     assert lines(journal) == []
 
 
-def test_retries_of_many_campaigns_are_told_apart(journal: Journal, clock: FakeClock) -> None:
+def test_retries_of_many_campaigns_are_told_apart(journal: NdjsonLog, clock: FakeClock) -> None:
     """Each waits for its own request."""
     report = RetryReport(journal, "run", clock)
     report(scheduled(TARGET))
@@ -173,7 +176,7 @@ def test_retries_of_many_campaigns_are_told_apart(journal: Journal, clock: FakeC
     assert [line["campaign_id"] for line in lines(journal)] == ["8", "7"]
 
 
-def test_a_restarted_walk_repeats_a_request(journal: Journal, clock: FakeClock) -> None:
+def test_a_restarted_walk_repeats_a_request(journal: NdjsonLog, clock: FakeClock) -> None:
     """Its first page is asked for again, because a cursor was dropped."""
     report = RetryReport(journal, "run", clock)
     report(events.WalkRestarted(TARGET, 5, "cursor_dropped", 410, "gone"))
@@ -187,12 +190,12 @@ def test_a_restarted_walk_repeats_a_request(journal: Journal, clock: FakeClock) 
     )
 
 
-def test_failures_are_written_with_all_that_is_known(journal: Journal, clock: FakeClock) -> None:
+def test_failures_are_written_with_all_that_is_known(journal: NdjsonLog, clock: FakeClock) -> None:
     """A line for each campaign that failed or was set aside; nothing for any other event."""
     report = ErrorReport(journal, "run", clock)
     report(failed())
     report(aside(OTHER))
-    report(events.CampaignLeft(TARGET, 1, 1))
+    report(events.CampaignInterrupted(TARGET, 1, 1))
     common = {"at": "2026-03-01T12:00:00.000Z", "run_id": "run", "report": "opens", "pages": 3,
               "rows": 40, "attempts": 2}  # fmt: skip
     assert lines(journal) == [
@@ -203,7 +206,7 @@ def test_failures_are_written_with_all_that_is_known(journal: Journal, clock: Fa
     ]  # fmt: skip
 
 
-def test_the_provenance_of_each_page_is_told(journal: Journal, clock: FakeClock) -> None:
+def test_the_provenance_of_each_page_is_told(journal: NdjsonLog, clock: FakeClock) -> None:
     """A line for each page with where it was found; nothing for any other event."""
     report = Provenance(journal, "run", clock)
     committed = events.PageCommitted(TARGET, 2, 500, 9_000, last=False)

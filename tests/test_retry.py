@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from harvester.errors import (
     CampaignError,
-    DaySpent,
+    Deferred,
     PoisonPage,
+    QuotaExceeded,
     ServerTrouble,
-    SetAside,
     StopRun,
     Throttled,
     TransportTrouble,
@@ -28,14 +28,14 @@ from harvester.errors import (
 )
 from harvester.events import RetryScheduled
 from harvester.request.retry import (
-    Again,
-    GiveUp,
+    NoRetriesLeft,
+    RetryAfter,
     RetryBudget,
     RetryingFetcher,
     RetryPolicy,
-    TooLong,
+    WaitTooLong,
 )
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 
 def throttle(held: float, source: str = "throttle") -> Throttled:
@@ -53,29 +53,32 @@ POLICY = RetryPolicy(retries=3, max_wait=100.0, first=1.0, longest=8.0)
 @pytest.mark.parametrize(
     ("trouble", "failures", "waited", "decision"),
     [
-        (ServerTrouble("x"), 1, 0.0, Again(0.5, "backoff")),
-        (ServerTrouble("x"), 2, 0.0, Again(1.0, "backoff")),
-        (TransportTrouble("x"), 3, 0.0, Again(2.0, "backoff")),
-        (Unreadable("x"), 4, 0.0, GiveUp()),
-        (ServerTrouble("x", retry_after=0.0), 1, 0.0, Again(0.5, "backoff")),
-        (ServerTrouble("x", retry_after=0.5), 1, 0.0, Again(0.5, "backoff")),
-        (ServerTrouble("x", retry_after=7.0), 1, 0.0, Again(7.0, "retry-after")),
-        (ServerTrouble("x", retry_after=100.0), 1, 0.0, Again(100.0, "retry-after")),
-        (ServerTrouble("x", retry_after=100.5), 1, 0.0, TooLong(100.5)),
-        (ServerTrouble("x", retry_after=1e30), 1, 0.0, TooLong(1e30)),
-        (ServerTrouble("x", retry_after=1e30), 4, 0.0, GiveUp()),
-        (ServerTrouble("x"), 1, 99.5, Again(0.5, "backoff")),
-        (ServerTrouble("x"), 1, 99.6, TooLong(0.5)),
-        (throttle(7.0), 0, 0.0, Again(7.0, "throttle", pacer_waits=True)),
-        (throttle(7.0), 99, 0.0, Again(7.0, "throttle", pacer_waits=True)),
-        (throttle(7.0, "retry-after"), 0, 93.0, Again(7.0, "retry-after", pacer_waits=True)),
-        (throttle(7.0), 0, 93.1, TooLong(7.0)),
-        (DaySpent("x"), 0, 0.0, Again(0.0, "quota", pacer_waits=True)),
-        (DaySpent("x"), 99, 1e9, Again(0.0, "quota", pacer_waits=True)),
+        (ServerTrouble("x"), 1, 0.0, RetryAfter(0.5, "backoff")),
+        (ServerTrouble("x"), 2, 0.0, RetryAfter(1.0, "backoff")),
+        (TransportTrouble("x"), 3, 0.0, RetryAfter(2.0, "backoff")),
+        (Unreadable("x"), 4, 0.0, NoRetriesLeft()),
+        (ServerTrouble("x", retry_after=0.0), 1, 0.0, RetryAfter(0.5, "backoff")),
+        (ServerTrouble("x", retry_after=0.5), 1, 0.0, RetryAfter(0.5, "backoff")),
+        (ServerTrouble("x", retry_after=7.0), 1, 0.0, RetryAfter(7.0, "retry-after")),
+        (ServerTrouble("x", retry_after=100.0), 1, 0.0, RetryAfter(100.0, "retry-after")),
+        (ServerTrouble("x", retry_after=100.5), 1, 0.0, WaitTooLong(100.5)),
+        (ServerTrouble("x", retry_after=1e30), 1, 0.0, WaitTooLong(1e30)),
+        (ServerTrouble("x", retry_after=1e30), 4, 0.0, NoRetriesLeft()),
+        (ServerTrouble("x"), 1, 99.5, RetryAfter(0.5, "backoff")),
+        (ServerTrouble("x"), 1, 99.6, WaitTooLong(0.5)),
+        (throttle(7.0), 0, 0.0, RetryAfter(7.0, "throttle", pacer_waits=True)),
+        (throttle(7.0), 99, 0.0, RetryAfter(7.0, "throttle", pacer_waits=True)),
+        (throttle(7.0, "retry-after"), 0, 93.0, RetryAfter(7.0, "retry-after", pacer_waits=True)),
+        (throttle(7.0), 0, 93.1, WaitTooLong(7.0)),
+        (QuotaExceeded("x"), 0, 0.0, RetryAfter(0.0, "quota", pacer_waits=True)),
+        (QuotaExceeded("x"), 99, 1e9, RetryAfter(0.0, "quota", pacer_waits=True)),
     ],
 )
 def test_each_trouble_has_its_decision(
-    trouble: TryAgain, failures: int, waited: float, decision: Again | GiveUp | TooLong
+    trouble: TryAgain,
+    failures: int,
+    waited: float,
+    decision: RetryAfter | NoRetriesLeft | WaitTooLong,
 ) -> None:
     """Counted failures against the retries, every wait against `max_wait`, Retry-After a floor."""
     assert POLICY.decide(trouble, failures=failures, waited=waited, draw=0.5) == decision
@@ -87,7 +90,7 @@ def test_waits_double_up_to_the_longest() -> None:
     tops = []
     for failures in (1, 2, 3, 4, 7, 8, 9, 5_000):
         decision = policy.decide(ServerTrouble("x"), failures=failures, waited=0, draw=1.0)
-        assert isinstance(decision, Again)
+        assert isinstance(decision, RetryAfter)
         tops.append(decision.wait)
     assert tops == [0.5, 1.0, 2.0, 4.0, 32.0, 60.0, 60.0, 60.0]
 
@@ -103,7 +106,7 @@ def test_no_wait_goes_beyond_max_wait(
 ) -> None:
     """All waits of a page together stay within `max_wait`, and none is under Retry-After."""
     decision = POLICY.decide(trouble, failures=failures, waited=waited, draw=draw)
-    if isinstance(decision, Again):
+    if isinstance(decision, RetryAfter):
         assert not decision.pacer_waits
         assert failures <= POLICY.retries
         assert 0 <= waited + decision.wait <= POLICY.max_wait
@@ -114,7 +117,7 @@ def test_no_retries_means_none() -> None:
     """With `retries` 0 the first failure is the last."""
     assert (
         RetryPolicy(retries=0).decide(ServerTrouble("x"), failures=1, waited=0.0, draw=0.5)
-        == GiveUp()
+        == NoRetriesLeft()
     )
 
 
@@ -137,11 +140,11 @@ def test_the_budget_is_spent_and_refunded() -> None:
 # -- the loop ----------------------------------------------------------------------------------
 
 
-class OpenDoor:
+class OpenGate:
     """A door nobody has to pass: no test here has a 401."""
 
     @asynccontextmanager
-    async def second_look(self, refusal: Unauthorized) -> AsyncIterator[float]:
+    async def retry_after_401(self, refusal: Unauthorized) -> AsyncIterator[float]:
         """Not to be used."""
         raise AssertionError(refusal)
         yield 0.0
@@ -153,13 +156,13 @@ class Bench:
     def __init__(self, script: Any, policy: RetryPolicy, budget: RetryBudget | None = None) -> None:
         self.inner = FakeFetcher(script)
         self.seen, self.stop, self.clock = Seen(), StopSignal(), LoopClock()
-        door: Any = OpenDoor()
+        auth_gate: Any = OpenGate()
         self.fetcher = RetryingFetcher(
             self.inner,
             policy,
             budget=budget or RetryBudget(),
             stop=self.stop,
-            door=door,
+            auth_gate=auth_gate,
             clock=self.clock,
             emit=self.seen,
             draw=lambda: 0.5,
@@ -217,7 +220,7 @@ def test_attempts_used_up_fail_the_campaign() -> None:
     async def use(bench: Bench) -> None:
         with pytest.raises(CampaignError, match=r"last \(4 attempts\)") as caught:
             await bench.fetcher.fetch(make_call())
-        assert not isinstance(caught.value, SetAside)
+        assert not isinstance(caught.value, Deferred)
         error = caught.value
         assert (error.kind, error.status, error.error_key) == ("server_error", 503, "down")
         assert error.attempts == 4
@@ -327,7 +330,7 @@ def test_a_campaign_asked_to_wait_too_long_is_set_aside() -> None:
     """It alone: the wait was its own, and the report says until when."""
 
     async def use(bench: Bench) -> None:
-        with pytest.raises(SetAside) as caught:
+        with pytest.raises(Deferred) as caught:
             await bench.fetcher.fetch(make_call())
         error = caught.value
         assert (error.kind, error.status, error.attempts) == ("set_aside", 503, 2)
@@ -343,7 +346,7 @@ def test_a_spent_day_is_asked_again_without_a_wait() -> None:
         assert await bench.fetcher.fetch(make_call()) == "page"
         assert bench.clock.monotonic() == 0.0
 
-    bench = retrying([DaySpent("x", status=403)] * 9 + ["page"], use)
+    bench = retrying([QuotaExceeded("x", status=403)] * 9 + ["page"], use)
     assert {entry[3:] for entry in bench.scheduled} == {(0.0, "quota")}
 
 

@@ -30,7 +30,7 @@ from crashlab import (
 )
 
 from harvester import HarvestConfig, harvest
-from harvester.disk import inspection
+from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
 

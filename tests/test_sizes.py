@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harvester.errors import ConfigError
+from harvester.input.order import KnownSizes
 from harvester.model import Target
-from harvester.sizes import KnownSizes
 
 MOST = 2**63 - 1
 

@@ -5,7 +5,7 @@ import pytest
 from fakes import NOON, LoopClock, virtually
 
 from harvester.errors import StopRun
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 
 def order(reason: str = "SIGTERM") -> StopRun:

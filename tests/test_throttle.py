@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from harvester.errors import (
     CampaignError,
-    DaySpent,
     HarvestError,
+    QuotaExceeded,
     ServerTrouble,
     StopRun,
     StorageError,
@@ -33,7 +33,7 @@ from harvester.request.pace import Pacer, Spacing
 from harvester.request.permits import Permits
 from harvester.request.quota import NotYet, QuotaLedger
 from harvester.request.throttle import ThrottledFetcher
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 RATE = 4.0
 GAP = 1 / RATE
@@ -139,7 +139,7 @@ def test_the_gap_is_one_over_the_rate() -> None:
     """Or nothing, without a pace."""
     assert Spacing(4).gap == 0.25
     assert Spacing(0).gap == 0.0
-    assert not Spacing(4).eased
+    assert not Spacing(4).widened
 
 
 @pytest.mark.parametrize(("rate", "widest"), [(4.0, 2.0), (0.0, 0.08)])
@@ -148,25 +148,25 @@ def test_easing_ends_at_the_widest(rate: float, widest: float) -> None:
     spacing = Spacing(rate)
     gaps = []
     for _ in range(20):
-        spacing.ease()
+        spacing.back_off()
         gaps.append(spacing.gap)
     assert gaps[0] == pytest.approx((spacing.base or 0.01) * 1.5)
     assert gaps == sorted(gaps)
     assert gaps[-1] == pytest.approx(widest)
-    assert spacing.eased
+    assert spacing.widened
 
 
 @pytest.mark.parametrize("rate", [4.0, 0.0])
 def test_successes_bring_the_gap_back(rate: float) -> None:
     """About eighty undo one throttle; then the gap is exactly the one asked for."""
     spacing = Spacing(rate)
-    spacing.ease()
+    spacing.back_off()
     count = 1
-    while not spacing.relax():
+    while not spacing.recover():
         count += 1
     assert 70 < count < 95
     assert spacing.gap == spacing.base
-    assert not spacing.eased
+    assert not spacing.widened
 
 
 # -- spacing and order -------------------------------------------------------------------------
@@ -556,10 +556,10 @@ def test_an_urgent_start_may_be_the_last(bench: Make) -> None:
                     await one.ask()
                 assert caught.value.reason == "max_requests"
 
-            async def second_look() -> None:
+            async def retry_after_401() -> None:
                 await one.pacer.slot(urgent=True)
 
-            group.start_soon(second_look)
+            group.start_soon(retry_after_401)
             group.start_soon(refused)
         for _ in range(2):
             with pytest.raises(StopRun):
@@ -862,7 +862,7 @@ def test_a_request_is_announced_sent_and_told_of(bench: Make) -> None:
     [
         (ServerTrouble("x", status=503), "server_error", 503),
         (Throttled("x", status=429), "throttled", 429),
-        (DaySpent("x", status=403), "quota_spent", 403),
+        (QuotaExceeded("x", status=403), "quota_spent", 403),
         (CampaignError("not_found", "x", status=404), "not_found", 404),
         (StopRun("credentials_refused", "x"), "credentials_refused", None),
         (StorageError("x"), "storage", None),
@@ -902,9 +902,9 @@ def test_a_spent_day_lets_no_other_request_out(bench: Make) -> None:
     """The layer tells the pacer: the next one is not sent."""
 
     async def use(one: Bench) -> None:
-        inner = FakeFetcher([DaySpent("x")])
+        inner = FakeFetcher([QuotaExceeded("x")])
         fetcher = ThrottledFetcher(inner, one.pacer, Permits(9), clock=one.clock)
-        with pytest.raises(DaySpent):
+        with pytest.raises(QuotaExceeded):
             await fetcher.fetch(make_call())
         with pytest.raises(StopRun):
             await fetcher.fetch(make_call())

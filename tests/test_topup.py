@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.campaign.topup import (
-    Boundary,
     FilterForgotten,
+    HighWaterMark,
     Moments,
     additions,
     boundary,
@@ -171,7 +171,7 @@ def test_a_top_up_is_the_difference(events: list[tuple[int, str]], data: st.Data
 
 def test_a_boundary_can_be_filled_by_hand() -> None:
     """Rows one by one, dated or not."""
-    found = Boundary()
+    found = HighWaterMark()
     found.add(b"x", None)
     found.add(b"y", at(1))
     found.add(b"z", at(0))

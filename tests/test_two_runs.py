@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from crashlab import Ended, Home, Lab, Served, environment, ids_of, in_flight, lab, small, until
 
-from harvester.disk import inspection
+from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 
 SILENT_AT = 2

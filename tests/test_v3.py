@@ -10,7 +10,7 @@ from aiohttp import web
 from fakes import CAMPAIGN_V3
 
 from harvester import ConfigError, HarvestConfig, harvest, walk
-from harvester.stack import campaigns
+from harvester.client import campaigns
 
 TWICE, ONCE, EMPTY, DRAFT = (CAMPAIGN_V3.replace("1d3a", f"{n:04d}") for n in range(4))
 GONE = CAMPAIGN_V3

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harvester.api.v2 import V2
 from harvester.errors import CampaignError, ServerTrouble, Unreadable
 from harvester.model import Page, Position
-from harvester.pagination import cursor_digest, walk_pages
+from harvester.request.pagination import cursor_digest, walk_pages
 
 FIRST = f"{PATH}?limit=500"
 

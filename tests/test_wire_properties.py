@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from harvester import HarvestConfig, harvest
 from harvester import Page as PublicPage
 from harvester.api.v2 import V2
+from harvester.client import walk
 from harvester.errors import HarvestError
 from harvester.model import Page, Target
 from harvester.request.body import inflate
-from harvester.stack import walk
 
 API = V2("http://127.0.0.1:1")
 TARGET = Target("opens", "7")

@@ -22,7 +22,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class ExpectedIds:
     """Whose the rows are: the two fields that say so, and what they must say where they are."""
 
     id_field: str
@@ -40,7 +40,7 @@ def to_ndjson(
     rows: Sequence[bytes | msgspec.Raw],
     *,
     dense: bool,
-    owner: Owner | None = None,
+    owner: ExpectedIds | None = None,
 ) -> bytes:
     """One compact record a line. `dense` says that the body had no blank in it at all.
 
@@ -188,7 +188,7 @@ def _check_objects(lines: bytes, count: int) -> None:
         raise Unreadable("a row is not an object", status=200)
 
 
-def _check_owner(lines: bytes, owner: Owner) -> None:
+def _check_owner(lines: bytes, owner: ExpectedIds) -> None:
     """Raise `Unreadable` if a row names another campaign or type. An id may be an integer, and
     either may be absent."""
     decoder = _decoder(owner.id_field, owner.type_field)

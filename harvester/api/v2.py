@@ -12,9 +12,9 @@ from urllib.parse import quote
 import msgspec
 
 from harvester.api import rows
-from harvester.api.answer import about
-from harvester.api.link import follow
-from harvester.api.rows import Owner
+from harvester.api.errors import about
+from harvester.api.next_link import validate_next_link
+from harvester.api.rows import ExpectedIds
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -98,7 +98,7 @@ class V2:
         link = f"{_path(target)}?limit={limit}"
         return link if since is None else f"{link}&created_since={quote(utc_text(since), safe='')}"
 
-    def signed(self, link: str, api_key: str) -> str:
+    def url_for(self, link: str, api_key: str) -> str:
         """Every request wants the key in its query, and no next link carries it."""
         return f"{self.origin}{link}{'&' if '?' in link else '?'}api_key={quote(api_key, safe='')}"
 
@@ -110,7 +110,7 @@ class V2:
         ndjson = rows.to_ndjson(
             results,
             dense=rows.is_dense(body),
-            owner=Owner(
+            owner=ExpectedIds(
                 "campaign_id",
                 target.campaign_id,
                 "activity_type",
@@ -174,7 +174,7 @@ class V2:
         return Page(rows.to_ndjson(links, dense=rows.is_dense(body)), len(links), None)
 
     def _follow(self, next_link: str | None, path: str) -> str | None:
-        return follow(next_link, origin=self.origin, path=path) if next_link else None
+        return validate_next_link(next_link, origin=self.origin, path=path) if next_link else None
 
 
 def utc_text(moment: datetime) -> str:

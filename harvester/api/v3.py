@@ -21,9 +21,9 @@ from urllib.parse import quote
 import msgspec
 
 from harvester.api import rows
-from harvester.api.answer import about
-from harvester.api.link import follow
-from harvester.api.rows import Owner
+from harvester.api.errors import about
+from harvester.api.next_link import validate_next_link
+from harvester.api.rows import ExpectedIds
 from harvester.api.v2 import utc_text
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
@@ -118,7 +118,7 @@ class V3:
             raise CampaignError("rejected", "v3 has no reports of events since a moment")
         return f"{_CAMPAIGNS}/{target.campaign_id}#{limit}"
 
-    def signed(self, link: str, api_key: str) -> str:
+    def url_for(self, link: str, api_key: str) -> str:
         """The token alone admits a request; the key only owns the limits."""
         return self.origin + link.partition("#")[0]
 
@@ -135,12 +135,12 @@ class V3:
         ndjson = rows.to_ndjson(
             results,
             dense=rows.is_dense(body),
-            owner=Owner("campaign_activity_id", activity, "tracking_activity_type", kind),
+            owner=ExpectedIds("campaign_activity_id", activity, "tracking_activity_type", kind),
         )
         following = _next_activity(target, limit, activities)
         if href:
             path = _path(activity, target.report)
-            following = f"{follow(href, origin=self.origin, path=path)}#{left}"
+            following = f"{validate_next_link(href, origin=self.origin, path=path)}#{left}"
         return Page(ndjson, len(results), following)
 
     def date_field(self, report: str) -> str:
@@ -162,7 +162,7 @@ class V3:
         ndjson = rows.to_ndjson(results, dense=rows.is_dense(body))
         for record in ndjson.split(b"\n")[:-1]:
             self.listed_id(record, "ALL")
-        following = follow(href, origin=self.origin, path=_CAMPAIGNS) if href else None
+        following = validate_next_link(href, origin=self.origin, path=_CAMPAIGNS) if href else None
         return Page(ndjson, len(results), following)
 
     def listed_id(self, record: bytes, status: str) -> str | None:

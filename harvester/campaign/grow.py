@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from harvester.campaign.topup import Boundary, additions, boundary, pages, without_overlaps
+from harvester.campaign.topup import HighWaterMark, additions, boundary, pages, without_overlaps
 from harvester.disk.checkpoint import Base
 from harvester.disk.compress import Codec
 from harvester.disk.part import Damaged, PartFile
@@ -25,7 +25,7 @@ class Grown:
     digest: bytes
 
 
-def read_boundary(final: Path, base: Base, codec: Codec, date_field: str) -> Boundary:
+def read_boundary(final: Path, base: Base, codec: Codec, date_field: str) -> HighWaterMark:
     """Where the finished file ends in time. Raise `Damaged` if it is not the file we finished."""
     with storage(final):
         if not final.exists():
@@ -44,7 +44,7 @@ def grow(
     *,
     codec: Codec,
     date_field: str,
-    stored: Boundary,
+    stored: HighWaterMark,
     page_rows: Sequence[int],
     shifted: bool,
     filtered: bool = True,

@@ -5,10 +5,10 @@ from functools import partial
 import anyio
 
 from harvester import events
-from harvester.api import Api
+from harvester.api.base import Api
 from harvester.campaign.grow import Grown, grow, read_boundary
-from harvester.campaign.topup import Boundary, FilterForgotten
-from harvester.campaign.walker import Walk, Walker
+from harvester.campaign.topup import FilterForgotten, HighWaterMark
+from harvester.campaign.walk import Walk, Walker
 from harvester.disk.checkpoint import Base, CheckpointStore
 from harvester.disk.compress import Codec
 from harvester.disk.layout import Layout
@@ -16,10 +16,9 @@ from harvester.disk.part import Damaged
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError
 from harvester.events import Observer
-from harvester.model import Call
-from harvester.request.fetch import Fetcher
+from harvester.model import Call, Fetcher
 
-_HOPES = 2  # how often a walk is made again in the hope that nothing moves under it
+_MAX_REWALKS = 2  # how often a walk is made again in the hope that nothing moves under it
 _WORTH_ANOTHER_WALK = 20  # pages
 
 
@@ -57,7 +56,7 @@ class Grower:
 
     async def grown(self, walk: Walk) -> Grown | None:
         """Make the grown file; None if there was nothing new and all stays as it was."""
-        hopes = _HOPES
+        hopes = _MAX_REWALKS
         while True:
             counts = self._store.page_rows(walk.id)
             shifted = len(counts) > 1 and await self._shifted(walk, counts[0])
@@ -75,7 +74,7 @@ class Grower:
         return grown
 
     def _leave(self, walk: Walk) -> None:
-        self._store.leave_as_it_was(walk.id)
+        self._store.cancel_top_up(walk.id)
         with storage(walk.part.path):
             walk.part.path.unlink()
         self._emit(events.CampaignSkipped(walk.target, "complete"))
@@ -89,7 +88,7 @@ class Grower:
                 self._layout.grown(walk.target),
                 codec=self._codec,
                 date_field=self._api.date_field(walk.target.report),
-                stored=walk.stored or Boundary(),
+                stored=walk.stored or HighWaterMark(),
                 page_rows=counts,
                 shifted=shifted,
                 filtered=not walk.unfiltered,

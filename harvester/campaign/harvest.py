@@ -7,20 +7,19 @@ import anyio
 import orjson
 
 from harvester import events
-from harvester.api import Api
-from harvester.campaign.finish import Publisher
+from harvester.api.base import Api
 from harvester.campaign.grower import Grower
+from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
-from harvester.campaign.walker import Asked, Walk, Walker
-from harvester.clock import Clock, stamp
+from harvester.campaign.walk import Walk, Walker, WalkOptions
 from harvester.disk.checkpoint import Base, CheckpointStore, Record
 from harvester.disk.compress import Codec
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage
-from harvester.errors import CampaignError, CursorDropped, SetAside, StopRun
+from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun
 from harvester.events import Observer
-from harvester.model import Position
-from harvester.request.fetch import Fetcher
+from harvester.model import Fetcher, Position
+from harvester.runtime import Clock, stamp
 
 
 class CampaignHarvester:
@@ -30,7 +29,7 @@ class CampaignHarvester:
         self,
         fetcher: Fetcher,
         api: Api,
-        asked: Asked,
+        asked: WalkOptions,
         *,
         store: CheckpointStore,
         layout: Layout,
@@ -64,13 +63,13 @@ class CampaignHarvester:
                 finished = await self._finished(walk)
                 if finished is not None:
                     self._publisher.publish(finished)
-            except SetAside as aside:
-                self._set_aside(walk, aside)
+            except Deferred as aside:
+                self._deferred(walk, aside)
             except CampaignError as error:
                 self._fail(walk, error)
             except (StopRun, anyio.get_cancelled_exc_class()):
                 at = walk.position
-                self._emit(events.CampaignLeft(walk.target, at.pages, at.rows))
+                self._emit(events.CampaignInterrupted(walk.target, at.pages, at.rows))
                 raise
             except Exception as bug:
                 # One campaign's surprise, whatever it is, must not end the others.
@@ -121,9 +120,9 @@ class CampaignHarvester:
 
     # -- other ends ----------------------------------------------------------------------------
 
-    def _set_aside(self, walk: Walk, aside: SetAside) -> None:
+    def _deferred(self, walk: Walk, aside: Deferred) -> None:
         self._emit(
-            events.CampaignSetAside(
+            events.CampaignDeferred(
                 walk.target,
                 str(aside),
                 aside.status,

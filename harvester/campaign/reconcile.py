@@ -15,12 +15,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from harvester.api import Api
+from harvester.api.base import Api
+from harvester.disk.disk_set import DiskSet
 from harvester.disk.storage import TEMPORARY, storage
 from harvester.errors import CampaignError
-from harvester.ids import IdSpool
-from harvester.model import Call, Target
-from harvester.request.fetch import Fetcher
+from harvester.model import Call, Fetcher, Target
 
 _KEPT = 1_000  # summaries: far more than there are campaigns under way
 _BATCH = 10_000  # rows
@@ -72,7 +71,7 @@ def distinct_contacts(lines: Iterable[bytes]) -> int:
     found = _contacts(lines)
     with ExitStack() as stack:
         with storage(TEMPORARY):
-            contacts = stack.enter_context(closing(IdSpool()))
+            contacts = stack.enter_context(closing(DiskSet()))
         while some := list(islice(found, _BATCH)):  # read outside: that is another file's trouble
             with storage(TEMPORARY):
                 contacts.extend(some)

@@ -26,7 +26,7 @@ class FilterForgotten(Exception):
 
 
 @dataclass(slots=True)
-class Boundary:
+class HighWaterMark:
     """The latest moment that is stored (None: nothing is), and the rows that stand there.
 
     Rows without a date count as standing there: all that can be done is to compare them.
@@ -50,9 +50,9 @@ class Boundary:
         return self.rows + self._undated
 
 
-def boundary(lines: Iterable[bytes], date_field: str) -> Boundary:
+def boundary(lines: Iterable[bytes], date_field: str) -> HighWaterMark:
     """Where a finished file ends in time. `lines` are its records."""
-    found = Boundary()
+    found = HighWaterMark()
     moment_of = Moments(date_field)
     for line in lines:
         found.add(line.rstrip(b"\n"), moment_of(line))
@@ -82,7 +82,7 @@ def overlap(before: Sequence[bytes], after: Sequence[bytes]) -> int:
 
 
 def additions(
-    each: Iterable[list[bytes]], stored: Boundary, date_field: str, *, filtered: bool = True
+    each: Iterable[list[bytes]], stored: HighWaterMark, date_field: str, *, filtered: bool = True
 ) -> Iterator[bytes]:
     """The rows that are not stored yet, in the order they came.
 

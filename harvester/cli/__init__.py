@@ -91,7 +91,7 @@ def _say(message: str, code: int) -> int:
 
 
 def _exit_code(order: StopRun) -> int:
-    from harvester.report import EXIT_CODES  # not needed by what ends well
+    from harvester.reporting.summary import EXIT_CODES
 
     return EXIT_CODES[order.reason]
 

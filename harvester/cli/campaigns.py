@@ -12,9 +12,9 @@ import click
 
 from harvester.cli.collect import whole_list
 from harvester.cli.options import build_config, connection_options, option
+from harvester.client import campaigns as each_campaign
 from harvester.config import HarvestConfig, parse_moment
-from harvester.listing import STATUSES
-from harvester.stack import campaigns as each_campaign
+from harvester.input.campaign_list import STATUSES
 
 _IN_MEMORY = 1_000_000  # bytes; a longer list waits on disk
 

@@ -7,13 +7,14 @@ from contextlib import aclosing, contextmanager
 import click
 
 from harvester.cli.failures import CommandFailed
+from harvester.client import campaigns
 from harvester.config import HarvestConfig
+from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError
-from harvester.ids import IdSpool, spool
-from harvester.stack import campaigns
+from harvester.input.ids import spool
 
 
-def collect_ids(ctx: click.Context, config: HarvestConfig) -> IdSpool:
+def collect_ids(ctx: click.Context, config: HarvestConfig) -> DiskSet:
     """Spool them all, checked.
 
     Raise `ConfigError` with file and line for one that is none, `CommandFailed` if the API's list
@@ -24,7 +25,7 @@ def collect_ids(ctx: click.Context, config: HarvestConfig) -> IdSpool:
         raise click.UsageError(
             "no campaign ids: give some, or --input FILE (- is standard input), or --all-sent"
         )
-    ids = spool(arguments, source, config.wire().check_id)
+    ids = spool(arguments, source, config.make_api().check_id)
     if ctx.params["all_sent"]:
         with whole_list("harvested"):
             asyncio.run(_add_listed(ids, config))
@@ -42,7 +43,7 @@ def whole_list(done: str) -> Iterator[None]:
         ) from None
 
 
-async def _add_listed(ids: IdSpool, config: HarvestConfig) -> None:
+async def _add_listed(ids: DiskSet, config: HarvestConfig) -> None:
     async with aclosing(campaigns(config)) as listed:
         async for campaign_id, _ in listed:
             ids.add(campaign_id)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from harvester.cli.demo_world import DEMO, PAGE_SIZE, RATE, choose_port
 from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
-from harvester.demo import DEMO, PAGE_SIZE, RATE, settle_port
 from harvester.disk.layout import Layout
-from harvester.ids import spool
+from harvester.input.ids import spool
 from harvester.sandbox import Sandbox
 
 
@@ -42,7 +42,7 @@ def demo(output: Path, fresh: bool, verbose: int, no_progress: bool) -> int:
 async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
     layout = Layout(output)
     private = layout.state / "demo"
-    port = settle_port(private / "port", fresh=fresh)
+    port = choose_port(private / "port", fresh=fresh)
     async with Sandbox(DEMO, port=port) as sandbox:
         config = HarvestConfig(
             output=output,
@@ -54,7 +54,7 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
             fresh=fresh,
             state_dir=private,  # the demo's requests are none of a real day's
         )
-        with closing(spool(sandbox.world.campaign_ids, None, config.wire().check_id)) as ids:
+        with closing(spool(sandbox.world.campaign_ids, None, config.make_api().check_id)) as ids:
             report = await supervise(config, ids, screen)
     screen.close(report, config)
     return report.exit_code

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from harvester.disk import inspection
+from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 
 _FOUND = 3

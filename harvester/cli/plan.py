@@ -8,15 +8,15 @@ import orjson
 
 from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option, screen_options
-from harvester.clock import Clock, stamp
+from harvester.client import requests_used_today
 from harvester.config import KNOWN, HarvestConfig
-from harvester.disk import inspection
+from harvester.disk import inspect as inspection
 from harvester.disk.compress import CODECS
+from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
-from harvester.estimate import Allowance, days_needed, finish_time
-from harvester.ids import IdSpool
-from harvester.source import REFUSED_FOR_GOOD
-from harvester.stack import requests_used_today
+from harvester.input.queue import REFUSED_FOR_GOOD
+from harvester.reporting.eta import Allowance, days_needed, finish_time
+from harvester.runtime import Clock, stamp
 
 
 @click.command()
@@ -36,12 +36,14 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     return 0
 
 
-def _outlook(config: HarvestConfig, ids: IdSpool) -> inspection.Outlook:
+def _outlook(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
     if config.fresh:
-        return inspection.Outlook(inspection.States(pending=len(ids)), len(ids) * len(config.walks))
+        return inspection.Forecast(
+            inspection.States(pending=len(ids)), len(ids) * len(config.walks)
+        )
     layout = Layout(config.directory, CODECS[config.compress].suffix)
     inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
-    return inspection.sort_out(
+    return inspection.classify(
         layout,
         ids,
         config.walks,
@@ -50,7 +52,7 @@ def _outlook(config: HarvestConfig, ids: IdSpool) -> inspection.Outlook:
     )
 
 
-def _facts(config: HarvestConfig, outlook: inspection.Outlook) -> dict[str, Any]:
+def _facts(config: HarvestConfig, outlook: inspection.Forecast) -> dict[str, Any]:
     now, used = Clock().now(), requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
     # A page is a request, and nobody knows how many pages a walk has: at least one more.

@@ -12,13 +12,13 @@ import click
 from harvester.cli.collect import collect_ids
 from harvester.cli.options import build_config, harvest_options, option, screen_options
 from harvester.cli.show import Screen, open_screen
+from harvester.client import require_credentials
 from harvester.config import HarvestConfig
+from harvester.disk.disk_set import DiskSet
 from harvester.errors import StopRun
-from harvester.ids import IdSpool
-from harvester.open_files import raise_open_files
-from harvester.report import HarvestReport, to_json
+from harvester.reporting.summary import HarvestReport, to_json
 from harvester.run import GRACE, Harvester
-from harvester.stack import require_credentials
+from harvester.runtime import raise_open_files
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _AT_THE_LATEST = GRACE + 3.0  # when a task that will not end is cancelled (s)
@@ -57,7 +57,7 @@ def run(ctx: click.Context, /, **given: object) -> int:
     return report.exit_code
 
 
-async def supervise(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestReport:
+async def supervise(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
     """Run to the end, or to a signal, and show it."""
     raise_open_files(config.open_files)
     with screen:
@@ -66,7 +66,7 @@ async def supervise(config: HarvestConfig, ids: IdSpool, screen: Screen) -> Harv
         return await _run(config, ids, screen)
 
 
-async def _run(config: HarvestConfig, ids: IdSpool, screen: Screen) -> HarvestReport:
+async def _run(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
     harvester = Harvester(config, observe=screen.observe)
     work = asyncio.ensure_future(harvester.run(ids))
     loop = asyncio.get_running_loop()

@@ -15,13 +15,13 @@ import click
 import orjson
 
 from harvester import events
-from harvester.clock import Clock, stamp
 from harvester.config import HarvestConfig
 from harvester.disk.layout import Layout
 from harvester.events import Event
-from harvester.progress import REQUEST_LEVEL, Figures, Progress, describe
-from harvester.reducers import Tally
-from harvester.report import HarvestReport
+from harvester.reporting.counters import Counters
+from harvester.reporting.progress import REQUEST_LEVEL, Figures, Progress, describe
+from harvester.reporting.summary import HarvestReport
+from harvester.runtime import Clock, stamp
 
 _EXAMPLES = 5
 _LONGEST_COMMAND = 160
@@ -40,7 +40,7 @@ class Screen:
 
     def __init__(self, *, table: bool) -> None:
         self._table = table
-        self._tally = Tally()
+        self._tally = Counters()
         self._progress = Progress(self._tally)
         self._kinds: Counter[str] = Counter()
         self._examples: list[events.CampaignFailed] = []

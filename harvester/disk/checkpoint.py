@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harvester.clock import Clock
 from harvester.disk.group_commit import GroupCommit, Syncable
-from harvester.disk.journal import Journal
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.errors import ConfigError
 from harvester.model import Position, Target
+from harvester.runtime import Clock
 
 FORMAT = 2
 _SCHEMA = """
@@ -193,7 +193,7 @@ class CheckpointStore:
         started_at: str | None,
     ) -> None:
         """Save the position of a walk after a page of `rows` that stands in `part` already."""
-        self._group.speaks_of(part)
+        self._group.sync_before_commit(part)
         self._group.change(
             "UPDATE walks SET state = 'partial', kind = NULL, next = ?, pages = ?, rows = ?, "
             "bytes = ?, digest = ?, started_at = ? WHERE id = ?",
@@ -204,9 +204,9 @@ class CheckpointStore:
         )
         await self._group.committed()
 
-    def settle(self, then: Callable[[], None]) -> None:
+    def call_after_commit(self, then: Callable[[], None]) -> None:
         """Call `then` once all that is saved by the end of this turn stands, or failed to."""
-        self._group.settle(then)
+        self._group.call_after_commit(then)
 
     def save(self) -> None:
         """Commit at once what is waiting to be."""
@@ -245,12 +245,12 @@ class CheckpointStore:
         self._group.change(_FORGET_PAGES, (record.walk,))
         await self._group.committed()
 
-    def complete(self, walk: int, folder: Syncable, manifest: Journal) -> None:
+    def complete(self, walk: int, folder: Syncable, manifest: NdjsonLog) -> None:
         """The final name stands in its folder, and the manifest has its line.
 
         Saved soon, with others: until then a kill has it done again.
         """
-        self._group.speaks_of(folder, manifest)
+        self._group.sync_before_commit(folder, manifest)
         self._group.change(
             "UPDATE walks SET state = 'complete', round = ?, base_pages = NULL, "
             "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
@@ -278,7 +278,7 @@ class CheckpointStore:
         self.restart(record.walk, restarts=0)
         return replace(record, state="new", position=Position(), digest=b"", restarts=0)
 
-    def leave_as_it_was(self, walk: int) -> None:
+    def cancel_top_up(self, walk: int) -> None:
         """A top-up found nothing new: the finished file stays what it is."""
         self._apply(
             (
@@ -309,23 +309,23 @@ class CheckpointStore:
             yield from map(_record, rows)
             after = rows[-1][0]
 
-    def speaks_of(self, part: PartFile) -> None:
+    def sync_before_commit(self, part: PartFile) -> None:
         """A part was found that an earlier run may have left unsynced."""
-        self._group.speaks_of(part)
+        self._group.sync_before_commit(part)
 
     def is_synced(self, part: PartFile) -> bool:
         """Whether the disk has all that commits told of a part."""
         return not self._group.awaits_sync(part)
 
-    def leave_unsynced(self, part: PartFile) -> None:
+    def discard_pending_sync(self, part: PartFile) -> None:
         """Somebody else has synced it, or tried to: a failed sync is final."""
-        self._group.forget(part)
+        self._group.discard_pending_sync(part)
 
-    def forget(self, part: PartFile) -> None:
+    def sync_and_release(self, part: PartFile) -> None:
         """A part is about to be closed: sync it now, unless it is."""
         if not self.is_synced(part):
             part.sync()
-        self._group.forget(part)
+        self._group.discard_pending_sync(part)
 
     def sync(self) -> None:
         """Make everything durable that was committed."""

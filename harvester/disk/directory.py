@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from harvester.clock import Clock
 from harvester.disk.checkpoint import CheckpointStore
-from harvester.disk.journal import Journal
 from harvester.disk.layout import Layout
 from harvester.disk.lock import locked
+from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.storage import Folder, storage
 from harvester.errors import ConfigError
+from harvester.runtime import Clock
 
 _NAMES = {
     "api": "--api",
@@ -31,10 +31,10 @@ class Directory:
 
     layout: Layout
     store: CheckpointStore
-    manifest: Journal
-    errors: Journal
-    retries: Journal
-    pages: Journal | None
+    manifest: NdjsonLog
+    errors: NdjsonLog
+    retries: NdjsonLog
+    pages: NdjsonLog | None
     since: datetime | None
 
     def sync(self) -> None:
@@ -74,15 +74,15 @@ def open_directory(
         if fresh:
             _wipe(layout, known_reports, removing)
         elif not layout.database.exists():
-            refuse_strangers(layout, known_reports)
+            reject_untracked_files(layout, known_reports)
         store = CheckpointStore(layout.database, sync_every=sync_every, clock=clock)
         stack.enter_context(closing(store))
         before = store.settings()
-        refuse_changes(layout, before, identity)
+        reject_changed_settings(layout, before, identity)
         with storage(layout.root):
             for report in reports:
                 (layout.root / report).mkdir(exist_ok=True)
-        manifest = Journal(layout.manifest, keep=store.manifest_bytes())
+        manifest = NdjsonLog(layout.manifest, keep=store.manifest_bytes())
         stack.enter_context(closing(manifest))
         # What a killed run had renamed and listed, before a durable commit can speak of it.
         manifest.sync()
@@ -90,9 +90,9 @@ def open_directory(
             Folder(layout.root / report).sync()
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
         store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
-        errors = stack.enter_context(closing(Journal(layout.errors)))
-        retries = stack.enter_context(closing(Journal(layout.retries)))
-        pages = stack.enter_context(closing(Journal(layout.pages))) if provenance else None
+        errors = stack.enter_context(closing(NdjsonLog(layout.errors)))
+        retries = stack.enter_context(closing(NdjsonLog(layout.retries)))
+        pages = stack.enter_context(closing(NdjsonLog(layout.pages))) if provenance else None
         yield Directory(layout, store, manifest, errors, retries, pages, _since(store))
 
 
@@ -102,7 +102,7 @@ def _since(store: CheckpointStore) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
+def reject_changed_settings(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
     """One directory holds one harvest: mixing two could never be told apart again."""
     changed = [
         f"{_NAMES[name]} was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
@@ -116,7 +116,7 @@ def refuse_changes(layout: Layout, before: dict[str, str], now: dict[str, str]) 
         )
 
 
-def refuse_strangers(layout: Layout, known_reports: Sequence[str]) -> None:
+def reject_untracked_files(layout: Layout, known_reports: Sequence[str]) -> None:
     """Files with our names but no state: finished by whom? Never written over."""
     for path in (layout.manifest, *_files(layout, known_reports)):
         if path.exists():

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from harvester.clock import Clock
 from harvester.disk.storage import storage
 from harvester.errors import StorageError
+from harvester.runtime import Clock
 
 _LONG = 1_000  # pages of log (4 MB), as SQLite would have it
 
@@ -42,10 +42,10 @@ class GroupCommit:
         self._durable: bool | None = None
         self._unsynced: set[Syncable] = set()
         self._broken: str | None = None
-        self._untold: StorageError | None = None
+        self._unreported_error: StorageError | None = None
         self._scheduled: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._settled: list[Callable[[], None]] = []
+        self._after_commit: list[Callable[[], None]] = []
         with storage(path):
             self._db = sqlite3.connect(path, isolation_level=None)
             try:
@@ -72,7 +72,7 @@ class GroupCommit:
             self._give_up(broken)
             raise
 
-    def speaks_of(self, *files: Syncable) -> None:
+    def sync_before_commit(self, *files: Syncable) -> None:
         """Have files synced before the next durable commit."""
         self._unsynced.update(files)
 
@@ -80,7 +80,7 @@ class GroupCommit:
         """Whether the next durable commit is to sync it."""
         return file in self._unsynced
 
-    def forget(self, file: Syncable) -> None:
+    def discard_pending_sync(self, file: Syncable) -> None:
         """Have it synced no more."""
         self._unsynced.discard(file)
 
@@ -101,12 +101,12 @@ class GroupCommit:
         self.commit_soon()
         await saved
 
-    def settle(self, then: Callable[[], None]) -> None:
+    def call_after_commit(self, then: Callable[[], None]) -> None:
         """Call `then` when what is changed until this turn ends is committed, or failed to be.
 
         Those who wait for the commit go on before anything that `then` schedules.
         """
-        self._settled.append(then)
+        self._after_commit.append(then)
         self.commit_soon()
 
     def commit(self) -> None:
@@ -115,7 +115,7 @@ class GroupCommit:
             self._commit()
         finally:
             waiting, self._waiting = self._waiting, []
-            settled, self._settled = self._settled, []
+            after_commit, self._after_commit = self._after_commit, []
             for saved in waiting:
                 if saved.done():
                     continue
@@ -123,13 +123,13 @@ class GroupCommit:
                     saved.set_result(None)
                 else:
                     saved.set_exception(StorageError(self._broken))
-            for then in settled:
+            for then in after_commit:
                 then()
 
     def sync(self) -> None:
         """Make everything durable that was committed. Raise what nobody was told yet."""
-        if self._untold is not None:
-            raise self._untold
+        if self._unreported_error is not None:
+            raise self._unreported_error
         if self._broken is None:
             self.commit()
         self._broken = None  # what follows says nothing new
@@ -155,7 +155,7 @@ class GroupCommit:
             self.commit()
         except StorageError as broken:
             if not told:
-                self._untold = broken
+                self._unreported_error = broken
 
     # -- one transaction -----------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
-from harvester.clock import stamp
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage, write_all
 from harvester.errors import ConfigError
+from harvester.runtime import stamp
 
 _TRIES, _PAUSE = 10, 0.02  # s; who only looks holds it for much less
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 
 from harvester.errors import ConfigError
-from harvester.stop import StopSignal
+from harvester.runtime import StopSignal
 
 _LONG_ENOUGH_TO_SCRUB = 4
 _TOKENS_KEPT = 8

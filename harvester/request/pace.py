@@ -18,15 +18,14 @@ from datetime import timedelta
 import anyio
 from aiolimiter import AsyncLimiter
 
-from harvester.clock import Clock, later, next_reset
 from harvester.errors import StopRun, Throttled
 from harvester.events import Observer, PaceChanged, Paused
 from harvester.request.quota import BUSY, Granted, NotYet, QuotaLedger, Spent
-from harvester.stop import StopSignal
+from harvester.runtime import Clock, StopSignal, later, next_reset
 
-_EASE = 1.5  # a throttle widens the spacing by this, at most _WIDEST-fold
-_WIDEST = 8.0
-_NARROW = 0.995  # a success narrows it by this: some eighty requests undo one throttle
+_BACK_OFF_FACTOR = 1.5  # a throttle widens the spacing by this, at most _MAX_BACK_OFF-fold
+_MAX_BACK_OFF = 8.0
+_RECOVERY_FACTOR = 0.995  # a success narrows it by this: some eighty requests undo one throttle
 _UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
@@ -36,25 +35,25 @@ _WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for m
 
 
 class Spacing:
-    """The gap between two starts (s): what is asked for, eased after throttles. No I/O."""
+    """The gap between two starts (s): what is asked for, widened after throttles. No I/O."""
 
     def __init__(self, rate: float) -> None:
         self.base = 1.0 / rate if rate else 0.0
         self.gap = self.base
 
-    def ease(self) -> None:
+    def back_off(self) -> None:
         """Widen after a throttle."""
         start = self.base or _UNPACED_GAP
-        self.gap = min(max(self.gap, start) * _EASE, start * _WIDEST)
+        self.gap = min(max(self.gap, start) * _BACK_OFF_FACTOR, start * _MAX_BACK_OFF)
 
     @property
-    def eased(self) -> bool:
+    def widened(self) -> bool:
         """Whether the gap is wider than asked for."""
         return self.gap > self.base
 
-    def relax(self) -> bool:
+    def recover(self) -> bool:
         """Narrow a little after a success; True once the asked-for gap is reached again."""
-        self.gap *= _NARROW
+        self.gap *= _RECOVERY_FACTOR
         if self.gap > (self.base or _UNPACED_GAP):
             return False
         self.gap = self.base
@@ -191,7 +190,7 @@ class Pacer:
         if started >= self._throttled_at:
             self._throttled_at = now
             self._throttles += 1
-            self._ease()
+            self._back_off()
             growing = _FIRST_HOLD * 2.0 ** min(self._throttles - 1, 10)
             wait = min(growing, _LONGEST_HOLD) * (1 + self._jitter() / 10)
         else:
@@ -204,14 +203,14 @@ class Pacer:
         """A page came: narrow the spacing again, slowly."""
         if started > self._throttled_at:
             self._throttles = 0
-        if self.spacing.eased:
-            recovered = self.spacing.relax()
+        if self.spacing.widened:
+            recovered = self.spacing.recover()
             self._meter = _meter(self.spacing.gap)
             if recovered:
                 self._emit(PaceChanged(self.spacing.gap))
 
-    def _ease(self) -> None:
-        self.spacing.ease()
+    def _back_off(self) -> None:
+        self.spacing.back_off()
         self._meter = _meter(self.spacing.gap)
         self._emit(PaceChanged(self.spacing.gap))
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from harvester.clock import Clock, next_reset
 from harvester.disk.storage import flocked, replace_file, storage, sync_directory, write_all
 from harvester.errors import StorageError
+from harvester.runtime import Clock, next_reset
 
 _VERSION = 1
 _SIZE = 512  # one sector: a power cut leaves the old record or the new one

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from harvester.clock import Clock, later
 from harvester.errors import (
     CampaignError,
-    DaySpent,
+    Deferred,
     PoisonPage,
+    QuotaExceeded,
     ServerTrouble,
-    SetAside,
     StopRun,
     Throttled,
     TryAgain,
@@ -23,17 +22,16 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import Observer, RetryScheduled
-from harvester.model import Call
-from harvester.request.authorize import Door
-from harvester.request.fetch import Fetcher
-from harvester.stop import StopSignal
+from harvester.model import Call, Fetcher
+from harvester.request.auth import AuthGate
+from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
 _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryAfter:
     """Try again after `wait` seconds; `source` says who set the wait. The pacer may see to it."""
 
     wait: float
@@ -42,12 +40,12 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class NoRetriesLeft:
     """The attempts are used up: the campaign fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class TooLong:
+class WaitTooLong:
     """The wait, or all waits of this page together, would exceed `max_wait`."""
 
     wait: float
@@ -68,23 +66,23 @@ class RetryPolicy:
 
     def decide(
         self, trouble: TryAgain, *, failures: int, waited: float, draw: float
-    ) -> Again | GiveUp | TooLong:
+    ) -> RetryAfter | NoRetriesLeft | WaitTooLong:
         """What follows the `failures`-th counted failure; `draw` is uniform in [0, 1)."""
-        if isinstance(trouble, DaySpent):
-            return Again(0.0, "quota", pacer_waits=True)
+        if isinstance(trouble, QuotaExceeded):
+            return RetryAfter(0.0, "quota", pacer_waits=True)
         if isinstance(trouble, Throttled):
-            again = Again(trouble.held, trouble.wait_source, pacer_waits=True)
+            again = RetryAfter(trouble.held, trouble.wait_source, pacer_waits=True)
         elif failures > self.retries:
-            return GiveUp()
+            return NoRetriesLeft()
         else:
             again = self._backoff(trouble.retry_after, failures, draw)
-        return again if waited + again.wait <= self.max_wait else TooLong(again.wait)
+        return again if waited + again.wait <= self.max_wait else WaitTooLong(again.wait)
 
-    def _backoff(self, floor: float | None, failures: int, draw: float) -> Again:
+    def _backoff(self, floor: float | None, failures: int, draw: float) -> RetryAfter:
         wait = draw * min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
         if floor is not None and floor > wait:
-            return Again(floor, "retry-after")
-        return Again(wait, "backoff")
+            return RetryAfter(floor, "retry-after")
+        return RetryAfter(wait, "backoff")
 
 
 class RetryBudget:
@@ -124,7 +122,7 @@ class RetryingFetcher:
         *,
         budget: RetryBudget,
         stop: StopSignal,
-        door: Door,
+        auth_gate: AuthGate,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
         draw: Callable[[], float] = random.random,
@@ -133,7 +131,7 @@ class RetryingFetcher:
         self._policy = policy
         self._budget = budget
         self._stop = stop
-        self._door = door
+        self._auth_gate = auth_gate
         self._clock = clock or Clock()
         self._emit = emit
         self._draw = draw
@@ -163,19 +161,19 @@ class RetryingFetcher:
         try:
             return await self._inner.fetch(tries.next(call))
         except Unauthorized as refusal:
-            return await self._look_again(call, tries, refusal)
+            return await self._retry_after_401(call, tries, refusal)
 
-    async def _look_again(self, call: Call[T], tries: "_Tries", refusal: Unauthorized) -> T:
+    async def _retry_after_401(self, call: Call[T], tries: "_Tries", refusal: Unauthorized) -> T:
         """The second look; another one where the refusal was of before somebody else's success."""
         while True:
             try:
-                async with self._door.second_look(refusal) as hold:
-                    self._announce(call, tries, refusal, hold, "second-look" if hold else "none")
+                async with self._auth_gate.retry_after_401(refusal) as hold:
+                    self._announce(call, tries, refusal, hold, "unauthorized" if hold else "none")
                     return await self._inner.fetch(replace(tries.next(call), urgent=True))
             except Unauthorized as again:
                 refusal = again
 
-    def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> Again:
+    def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> RetryAfter:
         """The next try, or the error that stands for having none."""
         decision = self._policy.decide(
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
@@ -189,7 +187,7 @@ class RetryingFetcher:
                 f"too many requests fail, the last with: {trouble}",
                 resume_at=later(self._clock.now(), self._policy.max_wait),
             ) from None
-        if isinstance(decision, GiveUp):
+        if isinstance(decision, NoRetriesLeft):
             poison = _may_be_too_large(trouble) and not self._all_fail(tries)
             failure = PoisonPage if poison else CampaignError
             error = failure(
@@ -200,7 +198,7 @@ class RetryingFetcher:
             )
             error.attempts = tries.made
             raise error from None
-        if isinstance(decision, TooLong):
+        if isinstance(decision, WaitTooLong):
             raise self._too_long(trouble, tries, decision.wait) from None
         return decision
 
@@ -209,13 +207,13 @@ class RetryingFetcher:
         others = self._budget.failures - tries.failures - tries.failures_before
         return others > 0 and self._budget.successes == tries.successes_before
 
-    def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | SetAside:
+    def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | Deferred:
         """Waiting openly ends here: for everybody after a throttle, else for this campaign."""
         resume_at = later(self._clock.now(), wait)
         why = f"{trouble}; the waits for this page exceed --max-wait {self._policy.max_wait:g}"
         if isinstance(trouble, Throttled):
             return StopRun("throttled", why, resume_at=resume_at)
-        aside = SetAside(why, resume_at=resume_at, status=trouble.status)
+        aside = Deferred(why, resume_at=resume_at, status=trouble.status)
         aside.attempts = tries.made
         return aside
 

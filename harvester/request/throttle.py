@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from harvester.clock import Clock
 from harvester.errors import (
     CampaignError,
-    DaySpent,
     HarvestError,
+    QuotaExceeded,
     Throttled,
     TryAgain,
     Unauthorized,
 )
 from harvester.events import Observer, RequestFailed, RequestSent, RequestSucceeded
-from harvester.model import Call
-from harvester.request.fetch import Fetcher
+from harvester.model import Call, Fetcher
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
+from harvester.runtime import Clock
 
 T = TypeVar("T")
 
@@ -41,14 +40,14 @@ class ThrottledFetcher:
         *,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
-        settle: Callable[[Callable[[], None]], None] = at_once,
+        call_after_commit: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         self._inner = inner
         self._pacer = pacer
         self._permits = permits
         self._clock = clock or Clock()
         self._emit = emit
-        self._settle = settle
+        self._call_after_commit = call_after_commit
 
     async def fetch(self, call: Call[T]) -> T:
         """Send `call` when its turn comes."""
@@ -60,7 +59,7 @@ class ThrottledFetcher:
         except BaseException:
             self._permits.release()
             raise
-        self._settle(self._permits.release)
+        self._call_after_commit(self._permits.release)
         return found
 
     async def _fetch(self, call: Call[T]) -> T:
@@ -75,7 +74,7 @@ class ThrottledFetcher:
                 self._pacer.throttled(error, started=started)
             elif isinstance(error, Unauthorized):
                 error.sent = started
-            elif isinstance(error, DaySpent):
+            elif isinstance(error, QuotaExceeded):
                 self._pacer.day_spent()
             raise
         self._emit(RequestSucceeded(call.target, call.page, call.attempt))

@@ -1,0 +1,57 @@
+"""The next link: followed only within the API's own origin and the walk's own path.
+
+The key and the token go wherever we ask, so a link decides where they go. OWASP's order: an
+allow-list (origin and path, compared as text), no redirects, credentials added after the check.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from harvester.errors import CampaignError
+
+# A blank or a control character would split the request line; a backslash is read as a slash by
+# some URL parsers and not by others; a fragment is never sent.
+_NEVER = re.compile(r"[\x00-\x20\x7f\\#]|[\ud800-\udfff]")
+_LONGEST = 8_000  # aiohttp's own limit for a request line is 8190
+_SECRETS = frozenset({"api_key", "access_token"})
+
+
+def validate_next_link(raw: str, *, origin: str, path: str) -> str:
+    """Give `raw` back as path and query, its cursor untouched, any credential taken out.
+
+    Raises `CampaignError`: "foreign_link" if it leads out of `origin` or away from `path`,
+    "bad_link" if no request can be made of it.
+    """
+    if _NEVER.search(raw) or len(raw) > _LONGEST:
+        raise CampaignError("bad_link", "the next link is not a usable URL")
+    link = _within(origin, raw)
+    own, _, query = link.partition("?")
+    own = own or path
+    if own != path:
+        raise CampaignError("foreign_link", "the next link leads away from this campaign's report")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] not in _SECRETS)
+    if not kept:
+        raise CampaignError("bad_link", "the next link has no cursor")
+    return f"{path}?{kept}"
+
+
+def _within(origin: str, raw: str) -> str:
+    """Path and query of a link in `origin`."""
+    if raw.startswith("?") or (raw.startswith("/") and not raw.startswith("//")):
+        return raw
+    try:
+        there, here = urlsplit(raw), urlsplit(origin)
+        same = (there.scheme, there.hostname, _port(there.scheme, there.port)) == (
+            here.scheme,
+            here.hostname,
+            _port(here.scheme, here.port),
+        )
+    except ValueError:  # a port that is no number, a broken IPv6 host
+        raise CampaignError("bad_link", "the next link is not a usable URL") from None
+    if not same or "@" in there.netloc:
+        raise CampaignError("foreign_link", "the next link leads out of the API's origin")
+    return f"{there.path}?{there.query}"
+
+
+def _port(scheme: str, port: int | None) -> int | None:
+    return port or {"http": 80, "https": 443}.get(scheme)

@@ -1,0 +1,192 @@
+"""From a config to a fetcher: the one place where the layers are put on each other.
+
+    RetryingFetcher(ThrottledFetcher(HttpFetcher(session), pacer, permits), policy)
+
+Every attempt pays for a slot; a sleeping retry holds none.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+
+from harvester.api.base import Api
+from harvester.config import KNOWN, HarvestConfig
+from harvester.errors import ConfigError, StorageError
+from harvester.events import Observer
+from harvester.input.campaign_list import list_campaigns
+from harvester.model import Fetcher, Page, Target
+from harvester.request.auth import AuthGate
+from harvester.request.credentials import Credentials
+from harvester.request.http import HttpFetcher, open_session
+from harvester.request.pace import Pacer
+from harvester.request.pagination import walk_pages
+from harvester.request.permits import Permits
+from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
+from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.throttle import ThrottledFetcher, at_once
+from harvester.runtime import Clock, StopSignal
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """An open way to the API."""
+
+    fetcher: Fetcher
+    ledger: QuotaLedger
+
+
+def require_credentials(config: HarvestConfig) -> None:
+    """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
+    if not config.api_key:
+        raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
+    if not (config.access_token or config.access_token_file or config.token_command):
+        raise ConfigError(
+            "no access token: set HARVESTER_ACCESS_TOKEN, or give --access-token-file FILE "
+            "or --token-command CMD"
+        )
+
+
+async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None) -> Credentials:
+    """The key and the first token. Raise `ConfigError` if one is missing or cannot be read,
+    `StopRun` if the order to stop comes while the token is waited for."""
+    require_credentials(config)
+    credentials = Credentials(
+        config.api_key or "",
+        access_token=config.access_token,
+        token_file=Path(config.access_token_file) if config.access_token_file else None,
+        token_command=config.token_command,
+        stop=stop,
+    )
+    await credentials.open()
+    return credentials
+
+
+def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
+    """The day's count of the config's key."""
+    path = ledger_path(
+        Path(config.state_dir or ""), origin=config.origin, identity=config.api_key or ""
+    )
+    return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
+
+
+def require_ledger(config: HarvestConfig) -> None:
+    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
+    try:
+        with closing(open_ledger(config, Clock())) as ledger:
+            ledger.used_today()
+    except StorageError as wrong:
+        raise ConfigError(f"{wrong} (--state-dir)") from None
+
+
+def requests_used_today(config: HarvestConfig) -> int:
+    """What the ledger has for the config's key; 0 without a key, or before its first run."""
+    if not config.api_key or not has_ledgers(Path(config.state_dir or "")):
+        return 0
+    with closing(open_ledger(config, Clock())) as ledger:
+        return ledger.used_today()
+
+
+@asynccontextmanager
+async def open_stack(
+    config: HarvestConfig,
+    credentials: Credentials,
+    api: Api,
+    *,
+    stop: StopSignal,
+    clock: Clock,
+    emit: Observer,
+    call_after_commit: Callable[[Callable[[], None]], None] = at_once,
+) -> AsyncIterator[Stack]:
+    """Open the ledger and the session, and build the stack over them.
+
+    `settle` calls back once an answer is saved: until then its request counts as in flight.
+    """
+    session = open_session(connections=config.concurrency, timeout=config.timeout)
+    try:
+        with closing(open_ledger(config, clock)) as ledger:
+            http = HttpFetcher(
+                session,
+                api,
+                credentials,
+                max_page_bytes=config.max_page_bytes,
+                proxy=config.proxy,
+            )
+            pacer = Pacer(
+                ledger,
+                stop,
+                rate=config.rate,
+                max_wait=config.max_wait,
+                wait_for_quota=config.wait_for_quota,
+                max_requests=config.max_requests,
+                clock=clock,
+                emit=emit,
+            )
+            fetcher = RetryingFetcher(
+                ThrottledFetcher(
+                    http,
+                    pacer,
+                    Permits(config.concurrency),
+                    clock=clock,
+                    emit=emit,
+                    call_after_commit=call_after_commit,
+                ),
+                RetryPolicy(retries=config.retries, max_wait=config.max_wait),
+                budget=RetryBudget(),
+                stop=stop,
+                auth_gate=AuthGate(credentials, pacer, stop, clock=clock),
+                clock=clock,
+                emit=emit,
+            )
+            yield Stack(fetcher, ledger)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await session.close()
+
+
+@asynccontextmanager
+async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]]:
+    """A stack of one's own, for reading without a run."""
+    stop = StopSignal()
+    credentials, api = await open_credentials(config, stop), config.make_api()
+    async with open_stack(
+        config, credentials, api, stop=stop, clock=Clock(), emit=lambda event: None
+    ) as stack:
+        yield stack.fetcher, api
+
+
+async def walk(
+    campaign_id: str, config: HarvestConfig, *, report: str = "opens"
+) -> AsyncGenerator[Page, None]:
+    """Yield one campaign's pages, in order, without any file.
+
+    Retries, pace and quota are those of `config`; walks and harvests of one key share them,
+    whatever process they run in. Raises `ConfigError` before anything is sent, `CampaignError`
+    if this campaign cannot be read to its end, `StopRun` if nothing more may be sent.
+    """
+    async with open_alone(config) as (fetcher, api):
+        if report not in KNOWN:
+            raise ConfigError(f"report: any of {', '.join(KNOWN)}, not {report!r}")
+        target = Target(report, api.check_id(campaign_id))
+        first = api.first_link(target, limit=config.page_size, since=config.start)
+        pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
+
+
+async def campaigns(
+    config: HarvestConfig, *, status: str = "SENT", modified_since: datetime | None = None
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    """Yield id and record (the API's own JSON) of every campaign of the account, each once.
+
+    `status` is one of `harvester.input.campaign_list.STATUSES`. Raises as `walk` does.
+    """
+    async with open_alone(config) as (fetcher, api):
+        found = list_campaigns(fetcher, api, status=status, modified_since=modified_since)
+        async with aclosing(found):
+            async for campaign in found:
+                yield campaign

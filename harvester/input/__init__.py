@@ -1,0 +1,1 @@
+"""The ids: from where they come, in which order they are walked, each once."""

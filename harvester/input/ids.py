@@ -1,0 +1,57 @@
+"""Campaign ids from arguments, a file or standard input: checked, counted, each once.
+
+All of it happens before anything is sent, so a typing error on line 99,999 costs no request. The
+ids are spooled to a private temporary table, not to memory: a hundred thousand are normal.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from harvester.disk.disk_set import DiskSet
+from harvester.errors import ConfigError
+
+
+def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], str]) -> DiskSet:
+    """Spool the ids of the command line, then of `source` (a path, or "-" for standard input).
+
+    Raise `ConfigError` with file and line number for an id that `check` refuses.
+    """
+    ids = DiskSet()
+    try:
+        ids.extend(check(campaign_id) for campaign_id in arguments)
+        if source is not None:
+            name = "standard input" if source == "-" else source
+            try:
+                with _opened(source) as file:
+                    ids.extend(_lines(file, name, check))
+            except OSError as wrong:
+                raise ConfigError(f"cannot read {name} (--input): {wrong.strerror}") from None
+    except BaseException:
+        ids.close()
+        raise
+    return ids
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    if source != "-":
+        with Path(source).open("rb") as file:
+            yield file
+    elif sys.stdin is None:  # as Python has it where it was closed before the start
+        raise ConfigError("cannot read standard input (--input): it is closed")
+    else:
+        yield sys.stdin.buffer
+
+
+def _lines(file: BinaryIO, name: str, check: Callable[[str], str]) -> Iterator[str]:
+    for number, raw in enumerate(file, 1):
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "backslashreplace").strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            yield check(line)
+        except ConfigError as wrong:
+            raise ConfigError(f"{name}, line {number}: {wrong}") from None

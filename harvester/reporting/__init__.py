@@ -1,0 +1,1 @@
+"""Reducers over the events: counters, report files, the summary, the estimate."""

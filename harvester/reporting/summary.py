@@ -1,0 +1,123 @@
+"""What a run came to: the summary's facts, and the exit code as a function of them."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from harvester.errors import StopRun
+from harvester.runtime import stamp
+
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
+EXIT_CODES = {
+    "complete": 0,
+    "bug": 1,
+    "storage": 1,
+    "bad_input": 2,
+    "failures": 3,
+    "credentials_refused": 4,
+    "quota_spent": 75,
+    "throttled": 75,
+    "sick_server": 75,
+    "set_aside": 75,
+    "max_requests": 75,
+    "max_duration": 75,
+    "SIGHUP": 129,
+    "SIGINT": 130,
+    "cancelled": 130,
+    "SIGTERM": 143,
+}
+_OTHER_STOP = 130  # a reason of the caller's own (`Harvester.stop`)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaigns:
+    """Campaigns of the run; total = complete + failed + partial + pending."""
+
+    total: int = 0
+    complete: int = 0
+    failed: int = 0
+    partial: int = 0
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Requests of the run: every one sent, with a readable 200, sent again, refused as too fast."""
+
+    sent: int = 0
+    ok: int = 0
+    retried: int = 0
+    throttled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The key's day: `limit` requests (0: none), used by all runs, until `resets_at` (UTC)."""
+
+    limit: int
+    used_today: int
+    resets_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HarvestReport:
+    """What a run did; summary.json is this. `pages`, `rows` and `bytes` are this run's."""
+
+    run_id: str
+    exit_code: int
+    reason: str
+    message: str | None
+    resume_at: datetime | None
+    campaigns: Campaigns
+    requests: Requests
+    pages: int
+    rows: int
+    bytes: int
+    quota: Quota
+    started_at: datetime
+    finished_at: datetime
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """Why the run ended, and when it can go on."""
+
+    exit_code: int
+    reason: str
+    message: str | None
+    resume_at: datetime | None
+
+
+def to_json(report: HarvestReport) -> bytes:
+    """The content of summary.json."""
+    return orjson.dumps(report, default=_plain, option=_PRETTY)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return stamp(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def conclude(
+    order: StopRun | None, campaigns: Campaigns, deferred_until: datetime | None
+) -> Conclusion:
+    """The exit code from the facts: an order to stop, campaigns set aside, campaigns failed."""
+    if order is not None:
+        return Conclusion(
+            EXIT_CODES.get(order.reason, _OTHER_STOP), order.reason, str(order), order.resume_at
+        )
+    reason, resume_at = "complete", None
+    if deferred_until is not None:
+        reason, resume_at = "set_aside", deferred_until
+    elif campaigns.failed:
+        reason = "failures"
+    return Conclusion(EXIT_CODES[reason], reason, None, resume_at)
+
+
+def new_run_id(now: datetime) -> str:
+    """Sortable by time, unique by chance."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

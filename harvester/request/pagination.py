@@ -1,0 +1,85 @@
+"""Follow one campaign's cursors, in order, to the end that the API declares.
+
+A walk ends on an absent link and on nothing else: not on a short page, not on an empty one. A
+cursor that comes back is an error, whatever the length of the cycle.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+
+from harvester.api.base import Api
+from harvester.errors import CampaignError
+from harvester.model import Call, Fetcher, Page, Position, Target
+
+MAX_PAGES = 100_000  # 50 million rows: past any campaign there is
+
+
+def cursor_digest(link: str) -> int:
+    """A link in 64 bits, as a signed integer that SQLite can keep."""
+    digest = hashlib.blake2b(link.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def walk_pages(
+    fetcher: Fetcher,
+    api: Api,
+    target: Target,
+    *,
+    first: str,
+    at: Position | None = None,
+    seen: set[int] | None = None,
+    expected: int = 0,
+    max_pages: int = MAX_PAGES,
+) -> AsyncGenerator[Page, None]:
+    """The pages of a target's report from `at` on; see `walk_links`."""
+    return walk_links(
+        fetcher,
+        partial(api.read_page, target),
+        target,
+        first=first,
+        at=at,
+        seen=seen,
+        expected=expected,
+        max_pages=max_pages,
+    )
+
+
+async def walk_links(
+    fetcher: Fetcher,
+    read: Callable[[str, bytes], Page],
+    target: Target,
+    *,
+    first: str,
+    at: Position | None = None,
+    seen: set[int] | None = None,
+    expected: int = 0,
+    max_pages: int = MAX_PAGES,
+) -> AsyncGenerator[Page, None]:
+    """Yield what `read` makes of one link and its answer after the other.
+
+    `first` is the first page's link, `seen` the digests of every link that earlier parts of this
+    walk were led to, `expected` the pages it is thought to have (0: nobody knows).
+
+    Raise `CampaignError`: "looping_cursor", "page_cap", or whatever the fetcher raises. A page
+    whose link is refused is never yielded: a later run asks for it again.
+    """
+    at = at or Position()
+    link, number = (at.next if at.pages else first), at.pages
+    seen = {*(seen or ()), cursor_digest(first)}
+    while link is not None:
+        number += 1
+        if number > max_pages:
+            raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
+        # Known: the longest way to go first. Unknown: the least known first (`Permits`).
+        priority = number - 1 - expected
+        page = await fetcher.fetch(Call(target, link, partial(read, link), number, priority))
+        cursor = None
+        if page.next is not None:
+            cursor = cursor_digest(page.next)
+            if cursor in seen:
+                raise CampaignError("looping_cursor", f"page {number} leads back to a page we had")
+            seen.add(cursor)
+        yield Page(page.ndjson, page.rows, page.next, link, cursor)
+        link = page.next
+        del page  # many walks wait for their next page: none keeps the last one meanwhile
