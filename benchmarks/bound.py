@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.measure import Stopwatch, contender_arguments
 from harvester.api.v2 import V2
 from harvester.disk.part import PartFile
-from harvester.model import Call, Target
+from harvester.model import Request, Target
 from harvester.request.credentials import Credentials
 from harvester.request.http import HttpFetcher, open_session
 
@@ -30,7 +30,9 @@ async def harvest(base: str, ids: list[str], out: Path, concurrency: int) -> int
             part = PartFile(out / f"{campaign}.ndjson")
             link: str | None = api.first_link(target, limit=500, since=None)
             while link:
-                page = await fetcher.fetch(Call(target, link, partial(api.read_page, target, link)))
+                page = await fetcher.fetch(
+                    Request(target, link, partial(api.read_page, target, link))
+                )
                 part.append(page.ndjson)
                 rows += page.rows
                 link = page.next

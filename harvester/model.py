@@ -64,7 +64,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Request(Generic[T]):
     """One request to make: where to, for whom, and how to read the body of its 200.
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
@@ -86,6 +86,6 @@ class Call(Generic[T]):
 class Fetcher(Protocol):
     """Every layer of the stack is one: it makes a call and gives back what the call reads."""
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """Give what `call.read` makes of the answer, or raise a `HarvestError`."""
         ...

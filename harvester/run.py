@@ -18,7 +18,7 @@ from harvester.campaign.walk import WalkOptions
 from harvester.client import Stack, open_credentials, open_stack, require_ledger
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
-from harvester.disk.checkpoint import Record
+from harvester.disk.checkpoint import SavedWalk
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
@@ -198,7 +198,7 @@ class _Run:
             raise self._source.refused
         return report
 
-    def _is_whole(self, record: Record) -> bool:
+    def _is_whole(self, record: SavedWalk) -> bool:
         final = self._directory.layout.final(record.target)
         return is_whole(final, size=record.position.offset, digest=record.digest)
 

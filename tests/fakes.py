@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import anyio
 
 from harvester.events import Event
-from harvester.model import Call, Page, Target
+from harvester.model import Page, Request, Target
 
 T = TypeVar("T")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -160,9 +160,9 @@ def page(rows: int = 1, following: str | None = None, *, campaign_id: str = "7")
     return Page(ndjson, rows, link)
 
 
-def make_call(target: Target = TARGET, *, link: str = PATH, number: int = 1) -> Call[Any]:
+def make_request(target: Target = TARGET, *, link: str = PATH, number: int = 1) -> Request[Any]:
     """A call whose body nobody reads."""
-    return Call(target, link, lambda body: body, number)
+    return Request(target, link, lambda body: body, number)
 
 
 class FakeFetcher:
@@ -174,12 +174,12 @@ class FakeFetcher:
     def __init__(self, script: Iterable[Any] = (), *, delay: float | None = None) -> None:
         self._script: Iterator[Any] = iter(script)
         self._delay = delay
-        self.calls: list[Call[Any]] = []
+        self.calls: list[Request[Any]] = []
         self.at: list[float] = []
         self.under_way = 0
         self.peak = 0
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """The next answer of the script."""
         self.calls.append(call)
         self.at.append(asyncio.get_running_loop().time())
@@ -212,9 +212,9 @@ class CannedPages:
 
     def __init__(self, walks: Mapping[str, Sequence[Any]]) -> None:
         self.walks = {name: [[*_as_list(step)] for step in steps] for name, steps in walks.items()}
-        self.calls: list[Call[Any]] = []
+        self.calls: list[Request[Any]] = []
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """The page that the call is for."""
         self.calls.append(call)
         await asyncio.sleep(0)

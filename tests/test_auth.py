@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fakes import FakeFetcher, LoopClock, Seen, make_call, virtually
+from fakes import FakeFetcher, LoopClock, Seen, make_request, virtually
 
 from harvester.errors import ConfigError, ServerTrouble, StopRun, Unauthorized
 from harvester.events import RetryScheduled
@@ -96,7 +96,7 @@ def test_a_token_that_can_be_renewed_is_renewed(tmp_path: Path) -> None:
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), "page"])
-        assert await stack.fetch(make_call()) == "page"
+        assert await stack.fetch(make_request()) == "page"
         assert house.now() == 0.5
         assert [call.attempt for call in inner.calls] == [1, 2]
 
@@ -109,7 +109,7 @@ def test_a_token_that_cannot_be_renewed_gets_a_slow_second_try(tmp_path: Path) -
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), "page"])
-        assert await stack.fetch(make_call()) == "page"
+        assert await stack.fetch(make_request()) == "page"
         assert inner.at == [0.0, 0.5 + RETRY_DELAY]
 
     house = in_a_house(tmp_path, Tokens(None), use)
@@ -125,12 +125,12 @@ def test_refused_twice_stops_the_run(tmp_path: Path, renewal: str | None) -> Non
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), refused()])
         with pytest.raises(StopRun, match="refused twice") as caught:
-            await stack.fetch(make_call())
+            await stack.fetch(make_request())
         assert caught.value.reason == "credentials_refused"
         assert house.stop.order is not None
         assert house.stop.order.reason == "credentials_refused"
         with pytest.raises(StopRun):
-            await stack.fetch(make_call())
+            await stack.fetch(make_request())
         assert len(inner.calls) == 2
 
     in_a_house(tmp_path, Tokens(renewal), use)
@@ -142,7 +142,7 @@ def test_a_renewal_that_fails_stops_the_run(tmp_path: Path) -> None:
     async def use(house: House) -> None:
         inner, stack = house.stack([refused()])
         with pytest.raises(StopRun, match="could not be renewed: no file") as caught:
-            await stack.fetch(make_call())
+            await stack.fetch(make_request())
         assert caught.value.reason == "credentials_refused"
         assert house.stop.requested
         assert len(inner.calls) == 1
@@ -159,7 +159,7 @@ def test_a_hundred_refusals_are_one_second_look(tmp_path: Path, renewal: str | N
         pages: list[str] = []
 
         async def fetch() -> None:
-            pages.append(await stack.fetch(make_call()))
+            pages.append(await stack.fetch(make_request()))
 
         async with anyio.create_task_group() as group:
             for _ in range(100):
@@ -182,7 +182,7 @@ def test_a_refusal_after_somebody_elses_success_is_a_new_one(tmp_path: Path) -> 
         pages: list[str] = []
 
         async def fetch() -> None:
-            pages.append(await stack.fetch(make_call()))
+            pages.append(await stack.fetch(make_request()))
 
         async with anyio.create_task_group() as group:
             group.start_soon(fetch)
@@ -205,7 +205,7 @@ def test_a_dead_token_costs_few_requests(tmp_path: Path) -> None:
 
         async def fetch() -> None:
             with pytest.raises(StopRun) as caught:
-                await stack.fetch(make_call())
+                await stack.fetch(make_request())
             ends.append(caught.value.reason)
 
         async with anyio.create_task_group() as group:
@@ -222,7 +222,7 @@ def test_other_trouble_on_the_second_try_is_other_trouble(tmp_path: Path) -> Non
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), ServerTrouble("x", status=500), "page"])
-        assert await stack.fetch(make_call()) == "page"
+        assert await stack.fetch(make_request()) == "page"
         assert not house.stop.requested
         assert [call.attempt for call in inner.calls] == [1, 2, 3]
 
@@ -234,9 +234,9 @@ def test_a_later_refusal_gets_a_look_of_its_own(tmp_path: Path) -> None:
 
     async def use(house: House) -> None:
         _, stack = house.stack([refused(), "a", refused(), "b"])
-        assert await stack.fetch(make_call()) == "a"
+        assert await stack.fetch(make_request()) == "a"
         await anyio.sleep(1)
-        assert await stack.fetch(make_call()) == "b"
+        assert await stack.fetch(make_request()) == "b"
 
     assert in_a_house(tmp_path, Tokens(None, "token-2"), use).tokens.asked == 2
 
@@ -249,9 +249,9 @@ def test_waiting_for_a_slot_is_not_having_been_sent(tmp_path: Path) -> None:
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), "a", refused(), "b"])
         async with anyio.create_task_group() as group:
-            group.start_soon(stack.fetch, make_call())
+            group.start_soon(stack.fetch, make_request())
             await anyio.sleep(0.6)
-            group.start_soon(stack.fetch, make_call())
+            group.start_soon(stack.fetch, make_request())
         assert house.tokens.asked == 2
         assert inner.at[3] - inner.at[2] >= RETRY_DELAY
 

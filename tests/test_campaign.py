@@ -20,7 +20,7 @@ from harvester.api.v2 import V2
 from harvester.campaign.harvest import CampaignHarvester
 from harvester.campaign.publish import Publisher
 from harvester.campaign.walk import WalkOptions, smaller
-from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.checkpoint import CheckpointStore, SavedWalk
 from harvester.disk.compress import CODECS
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
@@ -72,7 +72,7 @@ class House:
             file.close()
         self.opened = []
 
-    def record(self) -> Record:
+    def record(self) -> SavedWalk:
         """The walk as this run takes it."""
         record = self.store.take(TARGET)
         assert record is not None
@@ -487,11 +487,11 @@ async def test_a_dropped_cursor_keeps_the_small_pages(house: House) -> None:
 # -- between the last page and the manifest ----------------------------------------------------
 
 
-async def finishing(house: House) -> Record:
+async def finishing(house: House) -> SavedWalk:
     """A run that is killed when everything is saved but the final name."""
     with pytest.MonkeyPatch.context() as patch:
 
-        def killed(self: Publisher, record: Record) -> None:
+        def killed(self: Publisher, record: SavedWalk) -> None:
             raise StopRun("killed", "here")
 
         patch.setattr(Publisher, "publish", killed)

@@ -10,7 +10,7 @@ from fakes import virtually
 from harvester.api.v2 import V2
 from harvester.errors import CampaignError
 from harvester.input.campaign_list import list_campaigns
-from harvester.model import Call, Page
+from harvester.model import Page, Request
 
 API = V2("http://127.0.0.1:1")
 PER_PAGE = 3
@@ -24,7 +24,7 @@ class Moving:
         self.after = after
         self.calls: list[str] = []
 
-    async def fetch(self, call: Call[Any]) -> Page:
+    async def fetch(self, call: Request[Any]) -> Page:
         """One page."""
         await asyncio.sleep(0)
         self.calls.append(call.link)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import PATH, TARGET, FakeClock
 
-from harvester.disk.checkpoint import FORMAT, CheckpointStore, Record
+from harvester.disk.checkpoint import FORMAT, CheckpointStore, SavedWalk
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.disk.storage import Folder
@@ -26,7 +26,7 @@ class House:
 
     def __init__(self, folder: Path, clock: FakeClock, sync_every: float = 0.0) -> None:
         self.folder, self.clock, self.sync_every = folder, clock, sync_every
-        self.records: dict[int, Record] = {}
+        self.records: dict[int, SavedWalk] = {}
         self.store = self.opened()
         self.part = PartFile(folder / "7.ndjson.part")
 
@@ -44,7 +44,7 @@ class House:
         self.store = self.opened()
         return self.store
 
-    def taken(self, target: Target = TARGET) -> Record:
+    def taken(self, target: Target = TARGET) -> SavedWalk:
         """The record of a target that this run has not taken yet."""
         record = self.store.take(target)
         assert record is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import PATH, Seen, make_call
+from fakes import PATH, Seen, make_request
 
 from harvester import client as stack
 from harvester.client import campaigns, open_credentials, open_ledger, open_stack, walk
@@ -105,7 +105,7 @@ async def test_the_stack_charges_paces_and_tries_again(tmp_path: Path) -> None:
             config, credentials, api, stop=StopSignal(), clock=Clock(), emit=seen
         ) as opened:
             link = PATH.replace("/7/", f"/{longest(sandbox)}/") + "?limit=5"
-            body = await opened.fetcher.fetch(make_call(link=link))
+            body = await opened.fetcher.fetch(make_request(link=link))
             assert json.loads(body)["results"]
             assert opened.ledger.used_today() == sandbox.requests == 3
     assert [event.attempt for event in seen.of(RequestSent)] == [1, 2, 3]

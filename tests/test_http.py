@@ -5,6 +5,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fakes import PATH, make_call
+from fakes import PATH, make_request
 
 from harvester.api.v2 import V2
 from harvester.errors import (
@@ -123,8 +124,8 @@ async def test_a_call_is_one_request_with_key_and_token() -> None:
 
     async with served(handler) as fetcher:
         link = f"{PATH}?next=a%2Fb%2fc%20d+e%C3%A9&x=%"
-        assert await fetcher.fetch(make_call(link=link)) == b"[]"
-        assert await fetcher.fetch(make_call(link=PATH)) == b"[]"
+        assert await fetcher.fetch(make_request(link=link)) == b"[]"
+        assert await fetcher.fetch(make_request(link=PATH)) == b"[]"
     first, second = asked
     assert first.raw_path == f"{link}&api_key={KEY}"
     assert second.raw_path == f"{PATH}?api_key={KEY}"
@@ -143,9 +144,9 @@ async def test_what_the_call_reads_is_what_comes_back() -> None:
         raise Unreadable("not a page", status=200)
 
     async with served(answering(b"abc")) as fetcher:
-        assert await fetcher.fetch(replace(make_call(), read=len)) == 3
+        assert await fetcher.fetch(replace(make_request(), read=len)) == 3
         with pytest.raises(Unreadable, match="not a page"):
-            await fetcher.fetch(replace(make_call(), read=refuse))
+            await fetcher.fetch(replace(make_request(), read=refuse))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ async def test_an_answer_is_judged(status: int, body: bytes, kind: type[HarvestE
     """Whatever is no 200 is raised as what it means."""
     async with served(answering(body, status, Retry_After="3")) as fetcher:
         with pytest.raises(kind):
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -175,7 +176,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
     async with served(handler) as fetcher:
         with pytest.raises(CampaignError) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.kind == "redirected"
     assert asked == [PATH]
 
@@ -184,7 +185,7 @@ async def test_a_page_over_the_cap_is_refused() -> None:
     """`max_page_bytes` bounds what one page may cost."""
     async with served(answering(b"x" * 1_001), cap=1_000) as fetcher:
         with pytest.raises(Unreadable) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.cause == "too_large"
 
 
@@ -211,7 +212,7 @@ async def test_trouble_on_the_wire_has_its_cause(
     server = RawServer(answer, abort=abort)
     async with server as origin, fetching(origin, timeout=0.3) as fetcher:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert cause is None or caught.value.cause == cause
     assert caught.value.status is None
     assert str(caught.value)
@@ -224,7 +225,7 @@ async def test_nobody_there_is_a_trouble_to_connect() -> None:
         pass
     async with fetching(origin) as fetcher:
         with pytest.raises(TransportTrouble, match="cannot connect") as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.cause == "connect"
 
 
@@ -236,7 +237,7 @@ async def test_a_refusal_of_the_proxy_is_told_as_the_proxys(status: int) -> None
         proxy = server.replace("//", "//me:canary@")
         async with fetching("https://api.invalid", proxy=proxy) as fetcher:
             with pytest.raises(TransportTrouble) as caught:
-                await fetcher.fetch(make_call())
+                await fetcher.fetch(make_request())
     assert str(caught.value) == f"the proxy answered HTTP {status}"
     assert (caught.value.cause, caught.value.status) == ("proxy", None)
     assert "canary" not in shown(caught.value)
@@ -248,7 +249,7 @@ async def test_a_proxy_that_is_not_there_is_told_as_such() -> None:
         pass
     async with fetching("https://api.invalid", proxy=server) as fetcher:
         with pytest.raises(TransportTrouble, match="cannot connect to the proxy: ") as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.cause == "connect"
 
 
@@ -257,7 +258,7 @@ async def test_a_certificate_that_is_not_valid_is_told() -> None:
     server = RawServer(b"HTTP/1.1 400 Bad\r\n\r\n")
     async with server as plain, fetching(plain.replace("p:", "ps:"), timeout=0.3) as fetcher:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.cause in {"connect", "tls", "timeout"}
 
 
@@ -270,7 +271,7 @@ async def test_other_trouble_of_the_client_is_named(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(aiohttp.ClientSession, "get", broken)
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert str(caught.value) == "the request failed (ClientError)"
     assert caught.value.cause == "connection"
 
@@ -284,7 +285,7 @@ async def test_a_cursor_that_is_not_ascii_is_escaped() -> None:
         return web.Response(body=b"[]")
 
     async with served(handler) as fetcher:
-        await fetcher.fetch(make_call(link=f"{PATH}?next=a%2Fb/é~!"))
+        await fetcher.fetch(make_request(link=f"{PATH}?next=a%2Fb/é~!"))
     assert asked == [f"{PATH}?next=a%2Fb/%C3%A9~!&api_key={KEY}"]
 
 
@@ -304,7 +305,7 @@ async def test_a_damaged_error_body_does_not_hide_the_status(
     handler = answering(b"no gzip", status, Content_Encoding=encoding)
     async with served(handler) as fetcher:
         with pytest.raises(kind) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert caught.value.status == status
 
 
@@ -312,7 +313,7 @@ async def test_a_next_link_that_repeats_a_credential_is_not_kept() -> None:
     """It would stand in the state file."""
     body = f'{{"results":[],"meta":{{"pagination":{{"next_link":"{PATH}?next={TOKEN}"}}}}}}'
     async with served(answering(body.encode())) as fetcher:
-        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, "", raw))
+        call = replace(make_request(), read=partial(V2().read_page, make_request().target, ""))
         with pytest.raises(CampaignError) as caught:
             await fetcher.fetch(call)
     assert caught.value.kind == "bad_link"
@@ -345,7 +346,7 @@ async def test_no_error_shows_a_secret_that_was_echoed(status: int, body: str) -
     """Not in its text, not in its fields, not in part, wherever the server put it."""
     handler = answering(body.encode(), status, Location=f"https://h/{KEY}")
     async with served(handler) as fetcher:
-        call = replace(make_call(), read=lambda raw: V2().read_page(make_call().target, "", raw))
+        call = replace(make_request(), read=partial(V2().read_page, make_request().target, ""))
         with pytest.raises(HarvestError) as caught:
             await fetcher.fetch(call)
     assert "canary" not in shown(caught.value)
@@ -356,7 +357,7 @@ async def test_no_trouble_on_the_wire_shows_a_secret(answer: bytes | None) -> No
     """aiohttp's own errors hold the URL and the headers: nothing of them is left."""
     async with RawServer(answer) as origin, fetching(origin, timeout=0.3) as fetcher:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
     assert "canary" not in shown(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__

@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeClock, Seen
 
 from harvester.campaign.publish import Publisher
-from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.checkpoint import CheckpointStore, SavedWalk
 from harvester.disk.layout import Layout
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged
@@ -50,7 +50,7 @@ class Bench:
             emit=self.seen,
         )
 
-    async def finishing(self, data: bytes = DATA, findings: str | None = None) -> Record:
+    async def finishing(self, data: bytes = DATA, findings: str | None = None) -> SavedWalk:
         """The state says that every row stands in the part file."""
         self.part.write_bytes(data)
         record = self.store.take(TARGET)
@@ -198,7 +198,7 @@ async def test_a_part_of_another_length_is_damaged(bench: Bench) -> None:
     assert not bench.final.exists()
 
 
-async def grown(bench: Bench) -> Record:
+async def grown(bench: Bench) -> SavedWalk:
     """A finished file, and beside it the longer one that is to take its place."""
     bench.publisher.publish(await bench.finishing())
     bench.store.begin_run({"report": "opens"})

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, make_call, virtually
+from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, make_request, virtually
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,7 +195,7 @@ def test_a_page_comes_after_its_troubles() -> None:
     """Each trouble is announced with its wait, slept through, and the page is asked again."""
 
     async def use(bench: Bench) -> None:
-        assert await bench.fetcher.fetch(make_call(number=4)) == "page"
+        assert await bench.fetcher.fetch(make_request(number=4)) == "page"
 
     troubles = [
         ServerTrouble("x", status=500),
@@ -219,7 +219,7 @@ def test_attempts_used_up_fail_the_campaign() -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(CampaignError, match=r"last \(4 attempts\)") as caught:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         assert not isinstance(caught.value, Deferred)
         error = caught.value
         assert (error.kind, error.status, error.error_key) == ("server_error", 503, "down")
@@ -246,7 +246,7 @@ def test_a_page_may_fail_for_its_size(trouble: TryAgain, poison: bool) -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(CampaignError) as caught:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         assert isinstance(caught.value, PoisonPage) is poison
 
     retrying([trouble] * 4, use)
@@ -262,7 +262,7 @@ def test_a_page_that_fails_with_all_others_fails_not_for_its_size(
     async def use(bench: Bench) -> None:
         async def fetch() -> None:
             try:
-                await bench.fetcher.fetch(make_call())
+                await bench.fetcher.fetch(make_request())
             except CampaignError as error:
                 ends.append(error)
 
@@ -282,7 +282,7 @@ def test_a_campaigns_own_failure_is_not_tried_again() -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(CampaignError) as caught:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         assert (caught.value.kind, caught.value.attempts) == ("not_found", 2)
 
     bench = retrying([ServerTrouble("x"), CampaignError("not_found", "x", status=404)], use)
@@ -294,7 +294,7 @@ def test_an_order_to_stop_is_not_tried_again() -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(StopRun):
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
 
     assert not retrying([StopRun("quota_spent", "x")], use).scheduled
 
@@ -304,7 +304,7 @@ def test_throttles_do_not_count_against_the_retries() -> None:
     for the pacer holds."""
 
     async def use(bench: Bench) -> None:
-        assert await bench.fetcher.fetch(make_call()) == "page"
+        assert await bench.fetcher.fetch(make_request()) == "page"
         assert bench.clock.monotonic() == 0.0
 
     bench = retrying([throttle(5.0) for _ in range(20)] + ["page"], use)
@@ -317,7 +317,7 @@ def test_throttles_count_against_max_wait() -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(StopRun, match="exceed --max-wait 100") as caught:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         assert caught.value.reason == "throttled"
         assert caught.value.resume_at == NOON + timedelta(seconds=30.5)
 
@@ -331,7 +331,7 @@ def test_a_campaign_asked_to_wait_too_long_is_set_aside() -> None:
 
     async def use(bench: Bench) -> None:
         with pytest.raises(Deferred) as caught:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         error = caught.value
         assert (error.kind, error.status, error.attempts) == ("set_aside", 503, 2)
         assert error.resume_at == NOON + timedelta(seconds=0.5 + 3_600)
@@ -343,7 +343,7 @@ def test_a_spent_day_is_asked_again_without_a_wait() -> None:
     """The pacer waits for the reset or stops the run: here nothing is counted or slept."""
 
     async def use(bench: Bench) -> None:
-        assert await bench.fetcher.fetch(make_call()) == "page"
+        assert await bench.fetcher.fetch(make_request()) == "page"
         assert bench.clock.monotonic() == 0.0
 
     bench = retrying([QuotaExceeded("x", status=403)] * 9 + ["page"], use)
@@ -358,7 +358,7 @@ def test_the_order_to_stop_ends_a_wait() -> None:
 
             async def fetch() -> None:
                 with pytest.raises(StopRun, match="told"):
-                    await bench.fetcher.fetch(make_call())
+                    await bench.fetcher.fetch(make_request())
 
             group.start_soon(fetch)
             await anyio.sleep(1)
@@ -374,7 +374,7 @@ def test_what_is_optional_does_not_make_the_server_sick() -> None:
     async def use(bench: Bench) -> None:
         for _ in range(100):
             with pytest.raises(CampaignError):
-                await bench.fetcher.fetch(replace(make_call(), optional=True))
+                await bench.fetcher.fetch(replace(make_request(), optional=True))
         assert not bench.stop.requested
 
     bench = retrying(itertools.repeat(ServerTrouble("down", status=500)), use)
@@ -393,7 +393,7 @@ def test_a_dead_api_costs_a_bounded_number_of_requests(workers: int) -> None:
         async def work() -> None:
             for _ in pages:
                 try:
-                    await bench.fetcher.fetch(make_call())
+                    await bench.fetcher.fetch(make_request())
                 except CampaignError as error:
                     ends.append(error.kind)
                 except StopRun as order:
@@ -420,7 +420,7 @@ def test_an_api_that_fails_one_time_in_three_is_harvested() -> None:
 
     async def use(bench: Bench) -> None:
         for _ in range(3_000):
-            assert await bench.fetcher.fetch(make_call()) == "page"
+            assert await bench.fetcher.fetch(make_request()) == "page"
 
     retrying(script, use)
 
@@ -430,7 +430,7 @@ def test_throttles_cost_no_budget() -> None:
 
     async def use(bench: Bench) -> None:
         for _ in range(500):
-            assert await bench.fetcher.fetch(make_call()) == "page"
+            assert await bench.fetcher.fetch(make_request()) == "page"
 
     retrying(itertools.cycle([throttle(1.0), throttle(1.0), "page"]), use)
 
@@ -440,7 +440,7 @@ def test_a_cancelled_wait_is_cancelled() -> None:
 
     async def use(bench: Bench) -> None:
         with anyio.move_on_after(10) as scope:
-            await bench.fetcher.fetch(make_call())
+            await bench.fetcher.fetch(make_request())
         assert scope.cancelled_caught
         assert bench.clock.monotonic() == 10.0
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from aiolimiter import AsyncLimiter
-from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, block, make_call, virtually
+from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, block, make_request, virtually
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -825,7 +825,7 @@ def test_no_more_requests_are_under_way_than_there_are_permits(bench: Make) -> N
 
         async def fetch() -> None:
             with suppress(ServerTrouble):
-                await fetcher.fetch(make_call())
+                await fetcher.fetch(make_request())
 
         async with anyio.create_task_group() as group:
             for _ in range(10):
@@ -849,7 +849,7 @@ def test_a_request_is_announced_sent_and_told_of(bench: Make) -> None:
     """Sent with the day's count, then succeeded."""
 
     async def use(one: Bench) -> None:
-        assert await throttled_fetcher(one, "page").fetch(make_call(number=3)) == "page"
+        assert await throttled_fetcher(one, "page").fetch(make_request(number=3)) == "page"
 
     assert on_a_bench(bench, use).seen.events == [
         RequestSent(TARGET, 3, 1, 1),
@@ -876,7 +876,7 @@ def test_every_failure_is_told_with_its_cause(
 
     async def use(one: Bench) -> None:
         with pytest.raises(type(error)) as caught:
-            await throttled_fetcher(one, error).fetch(make_call())
+            await throttled_fetcher(one, error).fetch(make_request())
         assert caught.value is error
 
     assert on_a_bench(bench, use).seen.of(RequestFailed) == [
@@ -890,9 +890,9 @@ def test_a_throttle_makes_the_next_request_wait(bench: Make) -> None:
     async def use(one: Bench) -> None:
         fetcher = throttled_fetcher(one, Throttled("x", retry_after=9.0), "page")
         with pytest.raises(Throttled) as caught:
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
         assert caught.value.held == 9.0
-        await fetcher.fetch(make_call())
+        await fetcher.fetch(make_request())
         assert one.clock.monotonic() == pytest.approx(9.0)
 
     on_a_bench(bench, use)
@@ -905,9 +905,9 @@ def test_a_spent_day_lets_no_other_request_out(bench: Make) -> None:
         inner = FakeFetcher([QuotaExceeded("x")])
         fetcher = ThrottledFetcher(inner, one.pacer, Permits(9), clock=one.clock)
         with pytest.raises(QuotaExceeded):
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
         with pytest.raises(StopRun):
-            await fetcher.fetch(make_call())
+            await fetcher.fetch(make_request())
         assert len(inner.calls) == 1
 
     on_a_bench(bench, use)

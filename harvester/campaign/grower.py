@@ -16,7 +16,7 @@ from harvester.disk.part import Damaged
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError
 from harvester.events import Observer
-from harvester.model import Call, Fetcher
+from harvester.model import Fetcher, Request
 
 _MAX_REWALKS = 2  # how often a walk is made again in the hope that nothing moves under it
 _WORTH_ANOTHER_WALK = 20  # pages
@@ -99,7 +99,7 @@ class Grower:
         """Whether the first page is another one by now: then rows came twice at page ends."""
         first = self._walker.first_link(walk)
         read = partial(self._api.read_page, walk.target, first)
-        again = await self._fetcher.fetch(Call(walk.target, first, read))
+        again = await self._fetcher.fetch(Request(walk.target, first, read))
         with self._codec.open(self._layout.part(walk.target)) as lines:
             return (
                 b"".join(line for _, line in zip(range(rows), lines, strict=False)) != again.ndjson

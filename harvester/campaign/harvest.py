@@ -12,7 +12,7 @@ from harvester.campaign.grower import Grower
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.walk import Walk, Walker, WalkOptions
-from harvester.disk.checkpoint import Base, CheckpointStore, Record
+from harvester.disk.checkpoint import Base, CheckpointStore, SavedWalk
 from harvester.disk.compress import Codec
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage
@@ -54,7 +54,7 @@ class CampaignHarvester:
         self._emit = emit
         self._summaries = Summaries(fetcher, api)
 
-    async def harvest(self, record: Record) -> None:
+    async def harvest(self, record: SavedWalk) -> None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
         with self._walker.opened(record) as walk:
             at = record.position
@@ -75,7 +75,7 @@ class CampaignHarvester:
                 # One campaign's surprise, whatever it is, must not end the others.
                 self._fail(walk, CampaignError("unexpected", f"a bug: {type(bug).__name__}"))
 
-    async def _finished(self, walk: Walk) -> Record | None:
+    async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
         if walk.base is None:
             await self._walker.walk(walk)
@@ -88,7 +88,7 @@ class CampaignHarvester:
         at = _grown_position(walk.base, walk.position, grown.added, grown.size)
         return await self._finishing(walk, at, grown.digest)
 
-    async def _finishing(self, walk: Walk, position: Position, digest: bytes) -> Record:
+    async def _finishing(self, walk: Walk, position: Position, digest: bytes) -> SavedWalk:
         """Save that every row is there: what is left is the name and the manifest's line."""
         found = await self._reconcile(walk)
         record = replace(

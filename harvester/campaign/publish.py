@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from harvester import events
-from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.checkpoint import CheckpointStore, SavedWalk
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
 from harvester.disk.ndjson_log import NdjsonLog
@@ -41,7 +41,7 @@ class Publisher:
         self._clock = clock
         self._emit = emit
 
-    def publish(self, record: Record, *, again: bool = False) -> None:
+    def publish(self, record: SavedWalk, *, again: bool = False) -> None:
         """Give the file its name and its line. Raise `Damaged` if it is not there or not whole.
 
         `again` after a kill: what was synced then is read once more before it is believed.
@@ -69,7 +69,7 @@ class Publisher:
             )
         )
 
-    def _line(self, record: Record) -> dict[str, Any]:
+    def _line(self, record: SavedWalk) -> dict[str, Any]:
         """What the manifest says of a finished file."""
         target, at = record.target, record.position
         return {

@@ -19,7 +19,7 @@ from harvester.api.base import Api
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.storage import TEMPORARY, storage
 from harvester.errors import CampaignError
-from harvester.model import Call, Fetcher, Target
+from harvester.model import Fetcher, Request, Target
 
 _KEPT = 1_000  # summaries: far more than there are campaigns under way
 _BATCH = 10_000  # rows
@@ -53,7 +53,7 @@ class Summaries:
         link = self._api.summary_link(target.campaign_id)
         try:
             return await self._fetcher.fetch(
-                Call(target, link, self._api.read_summary, optional=True)
+                Request(target, link, self._api.read_summary, optional=True)
             )
         except CampaignError:
             return None  # the events are all there; only the comparison is missing

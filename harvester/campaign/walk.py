@@ -15,7 +15,7 @@ import anyio
 from harvester import events
 from harvester.api.base import Api
 from harvester.campaign.topup import HighWaterMark
-from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.checkpoint import CheckpointStore, SavedWalk
 from harvester.disk.compress import Codec
 from harvester.disk.group_sync import GroupSync
 from harvester.disk.layout import Layout
@@ -57,7 +57,7 @@ def smaller(limit: int, least: int | None) -> int | None:
 class Walk:
     """Where the walk of one campaign stands in this run."""
 
-    def __init__(self, record: Record, part: PartFile, limit: int) -> None:
+    def __init__(self, record: SavedWalk, part: PartFile, limit: int) -> None:
         self.record = record
         self.id = record.walk
         self.target = record.target
@@ -99,7 +99,7 @@ class Walker:
         self._group = GroupSync()
 
     @contextmanager
-    def opened(self, record: Record) -> Iterator[Walk]:
+    def opened(self, record: SavedWalk) -> Iterator[Walk]:
         """The walk of a record, its part file open meanwhile."""
         part = PartFile(self._layout.part(record.target))
         walk = Walk(record, part, self._asked.limit)

@@ -71,7 +71,7 @@ _RECORD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SavedWalk:
     """One walk as it was saved."""
 
     walk: int
@@ -149,7 +149,7 @@ class CheckpointStore:
         """Every campaign was topped up, or failed: the next top-up begins a new round."""
         self._apply(("REPLACE INTO settings VALUES ('round_under_way', 'no')", ()))
 
-    def take(self, target: Target) -> Record | None:
+    def take(self, target: Target) -> SavedWalk | None:
         """The walk of `target`, new or as it was left; None if this run has had it already."""
         rows = self._group.change(
             "INSERT INTO walks (report, campaign_id, run) VALUES (?, ?, ?) "
@@ -227,7 +227,7 @@ class CheckpointStore:
         """The walk is over for this run; its position stays for the next try."""
         self._apply(("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk)))
 
-    async def finishing(self, record: Record) -> None:
+    async def finishing(self, record: SavedWalk) -> None:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
         self._group.change(
             "UPDATE walks SET state = 'finishing', kind = NULL, next = ?, pages = ?, rows = ?, "
@@ -259,7 +259,7 @@ class CheckpointStore:
         self._group.change("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
         self._group.commit_soon()
 
-    def begin_top_up(self, record: Record) -> Record:
+    def begin_top_up(self, record: SavedWalk) -> SavedWalk:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
         self._apply(
             (
@@ -273,7 +273,7 @@ class CheckpointStore:
         base = Base(at.pages, at.rows, at.offset, record.digest)
         return replace(record, state="new", position=Position(), digest=b"", base=base)
 
-    def begin_again(self, record: Record) -> Record:
+    def begin_again(self, record: SavedWalk) -> SavedWalk:
         """A finished file is gone or damaged: the campaign is walked from its first page."""
         self.restart(record.walk, restarts=0)
         return replace(record, state="new", position=Position(), digest=b"", restarts=0)
@@ -294,14 +294,14 @@ class CheckpointStore:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
         return int(self.settings().get("manifest", 0))
 
-    def finishing_walks(self) -> list[Record]:
+    def finishing_walks(self) -> list[SavedWalk]:
         """The walks that a kill caught between their last page and their manifest line."""
         rows = self._group.read(
             f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
         )
         return [_record(row) for row in rows]
 
-    def complete_walks(self) -> Iterator[Record]:
+    def complete_walks(self) -> Iterator[SavedWalk]:
         """The walks whose file is finished and acknowledged, read a thousand at a time."""
         query = f"SELECT {_RECORD} FROM walks WHERE state = 'complete' AND id > ? ORDER BY id"
         after = 0
@@ -346,10 +346,10 @@ def _columns(position: Position) -> tuple[str | None, int, int, int]:
     return position.next, position.pages, position.rows, position.offset
 
 
-def _record(row: tuple[Any, ...]) -> Record:
+def _record(row: tuple[Any, ...]) -> SavedWalk:
     walk, report, campaign_id, state, next_, pages, rows, size, digest, *rest = row
     restarts, kind, started_at, completed_at, findings, round_, *base = rest
-    return Record(
+    return SavedWalk(
         walk,
         Target(report, campaign_id),
         state,

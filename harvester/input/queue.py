@@ -7,7 +7,7 @@ import anyio.lowlevel
 
 from harvester import events
 from harvester.api.base import Api
-from harvester.disk.checkpoint import CheckpointStore, Record
+from harvester.disk.checkpoint import CheckpointStore, SavedWalk
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Observer
 from harvester.model import Target
@@ -33,7 +33,7 @@ class WalkQueue:
         reports: tuple[str, ...],
         retry_failed: bool,
         top_up: bool,
-        is_whole: Callable[[Record], bool] | None = None,
+        is_whole: Callable[[SavedWalk], bool] | None = None,
         stop: StopSignal,
         emit: Observer,
     ) -> None:
@@ -52,7 +52,7 @@ class WalkQueue:
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
-    async def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
             async for campaign_id in self._each():
@@ -81,7 +81,7 @@ class WalkQueue:
         checked = self._api.check_id(campaign_id)
         return (Target(report, checked) for report in self._reports)
 
-    async def _repaired(self, record: Record) -> Record:
+    async def _repaired(self, record: SavedWalk) -> SavedWalk:
         """The same record; a new one where a finished file is to be whole, and is not."""
         if self._is_whole is None or record.state != "complete":
             return record
@@ -91,7 +91,7 @@ class WalkQueue:
         self._emit(events.WalkRestarted(record.target, 1, "damaged_file", None, why))
         return self._store.begin_again(record)
 
-    def _walk(self, target: Target, record: Record | None) -> Record | None:
+    def _walk(self, target: Target, record: SavedWalk | None) -> SavedWalk | None:
         """The walk to make; None if there is none."""
         if record is None:
             self._emit(events.IdRepeated(target.campaign_id))
@@ -103,7 +103,7 @@ class WalkQueue:
             return record
         return None
 
-    def _grows(self, record: Record) -> bool:
+    def _grows(self, record: SavedWalk) -> bool:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
         return (
             self._top_up
@@ -111,7 +111,7 @@ class WalkQueue:
             and record.round < self._store.round
         )
 
-    def _is_refused(self, record: Record) -> bool:
+    def _is_refused(self, record: SavedWalk) -> bool:
         return (
             record.state == "failed" and record.kind == REFUSED_FOR_GOOD and not self._retry_failed
         )

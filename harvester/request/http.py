@@ -17,7 +17,7 @@ from harvester._version import __version__
 from harvester.api.base import Api
 from harvester.api.errors import classify_response
 from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain, Unreadable
-from harvester.model import Call, Page
+from harvester.model import Page, Request
 from harvester.request.body import ACCEPT_ENCODING, read_body, read_error_body
 from harvester.request.credentials import Credentials
 
@@ -102,7 +102,7 @@ class HttpFetcher:
         self._cap = max_page_bytes
         self._proxy = proxy
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """Send `call` once. Raise what the answer means, with every secret scrubbed out of it."""
         try:
             body = await self._send(call)
@@ -113,7 +113,7 @@ class HttpFetcher:
                 error.error_key = self._credentials.scrub(error.error_key)
             raise
 
-    def _read(self, call: Call[T], body: bytes) -> T:
+    def _read(self, call: Request[T], body: bytes) -> T:
         try:
             return call.read(body)
         except Unreadable:
@@ -128,7 +128,7 @@ class HttpFetcher:
             raise CampaignError("bad_link", "the next link repeats a credential")
         return found
 
-    async def _send(self, call: Call[T]) -> bytes:
+    async def _send(self, call: Request[T]) -> bytes:
         # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
         # would break the request line, and goes percent-encoded.
         signed = self._api.url_for(call.link, self._credentials.api_key)

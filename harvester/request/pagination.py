@@ -10,7 +10,7 @@ from functools import partial
 
 from harvester.api.base import Api
 from harvester.errors import CampaignError
-from harvester.model import Call, Fetcher, Page, Position, Target
+from harvester.model import Fetcher, Page, Position, Request, Target
 
 MAX_PAGES = 100_000  # 50 million rows: past any campaign there is
 
@@ -73,7 +73,7 @@ async def walk_links(
             raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
         # Known: the longest way to go first. Unknown: the least known first (`Permits`).
         priority = number - 1 - expected
-        page = await fetcher.fetch(Call(target, link, partial(read, link), number, priority))
+        page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)

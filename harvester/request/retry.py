@@ -22,7 +22,7 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import Observer, RetryScheduled
-from harvester.model import Call, Fetcher
+from harvester.model import Fetcher, Request
 from harvester.request.auth import AuthGate
 from harvester.runtime import Clock, StopSignal, later
 
@@ -136,7 +136,7 @@ class RetryingFetcher:
         self._emit = emit
         self._draw = draw
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """Give the answer of the first attempt that has one."""
         tries = _Tries()
         while True:
@@ -156,14 +156,14 @@ class RetryingFetcher:
                 self._budget.succeeded()
                 return found
 
-    async def _try(self, call: Call[T], tries: "_Tries") -> T:
+    async def _try(self, call: Request[T], tries: "_Tries") -> T:
         """One attempt; a 401 gets its second look within."""
         try:
             return await self._inner.fetch(tries.next(call))
         except Unauthorized as refusal:
             return await self._retry_after_401(call, tries, refusal)
 
-    async def _retry_after_401(self, call: Call[T], tries: "_Tries", refusal: Unauthorized) -> T:
+    async def _retry_after_401(self, call: Request[T], tries: "_Tries", refusal: Unauthorized) -> T:
         """The second look; another one where the refusal was of before somebody else's success."""
         while True:
             try:
@@ -218,7 +218,7 @@ class RetryingFetcher:
         return aside
 
     def _announce(
-        self, call: Call[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
+        self, call: Request[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
     ) -> None:
         self._emit(
             RetryScheduled(
@@ -251,6 +251,6 @@ class _Tries:
     failures_before: int = 0
     successes_before: int = 0
 
-    def next(self, call: Call[T]) -> Call[T]:
+    def next(self, call: Request[T]) -> Request[T]:
         self.made += 1
         return call if self.made == 1 else replace(call, attempt=self.made)

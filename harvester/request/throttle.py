@@ -12,7 +12,7 @@ from harvester.errors import (
     Unauthorized,
 )
 from harvester.events import Observer, RequestFailed, RequestSent, RequestSucceeded
-from harvester.model import Call, Fetcher
+from harvester.model import Fetcher, Request
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
 from harvester.runtime import Clock
@@ -49,7 +49,7 @@ class ThrottledFetcher:
         self._emit = emit
         self._call_after_commit = call_after_commit
 
-    async def fetch(self, call: Call[T]) -> T:
+    async def fetch(self, call: Request[T]) -> T:
         """Send `call` when its turn comes."""
         if call.urgent:  # who holds the permits is waiting for it
             return await self._fetch(call)
@@ -62,7 +62,7 @@ class ThrottledFetcher:
         self._call_after_commit(self._permits.release)
         return found
 
-    async def _fetch(self, call: Call[T]) -> T:
+    async def _fetch(self, call: Request[T]) -> T:
         used = await self._pacer.slot(urgent=call.urgent)
         started = self._clock.monotonic()
         self._emit(RequestSent(call.target, call.page, call.attempt, used))
@@ -82,7 +82,7 @@ class ThrottledFetcher:
         return found
 
 
-def _failure(call: Call[T], error: HarvestError) -> RequestFailed:
+def _failure(call: Request[T], error: HarvestError) -> RequestFailed:
     match error:
         case TryAgain():
             cause, status = error.cause, error.status
