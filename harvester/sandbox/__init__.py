@@ -14,7 +14,8 @@ From the bottom up:
     reports, people, rows           which reports there are; contacts and rows as JSON text
     sizes, stream, arrivals         how many events; an event from its number; what came later
     mailings                        campaigns, their emails and resends, and what changes them
-    view, views, world              reports as a version lists them; the account, and its truth
+    view, views                     reports as a version lists them, row by row
+    catalog, world                  campaigns by their ids; the account, and its truth
     counts                          the API's own numbers, true or wrong
     limits, faults                  who may pass; what goes wrong, and when
     sign_in_settings, settings      all that can be asked for

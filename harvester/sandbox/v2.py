@@ -11,11 +11,12 @@ from typing import Final
 from .answers import Answer, AnswerCache, Page, document
 from .cursor import Window, decode
 from .dialect import INACTIVE, V2_DIALECT
+from .mailings import STATUSES
 from .paging import list_page, placed, report_page
 from .reports import REPORTS
 from .requests import ParsedRequest, Request, Target, limit_of, moment_of, parse_target
 from .settings import SandboxSettings
-from .world import STATUSES, World
+from .world import World
 
 _ROOT: Final = ["", "v2", "emailmarketing", "campaigns"]
 _MOST: Final = {"campaigns": 50}
@@ -65,7 +66,11 @@ class V2:
         return replace(asked, window=window, page=window.start // window.limit + 1)
 
     def _has(self, campaign_id: str) -> bool:
-        return campaign_id.isascii() and campaign_id.isdigit() and campaign_id in self._world
+        try:
+            self._world.v2_campaign(campaign_id)
+        except KeyError:
+            return False
+        return True
 
     # -- what is answered ----------------------------------------------------------------------
 

@@ -87,11 +87,11 @@ class V3:
     def _of_activity(self, asked: ParsedRequest, given: str) -> ParsedRequest:
         """The request with its activity and the campaign of it; only mailings have reports."""
         try:
-            campaign_id = self._world.v3_id(given) if "-" in given else ""
+            self._world.activity(given)
         except KeyError:
-            campaign_id = ""
-        problem = None if campaign_id else self.dialect.not_found
-        return replace(asked, campaign_id=campaign_id, activity_id=given.lower(), problem=problem)
+            return replace(asked, activity_id=given.lower(), problem=self.dialect.not_found)
+        activity = given.lower()
+        return replace(asked, campaign_id=self._world.v3_id(activity), activity_id=activity)
 
     # -- what is answered ----------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class Documents:
 
     def links(self, activity_id: str, params: Mapping[str, str]) -> Answer:
         """`…/{activity}/links`: unique clicks of each link; unclicked ones with `no_clicks`."""
-        mailing = self._world.mailing(activity_id)
+        mailing = self._world.activity(activity_id)
         campaign = self._ids.v2(self._mailings.campaign_of(mailing))
         clicks = self._world.views.stream("clicks", mailing)
         contacts: dict[int, set[int]] = {number: set() for number in range(len(LINKS))}
@@ -156,10 +156,7 @@ class Documents:
         return self._mailings.mailings_of(self._world.campaign(given))
 
     def _activity_mailings(self, given: str) -> Sequence[int]:
-        number = self._ids.number("activity", given)
-        if number is None or number not in self._mailings.all:
-            raise KeyError(given)
-        return (number,)
+        return (self._world.activity(given),)
 
     def _stats(
         self, given: str, mailings: Sequence[int], at: float
