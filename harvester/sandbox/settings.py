@@ -61,7 +61,7 @@ class SandboxSettings:
     """v2's key."""
     access_token: str = field(default="sandbox-token", repr=False)
     """Good for ever, for both versions."""
-    client_id: str = "sandbox-key"
+    client_id: str = field(default="sandbox-key", repr=False)
     """v3's application. If it is not v2's key, each version has limits of its own."""
     sign_in: SignInSettings = field(default_factory=SignInSettings)
     rate_limit: float = 0.0

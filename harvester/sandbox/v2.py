@@ -5,7 +5,6 @@
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from .answers import Answer, AnswerCache, Page, document
@@ -78,45 +77,49 @@ class V2:
         """The answer of a server that is well. Does not change the world."""
         fresh = asked.target.params.get("updateSummary") == "true"
         match asked.report:
+            case "campaigns":
+                return self._spelled(self._campaigns(asked))
             case "campaign":
                 return self._campaign(asked.campaign_id, fresh=fresh)
             case "summary":
-                return self._summary(asked.campaign_id, fresh=fresh)
-            case "campaigns":
-                return self._page_answer(asked)
+                return document(self._summary(asked.campaign_id, fresh=fresh))
         arrived = self._world.arrived(asked.report, asked.campaign_id)
         key = (asked.report, asked.campaign_id, asked.window, arrived)
-        return self._cache.get(key, partial(self._page_answer, asked))
+        return self._cache.get(key, lambda: self._spelled(self._tracking(asked)))
 
     def page(self, asked: ParsedRequest) -> Page | None:
         """The page that is asked for; None if it is no page."""
-        window, path = asked.window, asked.target.path
         if asked.report == "campaigns":
-            ids = self._world.listing(window.status, window.since_ms)
-            here = ids[window.start : window.start + window.limit + 1]
-            rows: list[object] = [self._world.brief(campaign_id) for campaign_id in here]
-            return list_page("results", rows, window, path, "pageNum")
-        if asked.report in REPORTS:
-            view = self._world.view(asked.report, asked.campaign_id)
-            salt = int(asked.campaign_id)
-            return report_page(view, window, path, self.dialect.style, self._settings, salt)
-        return None
+            return self._campaigns(asked)
+        return self._tracking(asked) if asked.report in REPORTS else None
 
-    def _page_answer(self, asked: ParsedRequest) -> Answer:
-        page = self.page(asked)
-        assert page is not None  # noqa: S101  (the caller names a list)
+    def _campaigns(self, asked: ParsedRequest) -> Page:
+        window = asked.window
+        ids = self._world.listing(window.status, window.since_ms)
+        here = ids[window.start : window.start + window.limit + 1]
+        rows: list[object] = [self._world.brief(campaign_id) for campaign_id in here]
+        return list_page("results", rows, window, asked.target.path, "pageNum")
+
+    def _tracking(self, asked: ParsedRequest) -> Page:
+        view, path = self._world.view(asked.report, asked.campaign_id), asked.target.path
+        style, salt = self.dialect.style, int(asked.campaign_id)
+        return report_page(view, asked.window, path, style, self._settings, salt)
+
+    def _spelled(self, page: Page) -> Answer:
         return self.dialect.page(page, self._settings.last_page_of(self.dialect.version))
 
     def _campaign(self, campaign_id: str, *, fresh: bool) -> Answer:
         if self._world.status(campaign_id) == "DELETED":
             return self.dialect.not_found
-        return document(self._world.detail(campaign_id, fresh=fresh))
+        summary = self._summary(campaign_id, fresh=fresh)
+        return document(self._world.detail(campaign_id) | {"tracking_summary": summary})
 
-    def _summary(self, campaign_id: str, *, fresh: bool) -> Answer:
+    def _summary(self, campaign_id: str, *, fresh: bool) -> dict[str, int | str]:
+        """What is said of a campaign's recipients; not always the truth."""
         summary = self._world.summary(campaign_id, fresh=fresh)
         if campaign_id in self._settings.doctored:
             summary["opens"] += 1
-        return document(summary)
+        return self._settings.counts.spell(summary, int(campaign_id))
 
 
 def _route(path: str) -> tuple[str, str]:

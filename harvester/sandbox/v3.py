@@ -5,7 +5,6 @@ known: here it wins. Paths: `/v3/emails…` and `/v3/reports/…`.
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from .answers import Answer, AnswerCache, Page
@@ -107,30 +106,33 @@ class V3:
                 return self._documents.stats(asked.report, asked.activity_id, asked.wall)
             case "xrefs":
                 return self._documents.xrefs(params)
-            case "campaigns" | "summaries":
-                return self._page_answer(asked)
+            case "campaigns":
+                return self._spelled(self._documents.campaigns(asked.window, asked.target.path))
+            case "summaries":
+                return self._spelled(self._summaries(asked))
         activity, view = asked.activity_id, self._world.view(asked.report, asked.activity_id)
         # A page of a derived report moves with the events of others, so the whole is the key.
         state = (len(view), view.stream.added, self._world.deletions)
         key = (asked.report, activity, asked.window, state)
-        return self._cache.get(key, partial(self._page_answer, asked))
+        return self._cache.get(key, lambda: self._spelled(self._tracking(asked)))
 
     def page(self, asked: ParsedRequest) -> Page | None:
         """The page that is asked for; None if it is no page."""
-        window, path = asked.window, asked.target.path
         if asked.report == "campaigns":
-            return self._documents.campaigns(window, path)
+            return self._documents.campaigns(asked.window, asked.target.path)
         if asked.report == "summaries":
-            return self._documents.summaries(window, path, asked.wall)
-        if asked.report in V3_REPORTS:
-            view = self._world.view(asked.report, asked.activity_id)
-            salt = int(asked.activity_id[-12:], 16)
-            return report_page(view, window, path, self.dialect.style, self._settings, salt)
-        return None
+            return self._summaries(asked)
+        return self._tracking(asked) if asked.report in V3_REPORTS else None
 
-    def _page_answer(self, asked: ParsedRequest) -> Answer:
-        page = self.page(asked)
-        assert page is not None  # noqa: S101  (the caller names a list)
+    def _summaries(self, asked: ParsedRequest) -> Page:
+        return self._documents.summaries(asked.window, asked.target.path, asked.wall)
+
+    def _tracking(self, asked: ParsedRequest) -> Page:
+        view, path = self._world.view(asked.report, asked.activity_id), asked.target.path
+        style, salt = self.dialect.style, int(asked.activity_id[-12:], 16)
+        return report_page(view, asked.window, path, style, self._settings, salt)
+
+    def _spelled(self, page: Page) -> Answer:
         return self.dialect.page(page, self._settings.last_page_of(self.dialect.version))
 
 
