@@ -18,7 +18,7 @@ ROW = '{"a":"\\"results\\":["}'
 TARGET = "/v2/x?next=abc"
 
 
-def spoilt(
+def broken(
     kind: str, dialect: Dialect = V2_DIALECT, link: str | None = None, **settings: Any
 ) -> Answer:
     """What a fault makes of a page with one row, asked for with a limit of two."""
@@ -168,7 +168,7 @@ def test_any_error_status_may_be_asked_for() -> None:
 )
 def test_fault_makes_its_answer(kind: str, status: int, piece: bytes) -> None:
     """Each kind that is an answer of its own says what the table of kinds says."""
-    answer = spoilt(kind)
+    answer = broken(kind)
     assert answer.status == status
     assert piece in answer.body.plain
     assert "Retry-After" not in answer.headers
@@ -190,14 +190,14 @@ def test_fault_makes_its_answer(kind: str, status: int, piece: bytes) -> None:
 )
 def test_v3_has_its_own_forms(kind: str, status: int, body: object) -> None:
     """The same fault is said in the form of the version; a body is as a JSON library reads it."""
-    answer = spoilt(kind, V3_DIALECT)
+    answer = broken(kind, V3_DIALECT)
     assert (answer.status, orjson.loads(answer.body.plain)) == (status, body)
 
 
 def test_members_stand_twice() -> None:
     """A reader that takes the last of two equal members loses the rows, one that looks does not."""
     link = '"_links":{"next":{"href":"/n"}}'
-    body = spoilt("twice", V3_DIALECT, link="/n").body.plain.decode()
+    body = broken("twice", V3_DIALECT, link="/n").body.plain.decode()
     member = '"tracking_activities"'
     assert body == f"{{{member}:[{ROW}],{link},{member}:[],{link}}}"
 
@@ -205,7 +205,7 @@ def test_members_stand_twice() -> None:
 @pytest.mark.parametrize("dialect", [V2_DIALECT, V3_DIALECT])
 def test_an_error_may_hide_in_a_good_page(dialect: Dialect) -> None:
     """No rows, no next link, status 200, and an error_key."""
-    answer = spoilt("error_in_200", dialect, link="/n")
+    answer = broken("error_in_200", dialect, link="/n")
     document = orjson.loads(answer.body.plain)
     assert document["error_key"]
     assert [] in document.values()
@@ -216,18 +216,18 @@ def test_an_error_may_hide_in_a_good_page(dialect: Dialect) -> None:
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_dropped_cursor_has_the_status_of_the_settings(status: Literal[400, 404, 410]) -> None:
     """How the real API says it is not known, so it can be chosen."""
-    assert spoilt("cursor_dropped", dropped_status=status).status == status
+    assert broken("cursor_dropped", dropped_status=status).status == status
 
 
 @pytest.mark.parametrize("kind", ["throttle", "throttle429", "quota", "error503"])
 def test_retry_after_is_sent_as_it_was_set(kind: str) -> None:
     """The header is passed on raw, be it a number, a date or nonsense."""
-    assert spoilt(kind, retry_after="soon").headers["Retry-After"] == "soon"
-    assert "Retry-After" not in spoilt("error500", retry_after="soon").headers
+    assert broken(kind, retry_after="soon").headers["Retry-After"] == "soon"
+    assert "Retry-After" not in broken("error500", retry_after="soon").headers
 
 
 @pytest.mark.parametrize("kind", ["loop", "twice", "flood", "endless_same"])
-def test_only_pages_are_spoilt_like_pages(kind: str) -> None:
+def test_only_pages_are_corrupted_as_pages(kind: str) -> None:
     """A loop or a foreign link needs a page to stand on, and a good one."""
     summary = document({"opens": 3})
     assert corrupted(summary, kind, None, "/", V2_DIALECT, SandboxSettings()) is summary

@@ -176,7 +176,7 @@ def test_person_agrees_after_some_time() -> None:
 
 
 def test_code_expires() -> None:
-    """After its time nobody can agree to it."""
+    """After its time no person can agree to it."""
     someone = person(person="waits", device_code_age=60)
     code = someone.authorize()
     someone.wall += 60

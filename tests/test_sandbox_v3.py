@@ -8,6 +8,8 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harvester.sandbox import CountSettings, Reply, Request, Sandbox, SandboxSettings, Service
 from harvester.sandbox.ids import Ids
@@ -53,9 +55,9 @@ class Client:
         return rows
 
 
-def client(**settings: Any) -> Client:
+def client(**asked: Any) -> Client:
     """A small account at a fixed time."""
-    ready = Client(Service(SandboxSettings(**{**SMALL, "wall": lambda: ready.wall, **settings})))
+    ready = Client(Service(SandboxSettings(**{**SMALL, "wall": lambda: ready.wall, **asked})))
     return ready
 
 
@@ -100,6 +102,57 @@ def test_naive_walk_finds_every_record(report: str, cursor: str) -> None:
             if activity["role"] != "permalink":
                 found += ready.walk(tracking(activity["campaign_activity_id"], report))
         assert found == list(ready.service.world.records(report, campaign))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    campaigns=st.integers(1, 6),
+    more_pages=st.integers(0, 12),
+    rows_per_page=st.integers(1, 30),
+    resends=st.integers(0, 3),
+    limit=st.integers(1, 40),
+    cursor=st.sampled_from(["offset", "timestamp"]),
+    irregular=st.booleans(),
+    report=st.sampled_from(sorted(V3_REPORTS)),
+    late=st.integers(0, 45),
+)
+def test_any_account_is_walked_whole(limit: int, report: str, late: int, **asked: Any) -> None:
+    """Whatever its size, the page size and the cursors, also with events that came later."""
+    pages = asked["campaigns"] + asked["resends"] + asked.pop("more_pages")
+    ready = client(pages=pages, unsent=1, **asked)
+    world = ready.service.world
+    world.send(world.v3_unsent_ids[0])
+    activity = world.resend(world.v3_campaign_ids[-1])
+    for events in ("opens", "sends", "bounces"):
+        world.add_events(events, activity, late)
+    found = [
+        row
+        for campaign in world.v3_campaign_ids
+        for each in mailings(world, campaign)
+        for row in ready.walk(tracking(each, report, f"limit={limit}"))
+    ]
+    expected = [row for each in world.v3_campaign_ids for row in world.records(report, each)]
+    assert found == expected
+    loaded(found)
+
+
+def test_storm_of_faults_heals_to_every_record() -> None:
+    """A client that tries again until a page is good finds what there is."""
+    kinds = ("error500", "throttle", "html", "empty", "twice", "flood", "forbidden", "auth")
+    ready = client(faults=dict.fromkeys(kinds, 0.1), heal_after=3)
+    world = ready.service.world
+    for campaign in world.v3_campaign_ids:
+        rows = []
+        for activity in mailings(world, campaign):
+            target = tracking(activity, "opens")
+            while target:
+                reply = ready.ask(target)
+                if reply.fault is None:
+                    rows += raw_rows(reply.answer.body.plain)
+                    target = next_link(orjson.loads(reply.answer.body.plain))
+        assert rows == list(world.records("opens", campaign))
+    assert {reply.fault for reply in ready.replies} == {*kinds, None}
 
 
 async def test_the_same_over_http() -> None:
@@ -165,7 +218,7 @@ def test_seconds_can_be_asked_for() -> None:
 
 
 def test_equal_rows_happen_where_rows_may_repeat() -> None:
-    """Two opens may be equal to the byte; nobody is sent the same mailing twice."""
+    """Two opens may be equal to the byte; no contact is sent a mailing twice."""
     world = client(campaigns=40, pages=300).service.world
     twins = {
         report: max(
@@ -202,7 +255,7 @@ def test_derived_reports_follow_from_the_others(arrivals: int) -> None:
 
 @pytest.mark.parametrize("report", sorted(V3_REPORTS))
 def test_an_unsent_activity_has_an_empty_report(report: str) -> None:
-    """200 with no rows, not 404: it cannot be told from a sent one that nobody opened."""
+    """200 with no rows, not 404: it cannot be told from a sent one that was never opened."""
     ready = client()
     for campaign in ready.service.world.v3_unsent_ids:
         (activity,) = mailings(ready.service.world, campaign)
@@ -426,7 +479,7 @@ def test_stats_agree_with_the_rows() -> None:
         ]
 
 
-def test_one_bad_id_spoils_the_answer() -> None:
+def test_one_bad_campaign_hides_the_others() -> None:
     """404 for all, malformed or unknown; too many are a bad request."""
     ready = client(counts=CountSettings(most_ids=3))
     world = ready.service.world
@@ -435,8 +488,19 @@ def test_one_bad_id_spoils_the_answer() -> None:
     for bad in ("", "x", "1" * 36, mailings(world, good[0])[0], world.campaign_ids[0]):
         assert ready.json(f"{STATS}/{','.join([*good[:2], bad])}", 404)["error_key"] == "not_found"
     ready.json(f"{STATS}/{','.join(world.v3_campaign_ids[:4])}", 400)
-    many = ",".join(mailings(world, good[0])[0] for good[0] in world.v3_campaign_ids[:9])
-    assert len(ready.json(f"/v3/reports/stats/email_campaign_activities/{many}")["results"]) == 9
+
+
+def test_an_unknown_activity_is_an_error_of_its_own() -> None:
+    """It stands in `errors`; a malformed one is a 404 for all; ten are the most."""
+    ready = client()
+    world, path = ready.service.world, "/v3/reports/stats/email_campaign_activities/"
+    good = [mailings(world, each)[0] for each in world.v3_campaign_ids]
+    unknown = world.v3_campaign_ids[0]
+    answer = ready.json(path + ",".join([*good[:9], unknown]))
+    assert [each["campaign_activity_id"] for each in answer["results"]] == good[:9]
+    assert [each["campaign_activity_id"] for each in answer["errors"]] == [unknown]
+    ready.json(path + f"{good[0]},x", 404)
+    ready.json(path + ",".join([*good[:9], unknown, mailings(world, unknown)[-1]]), 400)
 
 
 def test_counts_may_be_missing() -> None:

@@ -186,7 +186,7 @@ def test_summary_counts_distinct_recipients(world: World) -> None:
 
 
 def test_fresh_summary_knows_what_was_added() -> None:
-    """A scheduled summary is from before; with updateSummary it counts everybody there is."""
+    """A scheduled summary is from before; with updateSummary it counts all contacts there are."""
     world = World(3, 1, 1, 10)
     (campaign_id,) = world.campaign_ids
     before = world.summary(campaign_id)

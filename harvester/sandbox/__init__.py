@@ -17,9 +17,9 @@ From the bottom up:
     view, views                     reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
     counts                          the API's own numbers, true or wrong
-    limits, faults                  who may pass; what goes wrong, and when
-    sign_in_settings, settings      all that can be asked for
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things
+    limits, faults                  pace and quota; what goes wrong, and when
+    sign_in_settings, settings      all that can be asked for
     requests, paging                a request as a value; a list cut into pages
     v2                              the v2 API
     tokens, sign_in                 tokens; the device flow and renewals

@@ -6,6 +6,7 @@ as activities, each with a UUID.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from .mailings import STATUSES, Mailings
@@ -13,6 +14,7 @@ from .rows import timestamp
 
 __all__ = ["STATUSES", "Catalog"]
 T = TypeVar("T")
+_MOST_KEPT: Final = 16
 
 
 class Catalog:
@@ -104,20 +106,28 @@ class Catalog:
         """v2 ids as its list orders them, latest first; deleted ones only when asked for."""
         modified = self.mailings.modified_ms
 
-        def found() -> list[int]:
+        def ids() -> list[str]:
             shown = (m for m in self.mailings.all if _shown(self.mailings.status(m), status))
-            return sorted(shown, key=modified, reverse=True)
+            latest = sorted(shown, key=modified, reverse=True)
+            since = modified_since_ms
+            return [self._ids.v2(m) for m in latest if since is None or modified(m) >= since]
 
-        latest = self._kept_numbers.get(status, found)
-        since = modified_since_ms
-        return [self._ids.v2(each) for each in latest if since is None or modified(each) >= since]
+        return list(self._kept_ids.get((status, modified_since_ms), ids))
 
-    def latest_campaigns(self) -> Sequence[int]:
-        """The numbers of all campaigns as v3's list orders them, the last updated first."""
+    def latest_campaigns(self, after_ms: int | None, before_ms: int | None) -> Sequence[int]:
+        """The numbers of campaigns as v3's list orders them, the last updated first.
+
+        Only those that were updated from the one moment to the other, both included.
+        """
         updated = self.mailings.updated_ms
-        return self._kept_numbers.get(
-            "v3", lambda: sorted(self.mailings.campaigns, key=updated)[::-1]
-        )
+        low = -inf if after_ms is None else after_ms
+        high = inf if before_ms is None else before_ms
+
+        def found() -> list[int]:
+            latest = sorted(self.mailings.campaigns, key=updated, reverse=True)
+            return [campaign for campaign in latest if low <= updated(campaign) <= high]
+
+        return self._kept_numbers.get((after_ms, before_ms), found)
 
     def status(self, any_id: str) -> str:
         """SENT, or for the extra campaigns one of the other states, as v2 spells them."""
@@ -149,6 +159,8 @@ class _Kept(Generic[T]):
         """The list of a key."""
         changes, kept = self._lists.get(key, (-1, ()))
         if changes != self._mailings.changes:
+            if len(self._lists) >= _MOST_KEPT:
+                self._lists.clear()
             kept = make()
             self._lists[key] = (self._mailings.changes, kept)
         return kept

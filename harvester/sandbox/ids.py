@@ -50,7 +50,12 @@ class Ids:
     def number(self, kind: Kind, text: str) -> int | None:
         """The number of a UUID of that kind, in either case; None if no number has it."""
         text = text.lower()
-        if not _UUID.fullmatch(text):
+        if not is_uuid(text):
             return None
         number = (int(text[-12:], 16) - self._salts[kind]) * _STEP_BACK % _NODES
         return number if self.uuid(kind, number) == text else None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text has the form of a UUID in small letters."""
+    return _UUID.fullmatch(text) is not None

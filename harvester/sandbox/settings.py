@@ -50,7 +50,7 @@ class SandboxSettings:
     awkward: bool = True
     """One address in twelve is hard to parse."""
     extras: bool = True
-    """A row in 53 has a field nobody documented."""
+    """A row in 53 has a field that is not documented."""
     integer_ids: bool = False
     """v2 rows carry campaign_id as a JSON integer, as the vendor's fixtures do."""
     whole_minutes: bool = True

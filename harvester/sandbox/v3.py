@@ -102,8 +102,10 @@ class V3:
                 return self._documents.campaign(asked.campaign_id)
             case "links":
                 return self._documents.links(asked.activity_id, params)
-            case "stats" | "activity_stats":
-                return self._documents.stats(asked.report, asked.activity_id, asked.wall)
+            case "stats":
+                return self._documents.campaign_stats(asked.activity_id, asked.wall)
+            case "activity_stats":
+                return self._documents.activity_stats(asked.activity_id, asked.wall)
             case "xrefs":
                 return self._documents.xrefs(params)
             case "campaigns":

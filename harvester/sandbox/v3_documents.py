@@ -4,7 +4,7 @@ Source: the OpenAPI description 3.0.178 and the vendor's migration guide. The st
 are spelled "Done" in the list and "DONE" in its detail, as recorded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Final
 
@@ -12,7 +12,7 @@ from .answers import Answer, Page, document, refusal
 from .counts import added, percents_of, stats_of
 from .cursor import Window
 from .dialect import V3_DIALECT
-from .ids import Ids
+from .ids import Ids, is_uuid
 from .paging import list_page
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
@@ -45,13 +45,7 @@ class Documents:
 
     def campaigns(self, window: Window, path: str) -> Page:
         """`/v3/emails`: every campaign, the last updated first; `after_date` and `before_date`."""
-        low = float("-inf") if window.since_ms is None else window.since_ms
-        high = float("inf") if window.before_ms is None else window.before_ms
-        found = [
-            campaign
-            for campaign in self._world.latest_campaigns()
-            if low <= self._mailings.updated_ms(campaign) <= high
-        ]
+        found = self._world.latest_campaigns(window.since_ms, window.before_ms)
         here = found[window.start : window.start + window.limit + 1]
         return list_page("campaigns", [self._brief(each) for each in here], window, path, "o")
 
@@ -96,36 +90,46 @@ class Documents:
 
     # -- counts --------------------------------------------------------------------------------
 
-    def stats(self, report: str, ids: str, wall: float) -> Answer:
-        """`/v3/reports/stats/…/{ids}`: of campaigns (their activities together) or activities.
+    def campaign_stats(self, ids: str, wall: float) -> Answer:
+        """`/v3/reports/stats/email_campaigns/{ids}`: the activities of each campaign together.
 
-        One id that is unknown spoils the whole answer.
+        One id that is malformed or unknown makes the whole answer a 404.
         """
-        of_campaigns = report == "stats"
-        name = "campaign_id" if of_campaigns else "campaign_activity_id"
-        asked = list(dict.fromkeys(ids.lower().split(",")))
-        most = self._counts.most_ids if of_campaigns else _MOST_ACTIVITIES
-        find: Callable[[str], Sequence[int]] = (
-            self._campaign_mailings if of_campaigns else self._activity_mailings
-        )
-        if len(asked) > most:
-            return V3_DIALECT.bad_request(f"at most {most} ids")
         try:
-            numbers = {given: find(given) for given in asked}
+            numbers = {given: self._world.campaign(given) for given in _listed(ids)}
         except KeyError:
             return _NO_STATS
-        at = wall - self._counts.age
-        results, errors = [], []
-        for given, mailings in numbers.items():
-            if given not in self._counts.missing:
+        found = {given: self._mailings.mailings_of(number) for given, number in numbers.items()}
+        return self._stats_answer("campaign_id", found, self._counts.most_ids, wall)
+
+    def activity_stats(self, ids: str, wall: float) -> Answer:
+        """`/v3/reports/stats/email_campaign_activities/{ids}`: each activity alone, at most 10.
+
+        A malformed id makes the whole answer a 404, an unknown one stands in `errors`.
+        """
+        if not all(map(is_uuid, asked := _listed(ids))):
+            return _NO_STATS
+        numbers = {given: self._ids.number("activity", given) for given in asked}
+        found = {
+            given: (number,) if number is not None and number in self._mailings.all else ()
+            for given, number in numbers.items()
+        }
+        return self._stats_answer("campaign_activity_id", found, _MOST_ACTIVITIES, wall)
+
+    def _stats_answer(
+        self, name: str, found: Mapping[str, Sequence[int]], most: int, wall: float
+    ) -> Answer:
+        """The stats of the mailings under each id; an id without mailings is an error."""
+        if len(found) > most:
+            return V3_DIALECT.bad_request(f"at most {most} ids")
+        at, results, errors = wall - self._counts.age, [], []
+        for given, mailings in found.items():
+            if mailings and given not in self._counts.missing:
                 stats, shown = self._stats(given, mailings, at)
-                refreshed = {"last_refresh_time": timestamp(int(at * 1000))}
-                results.append(
-                    {name: given, "stats": shown, "percents": percents_of(stats)} | refreshed
-                )
-            elif mailings[0] % 2:
-                error = {"error_key": "not_found", "error_message": "No stats yet"}
-                errors.append({name: given} | error)
+                result = {name: given, "stats": shown, "percents": percents_of(stats)}
+                results.append({**result, "last_refresh_time": timestamp(int(at * 1000))})
+            elif not mailings or mailings[0] % 2:
+                errors.append({name: given, "error_key": "not_found", "error_message": "No stats"})
         return document({"results": results, "errors": errors})
 
     def summaries(self, window: Window, path: str, wall: float) -> Page:
@@ -151,12 +155,6 @@ class Documents:
             if who or params.get("no_clicks") == "true"
         ]
         return document({"campaign_activity_id": activity_id, "link_click_counts": counts})
-
-    def _campaign_mailings(self, given: str) -> Sequence[int]:
-        return self._mailings.mailings_of(self._world.campaign(given))
-
-    def _activity_mailings(self, given: str) -> Sequence[int]:
-        return (self._world.activity(given),)
 
     def _stats(
         self, given: str, mailings: Sequence[int], at: float
@@ -187,3 +185,8 @@ class Documents:
             "last_sent_date": timestamp(self._last_sent_ms(campaign)),
             "unique_counts": counts,
         }
+
+
+def _listed(ids: str) -> list[str]:
+    """The ids between commas, each once."""
+    return list(dict.fromkeys(ids.lower().split(",")))
