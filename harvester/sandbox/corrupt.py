@@ -6,15 +6,14 @@ Faults of the connection itself are in `delivery`.
 from dataclasses import replace
 from typing import Final
 
-from .answers import Answer, Body, Page, refusal, with_retry_after
+from .answers import Answer, Body, Page, with_retry_after
 from .chance import draw, number_of
 from .cursor import Style, cursor_for
 from .dialect import Dialect
 from .faults import status_of
 from .settings import SandboxSettings
-from .sign_in import OVER_RATE, oauth_error
 
-_HTML: Final = Answer(
+HTML: Final = Answer(
     200,
     Body(
         b"<!DOCTYPE html>\n<html><head><title>Sorry</title></head>"
@@ -22,9 +21,9 @@ _HTML: Final = Answer(
     ),
     "text/html",
 )
-_EMPTY: Final = Answer(200, Body(b""))
-_THROTTLE: Final = Answer(429, Body(b"Too Many Requests"), "text/plain")
-_MAY_WAIT: Final = frozenset({"throttle", "throttle429", "quota", "error503"})
+EMPTY: Final = Answer(200, Body(b""))
+NAMELESS_429: Final = Answer(429, Body(b"Too Many Requests"), "text/plain")
+MAY_WAIT: Final = frozenset({"throttle", "throttle429", "quota", "error503"})
 _FLOOD: Final = 10
 
 
@@ -46,7 +45,7 @@ def corrupted(
             return answer
         return _other_page(page, kind, target, dialect, settings)
     instead = _instead(kind, target, dialect, settings) or answer
-    return with_retry_after(instead, settings.retry_after) if kind in _MAY_WAIT else instead
+    return with_retry_after(instead, settings.retry_after) if kind in MAY_WAIT else instead
 
 
 def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings) -> Answer | None:
@@ -58,17 +57,21 @@ def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings
         return Answer(200, Body(shapes[draw(settings.seed, number_of(target)) % len(shapes)]))
     return {
         "throttle": dialect.over_rate,
-        "throttle429": _THROTTLE,
+        "throttle429": NAMELESS_429,
         "quota": dialect.over_day,
         "auth": dialect.unauthenticated,
         "forbidden": dialect.forbidden,
-        "html": _HTML,
-        "empty": _EMPTY,
+        "html": HTML,
+        "empty": EMPTY,
         "cursor_dropped": _dropped(settings.dropped_status, dialect),
-        "redirect": Answer(
-            302, Body(b""), "text/html", {"Location": settings.foreign_origin + target}
-        ),
+        "redirect": redirect(target, settings),
     }.get(kind)
+
+
+def redirect(target: str, settings: SandboxSettings) -> Answer:
+    """302 to another host."""
+    there = {"Location": settings.foreign_origin + target}
+    return Answer(302, Body(b""), "text/html", there)
 
 
 def _dropped(status: int, dialect: Dialect) -> Answer:
@@ -116,33 +119,3 @@ def _other_page(
     other = replace(page, rows=rows, link=links.get(kind, page.link))
     body = Body(f"{{{dialect.members(other, last_page)}{more}}}".encode())
     return Answer(200, body, more=other.link is not None)
-
-
-# -- the token endpoint --------------------------------------------------------------------------
-
-
-def corrupted_token(answer: Answer, kind: str, settings: SandboxSettings) -> Answer:
-    """What the token endpoint says instead of `answer`, in the forms of OAuth and the gateway."""
-    if (status := status_of(kind)) is not None:
-        gateway = {"errorCode": "E0000009", "errorSummary": "Internal Server Error"}
-        instead = refusal(status, gateway)
-    else:
-        instead = {
-            "throttle": OVER_RATE,
-            "throttle429": _THROTTLE,
-            "quota": OVER_RATE,
-            "auth": oauth_error("invalid_client", status=401),
-            "forbidden": oauth_error("access_denied", status=403),
-            "html": _HTML,
-            "empty": _EMPTY,
-            "wrong_shape": Answer(200, Body(b'{"access_token":null,"expires_in":"soon"}')),
-            "error_in_200": Answer(200, Body(b'{"error":"temporarily_unavailable"}')),
-        }.get(kind, answer)
-    return with_retry_after(instead, settings.retry_after) if kind in _MAY_WAIT else instead
-
-
-def cancels_effect(kind: str) -> bool:
-    """Whether a token request hit by that fault is not carried out."""
-    return corrupted_token(_EMPTY, kind, SandboxSettings()) is not _EMPTY or kind in (
-        "reset", "timeout", "empty",
-    )  # fmt: skip

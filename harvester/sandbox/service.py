@@ -17,16 +17,16 @@ from .delivery import Delivery, deliver
 from .faults import Faults, Place
 from .limits import Gate, Verdict
 from .log import Hit, RequestLog
+from .outcome import Outcome, hit_of
 from .reports import REPORTS, V3_REPORTS
 from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
 from .sign_in import SignIn
-from .sign_in_api import SignInApi, SignInReply, is_sign_in
+from .sign_in_api import SignInApi, is_sign_in
 from .v2 import V2
 from .v3 import V3
 from .world import World
 
-_NO_STATUS: Final = ("reset", "lost", "timeout")
 _JSON: Final = ("application/json", "application/*", "*/*")
 
 
@@ -63,63 +63,42 @@ class Service:
     def handle(self, request: Request) -> Reply:
         """Answer one request, count it and note it in the log."""
         if is_sign_in(request.path):
-            reply = self._signed_in(request, self._sign_in_api.handle(request))
+            outcome = self._sign_in_api.handle(request)
         else:
-            reply = self._asked(request, self._v3 if request.path.startswith("/v3/") else self._v2)
-        self.log.add(reply.hit)
-        return reply
+            api = self._v3 if request.path.startswith("/v3/") else self._v2
+            outcome = self._decide(request, api)
+            self._afterwards(outcome.asked, outcome.answer)
+        hit = hit_of(request, outcome)
+        self.log.add(hit)
+        encodings = request.headers.get("accept-encoding", "")
+        delivery = deliver(outcome.answer, outcome.fault, encodings, self.settings)
+        return Reply(answer=outcome.answer, fault=outcome.fault, delivery=delivery, hit=hit)
 
-    # -- one request of an API -----------------------------------------------------------------
-
-    def _asked(self, request: Request, api: V2 | V3) -> Reply:
-        asked = api.read(request)
-        answer, fault, throttled = self._decide(request, api, asked)
-        self._afterwards(asked, answer)
-        hit = Hit(
-            at=request.now,
-            wall=request.wall,
-            method=request.method,
-            path=asked.target.path,
-            query=asked.target.query,
-            report=asked.report,
-            campaign_id=asked.campaign_id,
-            page=asked.page,
-            cursor=asked.target.cursor,
-            status=0 if fault in _NO_STATUS else answer.status,
-            fault=fault,
-            throttled=throttled,
-            api_key="api_key" in asked.target.params,
-            authorized=api.authorized(request),
-            activity_id=asked.activity_id,
-        )
-        return self._reply(request, answer, fault, hit)
-
-    def _decide(
-        self, request: Request, api: V2 | V3, asked: ParsedRequest
-    ) -> tuple[Answer, str | None, bool]:
-        """(answer, fault that hits it, whether a limit refused it)."""
-        app, settings = api.app_of(request, asked), self.settings
+    def _decide(self, request: Request, api: V2 | V3) -> Outcome:
+        """Send a request through the gateway to the service behind it."""
+        asked, authorized = api.read(request), api.authorized(request)
+        app = api.app_of(request, asked)
         if isinstance(app, Answer):
-            return app, None, False
+            return Outcome(asked=asked, answer=app, authorized=authorized)
         verdict = self._gates[app].admit(request.now, request.wall)
         if verdict is not Verdict.ADMITTED:
             over_rate = verdict is Verdict.OVER_RATE
             refusal = api.dialect.over_rate if over_rate else api.dialect.over_day
-            return with_retry_after(refusal, settings.retry_after), None, True
-        answer = self._answer(request, api, asked)
-        place = Place(asked.report, asked.campaign_id, asked.page, asked.activity_id)
-        fault = self._faults.next(place)
+            refusal = with_retry_after(refusal, self.settings.retry_after)
+            return Outcome(asked=asked, answer=refusal, throttled=True, authorized=authorized)
+        answer = self._answer(request, api, asked) if authorized else api.dialect.unauthenticated
+        fault = self._faults.next(
+            Place(asked.report, asked.campaign_id, asked.page, asked.activity_id)
+        )
         if fault is not None:
             page = api.page(asked) if asked.problem is None else None
             cursor = asked.target.cursor or cursor_for(asked.window, api.dialect.style)
             target = f"{asked.target.path}?next={cursor}"
-            answer = corrupted(answer, fault, page, target, api.dialect, settings)
-        return answer, fault, False
+            answer = corrupted(answer, fault, page, target, api.dialect, self.settings)
+        return Outcome(asked=asked, answer=answer, fault=fault, authorized=authorized)
 
     def _answer(self, request: Request, api: V2 | V3, asked: ParsedRequest) -> Answer:
-        """What the service behind the gateway says."""
-        if not api.authorized(request):
-            return api.dialect.unauthenticated
+        """What the service behind the gateway says to a client that it knows."""
         if request.method != "GET":
             return api.dialect.not_allowed
         accept = request.headers.get("accept", "*/*")
@@ -139,31 +118,3 @@ class Service:
             ids = self.world.listing("SENT")
             self.world.touch(ids[draw(self.settings.seed, 8, self._moves) % len(ids)])
             self._moves -= 1
-
-    # -- one request of the sign-in ------------------------------------------------------------
-
-    def _signed_in(self, request: Request, reply: SignInReply) -> Reply:
-        target = reply.asked.target
-        hit = Hit(
-            at=request.now,
-            wall=request.wall,
-            method=request.method,
-            path=target.path,
-            query="&".join(target.params),
-            report=reply.asked.report,
-            campaign_id="",
-            page=reply.asked.page,
-            cursor=None,
-            status=0 if reply.fault in _NO_STATUS else reply.answer.status,
-            fault=reply.fault,
-            throttled=reply.throttled,
-            api_key="api_key" in target.params,
-            authorized=reply.authorized,
-            grant_type=reply.grant_type,
-        )
-        return self._reply(request, reply.answer, reply.fault, hit)
-
-    def _reply(self, request: Request, answer: Answer, fault: str | None, hit: Hit) -> Reply:
-        encodings = request.headers.get("accept-encoding", "")
-        delivery = deliver(answer, fault, encodings, self.settings)
-        return Reply(answer=answer, fault=fault, delivery=delivery, hit=hit)
