@@ -249,6 +249,14 @@ def test_pins_name_activities_campaigns_and_reports(name: str, hit: list[str]) -
     assert plan.at(Place("stats", "", 1, "act-7,act-8"), 1) is None
 
 
+def test_pins_may_name_requests_without_a_campaign() -> None:
+    """An empty name stands for the campaign list and what else is about no campaign."""
+    plan = FaultPlan(pinned={("", 2): "html", ("stats", 1): "empty"})
+    places = (Place("campaigns", "", 1), Place("campaigns", "", 2), Place("opens", "7", 2))
+    assert [plan.at(place, 1) for place in places] == [None, "html", None]
+    assert plan.at(Place("stats", "", 1, "act-7,act-8"), 1) == "empty"
+
+
 def test_every_kind_is_described() -> None:
     """The table of kinds is what a command line can print."""
     assert all(description for description in KINDS.values())

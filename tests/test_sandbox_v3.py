@@ -649,6 +649,28 @@ def test_unsent_campaign_is_sent_later() -> None:
         world.send(campaign)
 
 
+def test_rows_of_an_earlier_moment_can_be_asked_for() -> None:
+    """A judge compares a file with the account as it was when the file was finished."""
+    ready = client()
+    world = ready.service.world
+    campaign, unsent = world.v3_campaign_ids[0], world.v3_unsent_ids[0]
+    before = {name: list(world.records(name, campaign)) for name in ("opens", "unique_opens")}
+    noon = ready.wall = NOW + DAY / 2
+    world.add_events("opens", campaign, 4)
+    ready.wall += 1
+    resend = world.resend(campaign)
+    world.send(unsent)
+    for name, rows in before.items():
+        assert list(world.records(name, campaign, at=noon - 1)) == rows
+    now = list(world.records("opens", campaign))
+    then = list(world.records("opens", campaign, at=noon))
+    assert then[4:] == [*before["opens"]]
+    assert now == [*then, *world.records("opens", resend)]
+    assert list(world.records("sends", unsent, at=noon)) == []
+    email = world.v2_id(campaign)
+    assert len(list(world.records("opens", email, at=noon - 1))) == world.rows("opens", email) - 4
+
+
 def test_deleted_contact_is_marked_in_old_rows() -> None:
     """In every report at once, a page that was asked for before too; nothing else changes."""
     ready = client()

@@ -75,8 +75,9 @@ class FaultPlan:
     `rates` maps kinds to probabilities (0 to 1, together at most 1). `heal_after` None never
     heals. `pinned` maps (name, page number), None standing for any, to kinds: a sequence for
     successive attempts ("ok" answers well, and so does what comes after the last), or one kind for
-    good. A name is an activity id, a campaign id or a report as in `Hit.report`. The more exact
-    entry wins: names in that order, each before any page. Where an entry is, no rate counts.
+    good. A name is an activity id, a campaign id ("" where there is none) or a report as in
+    `Hit.report`. The more exact entry wins: names in that order, each with a page before it without
+    one. Where an entry is, no rate counts.
     """
 
     def __init__(
@@ -111,9 +112,10 @@ class FaultPlan:
         """What is written down for a place, if anything."""
         if not self._pinned:
             return None
-        for name in (place.activity_id, place.campaign_id, place.report, None):
+        names = (place.activity_id or place.campaign_id, place.campaign_id, place.report, None)
+        for name in names:
             for key in ((name, place.page), (name, None)):
-                if name != "" and key in self._pinned:
+                if key in self._pinned:
                     return self._pinned[key]
         return None
 

@@ -127,9 +127,9 @@ class Mailings:
         """v3's updated_at of a campaign: it moves with each edit, sending and resend."""
         return max(self.modified_ms(mailing) for mailing in self.mailings_of(campaign))
 
-    def existed(self, mailing: int, at: float) -> bool:
-        """Whether a mailing was already sent at a moment (Unix seconds)."""
-        return self.sent(mailing) and self._sent_later.get(mailing, 0) <= at * 1000
+    def settled(self, mailing: int, at: float) -> bool:
+        """Whether a mailing was as it is now at a moment (Unix seconds), and not sent since."""
+        return self._sent_later.get(mailing, 0) <= at * 1000
 
     # -- what happens --------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ class SandboxSettings:
     """A place fails at most so many times by rate; None never heals."""
     pinned: Pinned = field(default_factory=dict)
     """(name or None, page or None) to kinds for successive attempts, or to one for good. A name is
-    an activity id, a campaign id or a report.
+    an activity id, a campaign id ("" where there is none) or a report.
     """
     dropped_status: DroppedStatus = 400
     foreign_origin: str = "http://foreign.invalid"

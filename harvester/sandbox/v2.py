@@ -40,7 +40,7 @@ class V2:
 
     def authorized(self, request: Request) -> bool:
         """Whether the bearer token is right."""
-        return request.bearer == self._settings.access_token
+        return bool(request.bearer) and request.bearer == self._settings.access_token
 
     # -- what is asked -------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Documents:
         self, given: str, mailings: Sequence[int], at: float
     ) -> tuple[dict[str, int], dict[str, int | str]]:
         """The true stats as of `at`, and what is said of them."""
-        there = [mailing for mailing in mailings if self._mailings.existed(mailing, at)]
+        there = [mailing for mailing in mailings if self._mailings.settled(mailing, at)]
         none = dict.fromkeys(stats_of(self._world.views, mailings[0], float("-inf")), 0)
         each = (stats_of(self._world.views, mailing, at) for mailing in there)
         stats = reduce(added, each, none)

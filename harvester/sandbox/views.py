@@ -57,10 +57,10 @@ class Views:
             once=REPORTS[events].once,
         )
 
-    def v2(self, report: str, mailing: int) -> View:
+    def v2(self, report: str, mailing: int, at: float = inf) -> View:
         """A report as v2 lists it; KeyError for a report that v2 does not have."""
         oldest_first = REPORTS[report].oldest_first
-        stream = self.stream(report, mailing)
+        stream = self.stream(report, mailing, at)
         newest, oldest = -stream.added, stream.events - 1
         return View(
             stream,

@@ -10,6 +10,7 @@ made by `add_events`, `send`, `resend`, `touch` and `delete_contact`.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Final
 
 from .catalog import Catalog
@@ -70,17 +71,19 @@ class World(Catalog):
 
         KeyError for a name or an id that the account does not have.
         """
-        if "-" in any_id:
-            return self.views.v3(v3_name(report), self.activity(any_id))
-        return self.views.v2(report, self.v2_campaign(any_id))
+        (view,) = self._views(report, any_id)
+        return view
 
-    def records(self, report: str, any_id: str, since_ms: int | None = None) -> Iterator[bytes]:
+    def records(
+        self, report: str, any_id: str, since_ms: int | None = None, *, at: float = inf
+    ) -> Iterator[bytes]:
         """The exact JSON of every row, in the order of a finished file.
 
         Of a v3 campaign: activity by activity as the detail lists them, each newest first.
-        `since_ms`: only rows on or after that moment, by the time that they show.
+        `since_ms`: only rows on or after that moment, by the time that they show. `at`: the rows
+        that there were at a moment (Unix seconds).
         """
-        for view in self._views(report, any_id):
+        for view in self._views(report, any_id, at):
             yield from (row.encode() for row in view.rows(view.since(since_ms)))
 
     def rows(self, report: str, any_id: str) -> int:
@@ -101,10 +104,12 @@ class World(Catalog):
         )
         return len(ids) + sum(-(-len(view) // limit) for view in views)
 
-    def _views(self, report: str, any_id: str) -> list[View]:
-        if "-" not in any_id:
-            return [self.view(report, any_id)]
-        return [self.views.v3(v3_name(report), each) for each in self.numbers(any_id)]
+    def _views(self, report: str, any_id: str, at: float = inf) -> list[View]:
+        """The report of each mailing that an id stands for."""
+        there = [each for each in self.numbers(any_id) if self.mailings.settled(each, at)]
+        if "-" in any_id:
+            return [self.views.v3(v3_name(report), each, at) for each in there]
+        return [self.views.v2(report, each, at) for each in there]
 
     # -- what happens --------------------------------------------------------------------------
 
