@@ -521,6 +521,7 @@ def test_counts_may_be_old() -> None:
     before = stats_by_rows(world, mailings(world, campaign))
     world.add_events("opens", campaign, 5)
     world.resend(campaign)
+    world.resend(campaign)
     world.send(unsent)
     after = stats_by_rows(world, mailings(world, campaign))
     ready.wall += DAY
@@ -528,7 +529,7 @@ def test_counts_may_be_old() -> None:
     assert old["stats"] == before
     assert set(none["stats"].values()) == {0}
     assert old["last_refresh_time"] == "2024-09-28T00:00:00.000Z"
-    ready.wall += 6 * DAY
+    ready.wall += 6 * DAY  # now the refresh is of the moment of the changes: it counts them all
     assert ready.json(f"{STATS}/{campaign}")["results"][0]["stats"] == after
 
 
@@ -554,11 +555,30 @@ def test_counts_may_lie(numbers: Any) -> None:
     lies = 0
     for each in results:
         truth = stats_by_rows(world, mailings(world, each["campaign_id"]))
+        assert each["stats"].keys() == truth.keys()
         for name, said in each["stats"].items():
             assert numbers == "wrong" or said == 0
             assert numbers == "zero" or said > 0 or truth[name] == 0
             lies += said != truth[name]
     assert lies > len(results)
+
+
+@pytest.mark.parametrize("wrong", [{"numbers": "x"}, {"spelling": "x"}, {"age": -1.0}])
+def test_impossible_counts_are_refused(wrong: dict[str, Any]) -> None:
+    """Before anything is served."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        CountSettings(**wrong)
+
+
+def test_v2_counts_lie_too() -> None:
+    """In a campaign's detail and in its summary, in the same way."""
+    ready = client(counts=CountSettings(numbers="zero", spelling="strings"))
+    campaign = ready.service.world.campaign_ids[0]
+    path = f"/v2/emailmarketing/campaigns/{campaign}"
+    detail = ready.json(f"{path}?api_key=sandbox-key")
+    summary = ready.json(f"{path}/tracking/reports/summary?api_key=sandbox-key")
+    assert detail["tracking_summary"] == summary
+    assert set(summary.values()) == {"0"}
 
 
 def test_doctored_campaign_has_an_open_too_many() -> None:
@@ -620,6 +640,10 @@ def test_resend_is_an_activity_and_a_v2_campaign() -> None:
     new = [a for a in after["campaign_activities"] if a["campaign_activity_id"] not in known]
     assert new == [{"campaign_activity_id": activity, "role": "resend"}]
     assert after["updated_at"] == "2024-10-04T00:00:00.000Z" > before["updated_at"]
+    both = mailings(world, campaign)
+    counted = ready.json(f"{STATS}/{campaign}")["results"][0]["stats"]
+    assert counted == stats_by_rows(world, both)
+    assert len(both) == len(known)
     assert ready.json("/v3/emails?limit=1")["campaigns"][0]["campaign_id"] == campaign
     assert world.rows("opens", activity) > 0
     assert list(world.records("opens", campaign))[-1] == list(world.records("opens", activity))[-1]

@@ -1,9 +1,9 @@
 """The numbers that the vendor counts for a mailing, true or as wrong as a setting asks for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from .chance import draw
 from .views import Views
@@ -19,15 +19,25 @@ class CountSettings:
     age: float = 0.0
     """Seconds since they were taken: what came in later is missing from them."""
     numbers: Numbers = "true"
-    """`wrong`: other numbers, never 0 for what is there. `zero`: 0 everywhere."""
+    """`wrong`: higher and lower ones, never 0 for what is there. `zero`: 0 everywhere."""
     spelling: Spelling = "plain"
     """`strings`: JSON strings instead of numbers. `dotted`: `em_opens.all`, as in the guide."""
-    missing: frozenset[str] = frozenset()
+    missing: Collection[str] = ()
     """v3 campaigns and activities without counts: some in `errors`, some left out."""
     most_ids: int = 150
     """Campaign ids that one request for stats may name."""
     most_summaries: int = 500
     """The summaries tell of the last so many campaigns."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served."""
+        for name, choices in (("numbers", Numbers), ("spelling", Spelling)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name} is one of {get_args(choices)}, not {getattr(self, name)!r}"
+                )
+        if not 0 <= self.age < inf:
+            raise ValueError(f"age is a number from 0, not {self.age!r}")
 
     def spell(self, stats: Mapping[str, int], key: int) -> dict[str, int | str]:
         """The members of `stats` as they are sent. `key` varies the wrong numbers."""
@@ -45,7 +55,10 @@ class CountSettings:
                 return number
             case "zero":
                 return 0
-        return number + 1 + chance % 9 if number or chance % 2 else 0
+        if not number:
+            return chance % 2
+        said = 1 + chance % (2 * number)
+        return said if said != number else number + 1
 
 
 _NAMES: Final = {
@@ -73,7 +86,7 @@ def stats_of(views: Views, mailing: int, at: float = inf) -> dict[str, int]:
     }
 
 
-def added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+def combined(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     """The stats of two activities together. A contact of both counts twice."""
     return {name: one.get(name, 0) + number for name, number in other.items()}
 

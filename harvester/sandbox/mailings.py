@@ -48,6 +48,7 @@ class Mailings:
         for resend, parent in enumerate(self._parents, self._campaigns):
             self._resent.setdefault(parent, []).append(resend)
         self._sent_later: dict[int, int] = {}
+        self._sent_at: dict[int, float] = {}
         self._touched: dict[int, int] = {}
         self._latest_ms = _LAST_SENT_MS + _LIFE_MS
         self.changes = 0
@@ -98,7 +99,7 @@ class Mailings:
     # -- when it was ---------------------------------------------------------------------------
 
     def created_ms(self, campaign: int) -> int:
-        """When a campaign was written: a day before its first sending, if that was no later one."""
+        """When a campaign was written: a day before it was sent, or was planned to be sent."""
         sent = _LAST_SENT_MS - campaign * 600_000 - draw(self._seed, 7, campaign) % 600_000
         return sent - _DAY_MS
 
@@ -128,8 +129,8 @@ class Mailings:
         return max(self.modified_ms(mailing) for mailing in self.mailings_of(campaign))
 
     def settled(self, mailing: int, at: float) -> bool:
-        """Whether a mailing was as it is now at a moment (Unix seconds), and not sent since."""
-        return self._sent_later.get(mailing, 0) <= at * 1000
+        """Whether a mailing was not sent after a moment (Unix seconds)."""
+        return self._sent_at.get(mailing, at) <= at
 
     # -- what happens --------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class Mailings:
         """An unsent campaign is sent."""
         if self.sent(campaign):
             raise ValueError("this campaign was sent before")
-        self._sent_later[campaign] = self._now_ms()
+        self._send_now(campaign)
 
     def resend(self, campaign: int) -> int:
         """A sent campaign is sent again; return the new mailing."""
@@ -146,15 +147,19 @@ class Mailings:
         mailing = self._campaigns + len(self._parents)
         self._parents.append(campaign)
         self._resent.setdefault(campaign, []).append(mailing)
-        self._sent_later[mailing] = self._now_ms()
+        self._send_now(mailing)
         return mailing
 
     def touch(self, mailing: int) -> None:
         """Someone edits a campaign: it becomes the latest modified one."""
         self._touched[mailing] = self._now_ms()
 
+    def _send_now(self, mailing: int) -> None:
+        self._sent_later[mailing] = self._now_ms()
+        self._sent_at[mailing] = self._wall()
+
     def _now_ms(self) -> int:
         """The present, but later than every change before."""
-        self._latest_ms = max(self._latest_ms + 60_000, int(self._wall() * 1000))
+        self._latest_ms = max(self._latest_ms + 1, int(self._wall() * 1000))
         self.changes += 1
         return self._latest_ms

@@ -2,7 +2,8 @@
 
 A request goes the vendor's way: the gateway looks at the key (v2) or the token (v3), then at the
 pace and the day of the application, and only then does the service behind it see the request (and
-may fail), check the token (v2), the method, the Accept header and the question.
+may fail), check the token (v2), the method, the Accept header and the parameters. A request with a
+wrong key (v2) or token (v3) belongs to no application: it counts against no limit.
 """
 
 from collections import defaultdict

@@ -139,7 +139,7 @@ class V3:
 
 
 def _route(path: str) -> tuple[str, str]:
-    """(report, given or ids) of a path; empty strings for one the API does not have."""
+    """(report, id or ids) of a path; empty strings for one the API does not have."""
     match path.split("/")[2:]:
         case ["emails"]:
             return "campaigns", ""

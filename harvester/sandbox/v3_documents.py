@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Final
 
 from .answers import Answer, Page, document, refusal
-from .counts import added, percents_of, stats_of
+from .counts import combined, percents_of, stats_of
 from .cursor import Window
 from .dialect import V3_DIALECT
 from .ids import Ids, is_uuid
@@ -163,7 +163,7 @@ class Documents:
         there = [mailing for mailing in mailings if self._mailings.settled(mailing, at)]
         none = dict.fromkeys(stats_of(self._world.views, mailings[0], float("-inf")), 0)
         each = (stats_of(self._world.views, mailing, at) for mailing in there)
-        stats = reduce(added, each, none)
+        stats = reduce(combined, each, none)
         if given in self._doctored:
             stats["em_opens_all"] += 1
         return stats, self._counts.spell(stats, mailings[0])

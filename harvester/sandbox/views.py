@@ -83,11 +83,9 @@ class Views:
             opened = self.stream("opens", mailing, at).unique()
             count = max(stream.added, count - opened - len(self.stream("bounces", mailing, at)))
             event_at = _around(newest, opened)
-        activity, campaign = (
-            self._ids.uuid("activity", mailing),
-            self._mailings.campaign_of(mailing),
-        )
-        urls = {link: link_url(self._ids.v2(campaign), link) for link in LINKS}
+        activity = self._ids.uuid("activity", mailing)
+        campaign = self._ids.v2(self._mailings.campaign_of(mailing))
+        urls = {link: link_url(campaign, link) for link in LINKS}
         return View(
             stream,
             count,

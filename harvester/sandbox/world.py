@@ -1,7 +1,7 @@
 """The account behind the sandbox: one set of campaigns and events, seen by both versions.
 
-The first `campaigns` were sent; `unsent` further ones (DRAFT,
-SCHEDULED, RUNNING, DELETED in turn) stand in the campaign lists but have no events.
+The first `campaigns` were sent; `unsent` further ones (DRAFT, SCHEDULED, RUNNING, DELETED in turn)
+stand in the campaign lists but have no events.
 
 A judge asks this module what a perfect client finds. It follows from the seed, but for the changes
 made by `add_events`, `send`, `resend`, `touch` and `delete_contact`.
