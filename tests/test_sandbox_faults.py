@@ -3,15 +3,38 @@
 import math
 from typing import Any, Literal
 
+import orjson
 import pytest
 
-from harvester.sandbox.answers import Answer, Body, document
-from harvester.sandbox.faults import KINDS, FaultPlan, Faults, check_kind, status_of
+from harvester.sandbox.answers import Answer, Page, document
+from harvester.sandbox.corrupt import corrupted
+from harvester.sandbox.cursor import Window, encode
+from harvester.sandbox.dialect import V2_DIALECT, V3_DIALECT, Dialect
+from harvester.sandbox.faults import KINDS, FaultPlan, Faults, Place, check_kind, status_of
 from harvester.sandbox.settings import SandboxSettings
-from harvester.sandbox.spoil import spoiled
 
-PLACES = [("opens", str(1100394165287 + i), page) for i in range(100) for page in range(1, 21)]
-PAGE = Answer(200, Body(b'{"meta":{"pagination":{}},"results":[{"a":"\\"results\\":["}]}'))
+PLACES = [Place("opens", str(1100394165287 + i), page) for i in range(100) for page in range(1, 21)]
+ROW = '{"a":"\\"results\\":["}'
+TARGET = "/v2/x?next=abc"
+
+
+def broken(
+    kind: str, dialect: Dialect = V2_DIALECT, link: str | None = None, **settings: Any
+) -> Answer:
+    """What a fault makes of a page with one row, asked for with a limit of two."""
+    member = "results" if dialect is V2_DIALECT else "tracking_activities"
+    page = Page(member, ROW, 1, Window(limit=2), link)
+    asked = SandboxSettings(**settings)
+    return corrupted(dialect.page(page, "absent"), kind, page, TARGET, dialect, asked)
+
+
+def page_of(rows: str, link: str | None) -> object:
+    """A page of v3, read."""
+    links = {"_links": {"next": {"href": link}}} if link else {}
+    return {"tracking_activities": orjson.loads(f"[{rows}]"), **links}
+
+
+AGAIN = encode("limit=2&o=0&gap=1")
 
 
 def test_rates_are_met() -> None:
@@ -44,17 +67,17 @@ def test_healing_can_be_ruled_out() -> None:
 
 def test_pinned_kinds_come_in_order() -> None:
     """A sequence is for successive attempts at its page; `ok` answers well; then all is well."""
-    place = ("opens", "7", 3)
+    place = Place("opens", "7", 3)
     faults = Faults(FaultPlan(pinned={("7", 3): ["reset", "ok", "html"]}))
     assert [faults.next(place) for _ in range(5)] == ["reset", None, "html", None, None]
-    assert faults.next(("opens", "7", 2)) is None
+    assert faults.next(Place("opens", "7", 2)) is None
 
 
 def test_pinned_campaign_fails_for_good() -> None:
     """One kind instead of a sequence never ends, on any page of the campaign."""
     faults = Faults(FaultPlan(pinned={("7", None): "error503"}))
-    assert {faults.next(("opens", "7", page)) for page in (1, 2, 2, 2)} == {"error503"}
-    assert faults.next(("opens", "8", 1)) is None
+    assert {faults.next(Place("opens", "7", page)) for page in (1, 2, 2, 2)} == {"error503"}
+    assert faults.next(Place("opens", "8", 1)) is None
 
 
 def test_the_more_exact_pin_wins() -> None:
@@ -63,17 +86,17 @@ def test_the_more_exact_pin_wins() -> None:
         rates={"stall": 1.0},
         pinned={("7", 2): "ok", ("7", None): "cut", (None, 2): "slow"},
     )
-    assert plan.at(("opens", "7", 2), 1) is None
-    assert plan.at(("opens", "7", 3), 1) == "cut"
-    assert plan.at(("opens", "8", 2), 1) == "slow"
-    assert plan.at(("opens", "8", 1), 1) == "stall"
+    assert plan.at(Place("opens", "7", 2), 1) is None
+    assert plan.at(Place("opens", "7", 3), 1) == "cut"
+    assert plan.at(Place("opens", "8", 2), 1) == "slow"
+    assert plan.at(Place("opens", "8", 1), 1) == "stall"
 
 
 def test_first_pages_have_no_cursor_to_drop() -> None:
     """A dropped cursor hits later pages only, also when pinned to the whole campaign."""
     plan = FaultPlan(pinned={("7", None): "cursor_dropped"})
-    assert plan.at(("opens", "7", 1), 1) is None
-    assert plan.at(("opens", "7", 2), 1) == "cursor_dropped"
+    assert plan.at(Place("opens", "7", 1), 1) is None
+    assert plan.at(Place("opens", "7", 2), 1) == "cursor_dropped"
 
 
 def test_memory_is_for_faulty_places_only() -> None:
@@ -145,31 +168,93 @@ def test_any_error_status_may_be_asked_for() -> None:
 )
 def test_fault_makes_its_answer(kind: str, status: int, piece: bytes) -> None:
     """Each kind that is an answer of its own says what the table of kinds says."""
-    answer = spoiled(PAGE, kind, "/v2/x?next=abc", SandboxSettings())
+    answer = broken(kind)
     assert answer.status == status
     assert piece in answer.body.plain
     assert "Retry-After" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("throttle", 429, {"error_key": "throttled", "error_message": "Too Many Requests"}),
+        ("quota", 429, {"error_key": "quota_exceeded", "error_message": "Limit Exceeded"}),
+        ("auth", 401, {"error_key": "unauthorized", "error_message": "Unauthorized"}),
+        ("loop", 200, page_of(f"{ROW}", TARGET)),
+        ("foreign_link", 200, page_of(f"{ROW}", f"http://foreign.invalid{TARGET}")),
+        ("twice", 200, page_of("", None)),
+        ("flood", 200, page_of(",".join([ROW] * 20), None)),
+        ("endless_same", 200, page_of(ROW, f"/v2/x?next={AGAIN}")),
+        ("endless_empty", 200, page_of("", f"/v2/x?next={AGAIN}")),
+    ],
+)
+def test_v3_has_its_own_forms(kind: str, status: int, body: object) -> None:
+    """The same fault is said in the form of the version; a body is as a JSON library reads it."""
+    answer = broken(kind, V3_DIALECT)
+    assert (answer.status, orjson.loads(answer.body.plain)) == (status, body)
+
+
+def test_members_stand_twice() -> None:
+    """A reader that takes the last of two equal members loses the rows, one that looks does not."""
+    link = '"_links":{"next":{"href":"/n"}}'
+    body = broken("twice", V3_DIALECT, link="/n").body.plain.decode()
+    member = '"tracking_activities"'
+    assert body == f"{{{member}:[{ROW}],{link},{member}:[],{link}}}"
+
+
+@pytest.mark.parametrize("dialect", [V2_DIALECT, V3_DIALECT])
+def test_an_error_may_hide_in_a_good_page(dialect: Dialect) -> None:
+    """No rows, no next link, status 200, and an error_key."""
+    answer = broken("error_in_200", dialect, link="/n")
+    document = orjson.loads(answer.body.plain)
+    assert document["error_key"]
+    assert [] in document.values()
+    assert b"/n" not in answer.body.plain
+    assert not answer.more
+
+
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_dropped_cursor_has_the_status_of_the_settings(status: Literal[400, 404, 410]) -> None:
     """How the real API says it is not known, so it can be chosen."""
-    settings = SandboxSettings(dropped_status=status)
-    assert spoiled(PAGE, "cursor_dropped", "/", settings).status == status
+    assert broken("cursor_dropped", dropped_status=status).status == status
 
 
 @pytest.mark.parametrize("kind", ["throttle", "throttle429", "quota", "error503"])
 def test_retry_after_is_sent_as_it_was_set(kind: str) -> None:
     """The header is passed on raw, be it a number, a date or nonsense."""
-    settings = SandboxSettings(retry_after="soon")
-    assert spoiled(PAGE, kind, "/", settings).headers["Retry-After"] == "soon"
-    assert "Retry-After" not in spoiled(PAGE, "error500", "/", settings).headers
+    assert broken(kind, retry_after="soon").headers["Retry-After"] == "soon"
+    assert "Retry-After" not in broken("error500", retry_after="soon").headers
 
 
-def test_links_are_spoilt_on_pages_only() -> None:
-    """A loop or a foreign link needs a page to stand on."""
+@pytest.mark.parametrize("kind", ["loop", "twice", "flood", "endless_same"])
+def test_only_pages_are_corrupted_as_pages(kind: str) -> None:
+    """A loop or a foreign link needs a page to stand on, and a good one."""
     summary = document({"opens": 3})
-    assert spoiled(summary, "loop", "/", SandboxSettings()) is summary
+    assert corrupted(summary, kind, None, "/", V2_DIALECT, SandboxSettings()) is summary
+    page = Page("results", ROW, 1, Window(), None)
+    refused = V2_DIALECT.unauthenticated
+    assert corrupted(refused, kind, page, "/", V2_DIALECT, SandboxSettings()) is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "hit"),
+    [("act-1", ["act-1"]), ("camp-1", ["act-1", "act-2"]), ("opens", ["act-1", "act-2", "act-9"])],
+)
+def test_pins_name_activities_campaigns_and_reports(name: str, hit: list[str]) -> None:
+    """In v3 one activity of a campaign may fail alone, and so may one kind of request."""
+    plan = FaultPlan(pinned={(name, None): "html"})
+    owners = {"act-1": "camp-1", "act-2": "camp-1", "act-9": "camp-9"}
+    places = {each: Place("opens", campaign, 1, each) for each, campaign in owners.items()}
+    assert [each for each, place in places.items() if plan.at(place, 1)] == hit
+    assert plan.at(Place("stats", "", 1, "act-7,act-8"), 1) is None
+
+
+def test_pins_may_name_requests_without_a_campaign() -> None:
+    """An empty name stands for the campaign list and what else is about no campaign."""
+    plan = FaultPlan(pinned={("", 2): "html", ("stats", 1): "empty"})
+    places = (Place("campaigns", "", 1), Place("campaigns", "", 2), Place("opens", "7", 2))
+    assert [plan.at(place, 1) for place in places] == [None, "html", None]
+    assert plan.at(Place("stats", "", 1, "act-7,act-8"), 1) == "empty"
 
 
 def test_every_kind_is_described() -> None:

@@ -64,7 +64,7 @@ def test_bucket_of_one_admits_the_exactly_punctual() -> None:
 def test_refused_arrivals_count_only_where_asked(
     judge: SlidingLog | FixedWindows | LeakyBucket,
 ) -> None:
-    """By default whoever is refused has not been there."""
+    """By default a refused request does not count."""
     assert judge.admit(5.0)
     assert not judge.admit(5.9)
     assert judge.admit(6.0)
@@ -78,7 +78,7 @@ def test_charged_refusals_keep_a_hammering_client_out() -> None:
 
 
 def test_settings_choose_the_judge() -> None:
-    """Each kind by its name; no rate means nobody is judged."""
+    """Each kind by its name; no rate means no limit."""
     assert isinstance(judge_of("sliding", 4, 0), SlidingLog)
     assert isinstance(judge_of("window", 4, 0), FixedWindows)
     assert isinstance(judge_of("sliding", 0, 0), NoLimit)

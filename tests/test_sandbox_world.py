@@ -12,7 +12,7 @@ import pytest
 
 import harvester.sandbox
 from harvester.sandbox import World
-from harvester.sandbox.cursor import Window, decode, encode, offset_cursor, timestamp_cursor
+from harvester.sandbox.cursor import Window, cursor_for, decode, encode
 from harvester.sandbox.reports import REPORTS
 
 DIGEST = """
@@ -186,7 +186,7 @@ def test_summary_counts_distinct_recipients(world: World) -> None:
 
 
 def test_fresh_summary_knows_what_was_added() -> None:
-    """A scheduled summary is from before; with updateSummary it counts everybody there is."""
+    """A scheduled summary is from before; with updateSummary it counts all contacts there are."""
     world = World(3, 1, 1, 10)
     (campaign_id,) = world.campaign_ids
     before = world.summary(campaign_id)
@@ -211,8 +211,8 @@ def test_added_events_are_the_newest(world: World, report: str) -> None:
 def test_since_is_inclusive(world: World, report: str) -> None:
     """created_since gives the events on or after a moment: those of that very millisecond too."""
     campaign_id = max(world.campaign_ids, key=lambda c: world.rows(report, c))
-    stream = world.stream(report, campaign_id)
-    dates = [stream.date_ms(stream.event_at(place)) for place in range(len(stream))]
+    view = world.view(report, campaign_id)
+    dates = [view.date_ms(place) for place in range(len(view))]
     for moment in (dates[0], dates[len(dates) // 2], dates[-1], dates[0] + 10**9, 0):
         expected = [
             record
@@ -257,11 +257,11 @@ def test_touched_campaign_moves_to_the_head() -> None:
 
 def test_cursors_are_spelled_as_recorded() -> None:
     """The vendor's own example is `startAt=3&limit=2` in base64url without padding."""
-    assert offset_cursor(Window(start=3, limit=2)) == "c3RhcnRBdD0zJmxpbWl0PTI"
+    assert cursor_for(Window(start=3, limit=2), "startAt") == "c3RhcnRBdD0zJmxpbWl0PTI"
     assert decode("c3RhcnRBdD0zJmxpbWl0PTI") == Window(start=3, limit=2)
     stamped = Window(limit=3, since_ms=17, beyond_ms=1354817210430)
-    assert decode(timestamp_cursor(stamped)) == stamped
-    assert decode(timestamp_cursor(stamped, keep_since=False)).since_ms is None
+    assert decode(cursor_for(stamped, "next")) == stamped
+    assert decode(cursor_for(stamped, "next", keep_since=False)).since_ms is None
 
 
 @pytest.mark.parametrize(

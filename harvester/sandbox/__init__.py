@@ -1,26 +1,56 @@
-"""A simulated v2 API on the loopback interface, for the demo, the tests and the benchmarks.
+"""The vendor's API simulated on the loopback interface, for the demo, the tests and the benchmarks.
 
     async with Sandbox(SandboxSettings(campaigns=40, pages=150, rate_limit=4)) as sandbox:
         ...  # any HTTP client against sandbox.base_url
         sandbox.world.records("opens", campaign_id)  # what it should have found
         sandbox.log  # what it did
 
-It is an honest judge: it shares no code with the client and knows nothing of what the client hopes
-for. Everything it serves follows from a seed. From the bottom up:
+One account stands behind both versions: `/v2/…` with a key and a token, `/v3/…` with a token, and
+`/oauth2/default/v1/…`, where a person signs in. It is an honest judge: it shares no code with the
+client and knows nothing of what the client hopes for. Everything it serves follows from a seed.
+From the bottom up:
 
-    chance                     repeatable chance
-    reports, sizes, stream     how rows are spelled, how many there are, each from its number
-    world                      the account: campaigns and events
-    limits, faults, settings   who may pass; what goes wrong; all that can be asked for
-    answers, cursor, question  answers as values; opaque cursors; a request, read
-    api, spoil                 question to answer; what a fault makes of it
-    log, wire, server          what arrived; faults of the connection; the port
+    chance, ids                     repeatable chance; ids made from numbers and read back
+    reports, people, rows           which reports there are; contacts and rows as JSON text
+    sizes, stream, arrivals         how many events; an event from its number; what came later
+    mailings                        campaigns, their emails and resends, and what changes them
+    view, views                     reports as a version lists them, row by row
+    catalog, world                  campaigns by their ids; the account, and its truth
+    counts                          the API's own numbers, true or wrong
+    cursor, answers, dialect        opaque cursors; answers as values; how a version says things
+    limits, faults                  pace and quota; what goes wrong, and when
+    sign_in_settings, settings      all that can be asked for
+    requests, paging                a request as a value; a list cut into pages
+    v2                              the v2 API
+    tokens, sign_in                 tokens; the device flow and renewals
+    v3_documents, v3                the v3 API
+    corrupt, delivery               what a fault makes of an answer; how it reaches the client
+    log, outcome                    what arrived; what became of a request
+    sign_in_api, service            the sign-in's paths; a request in, a reply out
+    wire, server                    the same on a port
 """
 
+from .counts import CountSettings
 from .faults import KINDS, FaultPlan
 from .log import Hit
+from .requests import Request
 from .server import Sandbox, serve
+from .service import Reply, Service
 from .settings import SandboxSettings
+from .sign_in_settings import SignInSettings
 from .world import World
 
-__all__ = ["KINDS", "FaultPlan", "Hit", "Sandbox", "SandboxSettings", "World", "serve"]
+__all__ = [
+    "KINDS",
+    "CountSettings",
+    "FaultPlan",
+    "Hit",
+    "Reply",
+    "Request",
+    "Sandbox",
+    "SandboxSettings",
+    "Service",
+    "SignInSettings",
+    "World",
+    "serve",
+]

@@ -8,6 +8,8 @@ from typing import Final
 
 import orjson
 
+from .cursor import Window
+
 JSON: Final = "application/json"
 GZIP_LEVEL: Final = 1
 
@@ -29,14 +31,29 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list, before it is spelled.
+
+    `member`: the JSON member that holds the rows. `rows`: `count` rows with commas between.
+    `window`: what was asked for. `link`: the next link, if there is one.
+    """
+
+    member: str
+    rows: str
+    count: int
+    window: Window
+    link: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer. `last` is false for a page that links to another."""
+    """One HTTP answer. `more`: it is a page that links to another."""
 
     status: int
     body: Body
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
-    last: bool = True
+    more: bool = False
 
 
 def document(value: object) -> Answer:
@@ -44,36 +61,9 @@ def document(value: object) -> Answer:
     return Answer(200, Body(orjson.dumps(value)))
 
 
-def refusal(status: int, error_key: str, message: str, retry_after: str | None = None) -> Answer:
-    """An error as v2 spells it: a JSON array of error_key and error_message."""
-    body = orjson.dumps([{"error_key": error_key, "error_message": message}])
-    return Answer(status, Body(body), headers={"Retry-After": retry_after} if retry_after else {})
-
-
-INACTIVE: Final = refusal(403, "mashery.not.authorized.inactive", "Account Inactive")
-UNAUTHENTICATED: Final = refusal(
-    401, "http.status.authentication.invalid_token", "Token is invalid, expired or was revoked"
-)
-NOT_ACCEPTABLE: Final = refusal(
-    406, "http.status.not_acceptable", "Accept must be application/json"
-)
-NOT_FOUND: Final = refusal(404, "http.status.not_found", "Resource not found")
-NOT_ALLOWED: Final = refusal(405, "http.status.method_not_allowed", "Only GET is served")
-OVER_RATE: Final = refusal(
-    403,
-    "mashery.not.authorized.over.qps",
-    "The Mashery account associated with this request is over its queries-per-second quota",
-)
-OVER_DAY: Final = refusal(
-    403,
-    "mashery.not.authorized.over.ratelimit",
-    "The Mashery account associated with this request is over its rate limit",
-)
-
-
-def bad_request(message: str) -> Answer:
-    """400 for a parameter that cannot be served."""
-    return refusal(400, "http.status.bad_request", message)
+def refusal(status: int, body: object, **headers: str) -> Answer:
+    """An error with a JSON body."""
+    return Answer(status, Body(orjson.dumps(body)), headers=headers)
 
 
 def with_retry_after(answer: Answer, retry_after: str | None) -> Answer:

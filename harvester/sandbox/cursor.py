@@ -1,17 +1,20 @@
 """The cursors behind `next=`: base64url without padding over a query string.
 
-Three flavours were recorded: `startAt=3&limit=2` (offset), `limit=3&next=1354817210430` (epoch
-milliseconds of the last row) and, for the campaign list, `pageNum=2&pageSize=3`. None of the
-recorded ones carries `created_since`; ours may, as `created_since=<epoch ms>`.
+Recorded of v2: `startAt=3&limit=2` (offset), `limit=3&next=1354817210430` (epoch milliseconds of
+the last row) and, for the campaign list, `pageNum=2&pageSize=3`. Recorded of v3: `limit=1&o=1`
+(offset, the filters before it). None of v2's carries `created_since`; ours may, as
+`created_since=<epoch ms>`.
 """
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-_NAMES: Final = frozenset(
-    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "status", "gap"}
+Style = Literal["startAt", "next", "pageNum", "o"]
+"""How a cursor is spelled, by the name that tells the place."""
+_NUMBERS: Final = frozenset(
+    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "before", "gap", "o"}
 )
 
 
@@ -19,15 +22,17 @@ _NAMES: Final = frozenset(
 class Window:
     """Which part of a list is asked for: `limit` rows from place `start`, or beyond `beyond_ms`.
 
-    `since_ms`: only events on or after it. `gap`: an empty page at this place came before.
+    `since_ms`, `before_ms`: only what happened from the one to the other. `gap`: so many cursors
+    led to this very place before.
     """
 
     start: int = 0
     limit: int = 500
     since_ms: int | None = None
+    before_ms: int | None = None
     beyond_ms: int | None = None
     status: str = "ALL"
-    gap: bool = False
+    gap: int = 0
 
 
 def encode(text: str) -> str:
@@ -35,25 +40,22 @@ def encode(text: str) -> str:
     return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def offset_cursor(window: Window, *, keep_since: bool = True) -> str:
-    """The cursor that asks for `window` by offset."""
-    text = f"startAt={window.start}&limit={window.limit}"
-    if window.gap:
-        text += "&gap=1"
-    return encode(text + _since(window, keep_since))
-
-
-def timestamp_cursor(window: Window, *, keep_since: bool = True) -> str:
-    """The cursor that asks for what lies beyond `window.beyond_ms`."""
-    return encode(f"limit={window.limit}&next={window.beyond_ms}" + _since(window, keep_since))
-
-
-def page_cursor(window: Window) -> str:
-    """The campaign list's cursor: by page number, counted from 1."""
-    text = f"pageNum={window.start // window.limit + 1}&pageSize={window.limit}"
-    if window.status != "ALL":
-        text += f"&status={window.status}"
-    return encode(text + _since(window, keep=True))
+def cursor_for(window: Window, style: Style, *, keep_since: bool = True) -> str:
+    """The cursor that asks for `window`."""
+    place = {
+        "startAt": f"startAt={window.start}&limit={window.limit}",
+        "next": f"limit={window.limit}&next={window.beyond_ms}",
+        "pageNum": f"pageNum={window.start // window.limit + 1}&pageSize={window.limit}",
+        "o": f"limit={window.limit}&o={window.start}",
+    }[style]
+    filters = {
+        "status": window.status if window.status != "ALL" else None,
+        "gap": window.gap or None,
+        "created_since": window.since_ms if keep_since else None,
+        "before": window.before_ms,
+    }
+    kept = "".join(f"&{name}={value}" for name, value in filters.items() if value is not None)
+    return encode(place + kept)
 
 
 def decode(cursor: str) -> Window:
@@ -65,21 +67,21 @@ def decode(cursor: str) -> Window:
     if encode(text) != cursor:
         raise ValueError("not the canonical form")
     fields = dict(part.partition("=")[::2] for part in text.split("&"))
-    if not fields.keys() <= _NAMES:
+    status = fields.pop("status", "ALL")
+    if not fields.keys() <= _NUMBERS:
         raise ValueError("unknown fields")
-    since = int(fields["created_since"]) if "created_since" in fields else None
-    limit = int(fields.get("limit") or fields.get("pageSize") or 0)
-    if limit < 1:
-        raise ValueError("no limit")
-    if "startAt" in fields and int(fields["startAt"]) >= 0:
-        return Window(int(fields["startAt"]), limit, since, gap="gap" in fields)
-    if "next" in fields:
-        return Window(0, limit, since, beyond_ms=int(fields["next"]))
-    start = (int(fields.get("pageNum", 0)) - 1) * limit
-    if start < 0:
-        raise ValueError("no page")
-    return Window(start, limit, since, status=fields.get("status", "ALL"))
-
-
-def _since(window: Window, keep: bool) -> str:
-    return f"&created_since={window.since_ms}" if keep and window.since_ms is not None else ""
+    numbers = {name: int(value) for name, value in fields.items()}
+    limit = numbers.get("limit") or numbers.get("pageSize") or 0
+    page = numbers.get("pageNum", 1)
+    start = numbers.get("startAt", numbers.get("o", (page - 1) * limit))
+    if limit < 1 or start < 0 or not numbers.keys() & {"startAt", "next", "pageNum", "o"}:
+        raise ValueError("no limit or no place")
+    return Window(
+        start,
+        limit,
+        numbers.get("created_since"),
+        numbers.get("before"),
+        numbers.get("next"),
+        status,
+        numbers.get("gap", 0),
+    )

@@ -1,4 +1,4 @@
-"""Who may pass: per-second judges of three kinds, the day's quota, and the gate that asks both.
+"""The limits: per-second judges of three kinds, the day's quota, and the gate that asks both.
 
 The vendor says 4 requests a second and 10,000 a day for each key, and not how the second is
 measured; so there are three readings of it, the sliding log being the strictest. All clocks are
@@ -13,7 +13,7 @@ LimitKind = Literal["sliding", "bucket", "window"]
 Refused = Literal["day", "both", "neither"]
 _DAY_S: Final = 86_400
 _GRACE: Final = 1e-9
-"""So that rounding refuses nobody who is exactly on time."""
+"""So that rounding refuses no request that is exactly on time."""
 
 
 class Judge(Protocol):
@@ -27,7 +27,7 @@ class Judge(Protocol):
 
 
 class SlidingLog:
-    """At most `limit` arrivals in any one second whatsoever."""
+    """At most `limit` arrivals in any one second."""
 
     def __init__(self, limit: float) -> None:
         self._limit = max(1, int(limit))
@@ -76,7 +76,7 @@ class FixedWindows:
 
 
 class NoLimit:
-    """Everybody passes."""
+    """Admits every request."""
 
     def admit(self, now: float, *, charge_refused: bool = False) -> bool:
         return True

@@ -21,12 +21,16 @@ class Hit:
     method: str
     path: str
     query: str
-    """The raw query without its api_key and access_token parameters."""
+    """The raw query without its api_key and access_token parameters; of the sign-in, only names."""
     report: str
-    """A tracking report, `campaigns`, `campaign` or `summary`; empty for an unknown path."""
+    """A tracking report by the last part of its path, or `campaigns`, `campaign`, `summary`; of v3
+    also `links`, `stats`, `activity_stats`, `summaries`, `xrefs`; of the sign-in `authorize`,
+    `token`, `activate`. Empty for an unknown path.
+    """
     campaign_id: str
+    """The campaign, also where v3 is asked for an activity."""
     page: int
-    """From 1; 0 if the cursor could not be read."""
+    """From 1; 0 if the cursor could not be read. Of the token endpoint: the how many-th request."""
     cursor: str | None
     """What followed `next=`, exactly as received."""
     status: int
@@ -37,7 +41,11 @@ class Hit:
     api_key: bool
     """Whether an api_key parameter was present."""
     authorized: bool
-    """Whether the bearer token was the right one."""
+    """Whether the bearer token was the right one; of the sign-in: whether the client id was."""
+    activity_id: str = ""
+    """The v3 activity, or the ids of a request for stats."""
+    grant_type: str = ""
+    """Of the token endpoint: `refresh_token` or `device_code`."""
 
 
 class RequestLog:

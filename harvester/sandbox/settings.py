@@ -7,50 +7,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from .counts import CountSettings
+from .dialect import LastPage, V3LastPage
 from .faults import FaultPlan, Pinned
 from .limits import DayQuota, Gate, LimitKind, Refused, judge_of
+from .sign_in_settings import SignInSettings
 from .world import World
 
 CursorKind = Literal["offset", "timestamp"]
-LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
 DroppedStatus = Literal[400, 404, 410]
 _CHOICES: Final = {
     "limit_kind": get_args(LimitKind),
     "refused": get_args(Refused),
     "cursor": get_args(CursorKind),
     "last_page": get_args(LastPage),
+    "v3_last_page": get_args(V3LastPage),
     "dropped_status": get_args(DroppedStatus),
 }
 _FROM_ZERO: Final = (
-    *("unsent", "rate_limit", "burst", "quota", "latency", "jitter", "keepalive", "arrivals"),
-    *("reorder_list", "heal_after", "slow_seconds", "stall_seconds", "cache_pages"),
+    *("unsent", "resends", "rate_limit", "burst", "quota", "latency", "jitter", "keepalive"),
+    *("arrivals", "reorder_list", "heal_after", "slow_seconds", "stall_seconds", "cache_pages"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSettings:
-    """What the sandbox serves and how it behaves. Times in seconds."""
+    """What the sandbox serves and how it behaves. Times in seconds.
+
+    What is said of the key and the day holds for both versions: they share the limits of an app.
+    """
 
     # The account.
     seed: int = 1
     campaigns: int = 40
     pages: int = 150
-    """Requests a full harvest of `opens` takes at `limit` = `rows_per_page`, exactly."""
+    """Pages of `opens` in all mailings at `limit` = `rows_per_page`, exactly."""
     rows_per_page: int = 500
     unsent: int = 5
     """Further campaigns that were never sent (or were deleted): listed, without events."""
+    resends: int = 0
+    """Further mailings: v2 lists each as a campaign, v3 as an activity of a sent campaign."""
     awkward: bool = True
     """One address in twelve is hard to parse."""
     extras: bool = True
-    """A row in 53 has a field nobody documented."""
+    """A row in 53 has a field that is not documented."""
     integer_ids: bool = False
-    """Rows carry campaign_id as a JSON integer, as the vendor's fixtures do."""
+    """v2 rows carry campaign_id as a JSON integer, as the vendor's fixtures do."""
+    whole_minutes: bool = True
+    """The times of v3 rows have no seconds, as in all of the vendor's examples."""
 
-    # The door.
+    # Who may ask, and how often.
     api_key: str = field(default="sandbox-key", repr=False)
+    """v2's key."""
     access_token: str = field(default="sandbox-token", repr=False)
+    """Good for ever, for both versions."""
+    client_id: str = field(default="sandbox-key", repr=False)
+    """v3's application. If it is not v2's key, each version has limits of its own."""
+    sign_in: SignInSettings = field(default_factory=SignInSettings)
     rate_limit: float = 0.0
-    """Requests a second the key may make; 0 is no limit."""
+    """Requests a second the application may make; 0 is no limit."""
     limit_kind: LimitKind = "sliding"
     burst: int = 0
     """What a `bucket` holds; 0 is one second's worth."""
@@ -76,7 +91,9 @@ class SandboxSettings:
     cursor_keeps_since: bool = True
     """Whether created_since survives beyond the first page; not known of the real API."""
     last_page: LastPage = "absent"
-    """How a last page says so; only `absent` was ever seen."""
+    """How a last page of v2 says so; only `absent` was ever seen."""
+    v3_last_page: V3LastPage = "absent"
+    """How a last page of v3 says so."""
     irregular: bool = False
     """Now and then a page with one row more or less, or none (offset cursors only)."""
     arrivals: int = 0
@@ -84,7 +101,8 @@ class SandboxSettings:
     reorder_list: int = 0
     """So many times, after a page of the campaign list, a campaign jumps to its head."""
     doctored: Collection[str] = ()
-    """Campaigns whose summary says one open too many."""
+    """Campaigns whose summary says one open too many; for v3 ids the stats say it."""
+    counts: CountSettings = field(default_factory=CountSettings)
 
     # The faults.
     faults: Mapping[str, float] = field(default_factory=dict)
@@ -92,7 +110,9 @@ class SandboxSettings:
     heal_after: int | None = 1
     """A place fails at most so many times by rate; None never heals."""
     pinned: Pinned = field(default_factory=dict)
-    """(campaign id or None, page or None) to kinds for successive attempts, or to one for good."""
+    """(name or None, page or None) to kinds for successive attempts, or to one for good. A name is
+    an activity id, a campaign id ("" where there is none) or a report.
+    """
     dropped_status: DroppedStatus = 400
     foreign_origin: str = "http://foreign.invalid"
     """Where foreign links and redirects lead."""
@@ -128,10 +148,17 @@ class SandboxSettings:
             self.pages,
             self.rows_per_page,
             unsent=self.unsent,
+            resends=self.resends,
             awkward=self.awkward,
             extras=self.extras,
             integer_ids=self.integer_ids,
+            whole_minutes=self.whole_minutes,
+            wall=self.wall,
         )
+
+    def last_page_of(self, version: str) -> str:
+        """How a last page of that version says so."""
+        return self.v3_last_page if version == "v3" else self.last_page
 
     def fault_plan(self) -> FaultPlan:
         """The faults these settings describe."""

@@ -1,7 +1,7 @@
 """How many events each campaign has: heavy-tailed, and exact to the page.
 
 A real account sends many small campaigns and a few giants. Here one campaign in five shares all
-pages beyond everybody's first, the k-th of them getting a share that falls with 1/k; so 300
+pages beyond the first of each, the k-th of them getting a share that falls with 1/k; so 300
 campaigns on 3,000 pages have a giant of several hundred.
 """
 

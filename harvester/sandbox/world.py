@@ -1,32 +1,30 @@
-"""The account behind the sandbox: campaigns, their sizes, and every event, all from one seed.
+"""The account behind the sandbox: one set of campaigns and events, seen by both versions.
 
-Nothing but the sizes is kept: a row is made when it is asked for. Ids look like the vendor's (13
-digits, ascending, uneven gaps). The first `campaigns` ids are SENT; `unsent` further ones (DRAFT,
-SCHEDULED, RUNNING, DELETED in turn) stand in the campaign list but have no events.
+The first `campaigns` were sent; `unsent` further ones (DRAFT, SCHEDULED, RUNNING, DELETED in turn)
+stand in the campaign lists but have no events.
+
+A judge asks this module what a perfect client finds. It follows from the seed, but for the changes
+made by `add_events`, `send`, `resend`, `touch` and `delete_contact`.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Final
 
-from .chance import draw, number_of
-from .reports import LINKS, REPORTS
-from .sizes import events_of, opens_of_each, pages_of_each
-from .stream import Stream, timestamp
-
-STATUSES: Final = ("SENT", "DRAFT", "SCHEDULED", "RUNNING", "DELETED")
-_FIRST_ID: Final = 1_100_394_165_287
-_ID_GAP: Final = 9_973
-_DAY_MS: Final = 86_400_000
-_LAST_SENT_MS: Final = 1_704_110_400_000  # 2024-01-01T12:00Z
-_LIFE_MS: Final = 90 * _DAY_MS
-_LONGEST_STEP_MS: Final = 3 * 3_600_000
+from .catalog import Catalog
+from .mailings import Mailings
+from .reports import REPORTS, V3_REPORTS, v3_name
+from .rows import LINKS, link_url, timestamp
+from .view import View
+from .views import Views, variant
 
 
-class World:
-    """The account's data.
+class World(Catalog):
+    """The account's data: its campaigns and their events.
 
-    Fixed by its arguments, but for what `add_events` and `touch` do to it later.
+    `any_id` may be a v2 campaign id, a v3 campaign id or a v3 activity id.
     """
 
     def __init__(
@@ -37,129 +35,135 @@ class World:
         rows_per_page: int = 500,
         *,
         unsent: int = 5,
+        resends: int = 0,
         awkward: bool = True,
         extras: bool = True,
         integer_ids: bool = False,
+        whole_minutes: bool = True,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """`pages`: requests a full harvest of the opens report takes at `rows_per_page` rows a
-        page.
+        """`pages`: requests that reading the opens of all mailings takes at `rows_per_page`.
 
-        `awkward`: one address in twelve is hard to parse. `extras`: unknown fields now and then.
-        `integer_ids`: rows carry campaign_id as a JSON integer, as the vendor's fixtures do.
+        `resends`: so many mailings more. `awkward`: one address in twelve is hard to parse.
+        `extras`: unknown fields now and then. `integer_ids`: v2 rows carry campaign_id as a JSON
+        integer, as the vendor's fixtures do. `whole_minutes`: the times of v3 rows have no seconds.
+        `wall`: Unix seconds, for what happens later.
         """
-        self._seed = seed
-        self._awkward, self._extras, self._integer_ids = awkward, extras, integer_ids
-        shares = pages_of_each(seed, campaigns, pages)
-        self._opens = opens_of_each(seed, shares, rows_per_page)
-        ids = [
-            str(_FIRST_ID + index * _ID_GAP + draw(seed, 3, index) % _ID_GAP)
-            for index in range(campaigns + unsent)
-        ]
-        self._index = {campaign_id: index for index, campaign_id in enumerate(ids)}
-        self.campaign_ids: Final = tuple(ids[:campaigns])
-        self.unsent_ids: Final = tuple(ids[campaigns:])
-        self._order = ids
-        self._touched: dict[str, int] = {}
-        self._touches = 0
-        self._added: Counter[tuple[str, str]] = Counter()
-        self._listing: tuple[str, int | None, list[str]] | None = None
-
-    def __contains__(self, campaign_id: object) -> bool:
-        return campaign_id in self._index
-
-    # -- events -------------------------------------------------------------------------------
-
-    def stream(self, report: str, campaign_id: str) -> Stream:
-        """One report of one campaign as it stands now.
-
-        KeyError for a name the account does not have.
-        """
-        index = self._index[campaign_id]
-        counts = self._counts(index)
-        events, sends = counts[report], counts["sends"]
-        first_contact = 1_000_000 + draw(self._seed, 4, index) % 1_000_000
-        if report == "bounces":  # whoever bounced did not open: the far end of the mailing
-            first_contact += sends - events
-        return Stream(
-            report=REPORTS[report],
-            campaign=campaign_id if self._integer_ids else f'"{campaign_id}"',
-            key=draw(self._seed, 5, index, number_of(report)),
-            events=events,
-            added=self._added[report, campaign_id],
-            sent_ms=self._sent_ms(index),
-            step_ms=min(_LONGEST_STEP_MS, max(2, _LIFE_MS // (events + 1))),
-            first_contact=first_contact,
-            awkward=self._awkward,
-            extras=self._extras,
+        mailings = Mailings(
+            seed, campaigns, pages, rows_per_page, unsent=unsent, resends=resends, wall=wall
         )
+        super().__init__(mailings)
+        self._wall = wall
+        self.views: Final = Views(
+            seed,
+            mailings,
+            awkward=awkward,
+            extras=extras,
+            integer_ids=integer_ids,
+            whole_minutes=whole_minutes,
+        )
+        self.deletions = 0
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def view(self, report: str, any_id: str) -> View:
+        """One report of a v2 campaign or of a v3 activity, as that version lists it.
+
+        KeyError for a name or an id that the account does not have.
+        """
+        (view,) = self._views(report, any_id)
+        return view
 
     def records(
-        self, report: str, campaign_id: str, since_ms: int | None = None
+        self, report: str, any_id: str, since_ms: int | None = None, *, at: float = inf
     ) -> Iterator[bytes]:
-        """The exact JSON of every row, in the API's order: what a perfect client writes, a line
-        each.
-        """
-        stream = self.stream(report, campaign_id)
-        return (row.encode() for row in stream.rows(stream.since(since_ms)))
+        """The exact JSON of every row, in the order of a finished file.
 
-    def rows(self, report: str, campaign_id: str) -> int:
+        Of a v3 campaign: activity by activity as the detail lists them, each newest first.
+        `since_ms`: only rows on or after that moment, by the time that they show. `at`: the rows
+        that there were at a moment (Unix seconds).
+        """
+        for view in self._views(report, any_id, at):
+            yield from (row.encode() for row in view.rows(view.since(since_ms)))
+
+    def rows(self, report: str, any_id: str) -> int:
         """How many rows the report has now."""
-        return len(self.stream(report, campaign_id))
+        return sum(map(len, self._views(report, any_id)))
 
-    def pages(self, report: str, campaign_id: str, limit: int) -> int:
-        """Requests it takes to read the report: an empty one costs one."""
-        return max(1, -(-self.rows(report, campaign_id) // limit))
+    def pages(self, report: str, any_id: str, limit: int) -> int:
+        """Requests it takes to read the report: one that is empty costs one."""
+        return sum(max(1, -(-len(view) // limit)) for view in self._views(report, any_id))
 
-    def add_events(self, report: str, campaign_id: str, count: int) -> None:
-        """So many events happen now: they stand before all others (after them in an oldest-first
-        report).
+    def least_requests(self, reports: Sequence[str], limit: int = 500) -> int:
+        """The fewest requests that a v3 harvest of all sent campaigns takes, counts apart: a
+        detail for each, and the pages that have rows.
         """
-        if report not in REPORTS or campaign_id not in self._index:
-            raise KeyError((report, campaign_id))
-        self._added[report, campaign_id] += count
+        ids = self.v3_campaign_ids
+        views = (
+            view for any_id in ids for report in reports for view in self._views(report, any_id)
+        )
+        return len(ids) + sum(-(-len(view) // limit) for view in views)
 
-    def arrived(self, report: str, campaign_id: str) -> int:
-        """How many events were added to the report so far."""
-        return self._added[report, campaign_id]
+    def _views(self, report: str, any_id: str, at: float = inf) -> list[View]:
+        """The report of each mailing that an id stands for."""
+        there = [each for each in self.numbers(any_id) if self.mailings.settled(each, at)]
+        if "-" in any_id:
+            return [self.views.v3(v3_name(report), each, at) for each in there]
+        return [self.views.v2(report, each, at) for each in there]
 
-    def _counts(self, index: int) -> dict[str, int]:
-        if index >= len(self.campaign_ids):
-            return dict.fromkeys(REPORTS, 0)
-        return dict(events_of(self._opens[index], draw(self._seed, 6, index)))
+    # -- what happens --------------------------------------------------------------------------
 
-    # -- campaigns ----------------------------------------------------------------------------
+    def add_events(self, report: str, any_id: str, count: int) -> None:
+        """So many events happen now, the newest of their report. A campaign's go to its email."""
+        events = report if report in REPORTS else V3_REPORTS[v3_name(report)].events
+        self.views.arrivals.add((self.numbers(any_id)[0], events), count, self._wall())
 
-    def status(self, campaign_id: str) -> str:
-        """SENT, or for the extra campaigns one of the other states."""
-        beyond = self._index[campaign_id] - len(self.campaign_ids)
-        return "SENT" if beyond < 0 else STATUSES[1 + beyond % (len(STATUSES) - 1)]
+    def arrived(self, report: str, any_id: str) -> int:
+        """How many events were added to the report of a mailing so far."""
+        return self.views.arrivals.total((self.numbers(any_id)[0], report))
 
-    def brief(self, campaign_id: str) -> dict[str, str]:
-        """A row of the campaign list: these four fields and no more, as documented."""
-        return {
-            "id": campaign_id,
-            "name": f"Campaign \u2116 {self._index[campaign_id] + 1} \u201cNews\u201d",
-            "status": self.status(campaign_id),
-            "modified_date": timestamp(self._modified_ms(campaign_id)),
-        }
+    def send(self, any_id: str) -> None:
+        """An unsent campaign is sent; ValueError if it was sent before."""
+        self.mailings.send(self.numbers(any_id)[0])
+
+    def resend(self, any_id: str) -> str:
+        """A sent campaign is sent again; return the activity. Its v2 id is `v2_id(activity)`."""
+        return self._ids.uuid("activity", self.mailings.resend(self.numbers(any_id)[0]))
+
+    def touch(self, any_id: str) -> None:
+        """Someone edits a campaign: it moves to the head of the campaign lists."""
+        self.mailings.touch(self.numbers(any_id)[0])
+
+    def delete_contact(self, contact_id: str) -> None:
+        """A contact (v3 id) is deleted: its v3 rows, old ones too, get `deleted_at`."""
+        contact = self._ids.number("contact", contact_id)
+        if contact is None:
+            raise KeyError(contact_id)
+        self.views.deleted[contact] = int(self._wall() * 1000)
+        self.deletions += 1
+
+    # -- campaigns, as v2 sees them ------------------------------------------------------------
 
     def detail(self, campaign_id: str, *, fresh: bool = False) -> dict[str, object]:
-        """The campaign object; its `click_through_details` name the links whose ids click rows
-        carry.
+        """The campaign object of v2.
+
+        Its `click_through_details` name the links whose ids click rows carry.
         """
-        clicks = self.stream("clicks", campaign_id)
-        counts = Counter(clicks.spelling(clicks.event_at(place)) for place in range(len(clicks)))
-        sent = timestamp(self._sent_ms(self._index[campaign_id]))
+        mailing = self.v2_campaign(campaign_id)
+        campaign = self.mailings.campaign_of(mailing)
+        clicks = self.views.stream("clicks", mailing)
+        events = range(-clicks.added, clicks.events)
+        counts = Counter(variant(clicks, event, len(LINKS)) for event in events)
         return {
             **self.brief(campaign_id),
             "subject": "News from the sandbox",
             "from_email": "sender@example.com",
-            "created_date": timestamp(self._sent_ms(self._index[campaign_id]) - _DAY_MS),
-            "last_run_date": sent,
+            "created_date": timestamp(self.mailings.created_ms(campaign)),
+            "last_run_date": timestamp(self.mailings.sent_ms(mailing)),
             "tracking_summary": self.summary(campaign_id, fresh=fresh),
             "click_through_details": [
                 {
-                    "url": f"https://www.example.com/{campaign_id}/{link}?a=1&b=%2F",
+                    "url": link_url(self._ids.v2(campaign), link),
                     "url_uid": link,
                     "click_count": counts[number],
                 }
@@ -168,40 +172,10 @@ class World:
         }
 
     def summary(self, campaign_id: str, *, fresh: bool = False) -> dict[str, int]:
-        """Distinct recipients of each kind, not rows.
+        """Distinct recipients of each kind, not rows, as v2 counts.
 
         Not `fresh`: as of before anything was added.
         """
-        uniques = {
-            name: self.stream(name, campaign_id).unique(added=fresh) for name in sorted(REPORTS)
-        }
+        mailing, at = self.v2_campaign(campaign_id), float("inf" if fresh else "-inf")
+        uniques = {name: self.views.stream(name, mailing, at).unique() for name in sorted(REPORTS)}
         return {**uniques, "spam_count": 0}
-
-    def listing(self, status: str = "ALL", modified_since_ms: int | None = None) -> list[str]:
-        """Ids as the list endpoint orders them, latest first; deleted ones only when asked for."""
-        if self._listing is None or self._listing[:2] != (status, modified_since_ms):
-            ids = [c for c in self._order if self._listed(c, status, modified_since_ms)]
-            self._listing = (status, modified_since_ms, ids)
-        return self._listing[2]
-
-    def touch(self, campaign_id: str) -> None:
-        """Somebody edits a campaign: it gets the latest modified_date and moves to the head of the
-        list.
-        """
-        self._order = [campaign_id, *(c for c in self._order if c != campaign_id)]
-        self._touches += 1
-        self._touched[campaign_id] = _LAST_SENT_MS + _LIFE_MS + self._touches * 60_000
-        self._listing = None
-
-    def _listed(self, campaign_id: str, status: str, modified_since_ms: int | None) -> bool:
-        own = self.status(campaign_id)
-        if own != status and (status != "ALL" or own == "DELETED"):
-            return False
-        return modified_since_ms is None or self._modified_ms(campaign_id) >= modified_since_ms
-
-    def _modified_ms(self, campaign_id: str) -> int:
-        return self._touched.get(campaign_id) or self._sent_ms(self._index[campaign_id]) + 61_000
-
-    def _sent_ms(self, index: int) -> int:
-        """Each campaign was sent some minutes before the one listed above it."""
-        return _LAST_SENT_MS - index * 600_000 - draw(self._seed, 7, index) % 600_000

@@ -1,0 +1,153 @@
+"""From mailings and arrivals to rows: each report as v2 lists it, and as v3 does."""
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Final
+
+from .arrivals import Arrivals
+from .chance import draw, number_of
+from .mailings import Mailings
+from .people import email, names
+from .reports import REPORTS, V3_REPORTS
+from .rows import LINKS, V2_SPELLINGS, V3_SPELLINGS, extra, link_url, timestamp
+from .sizes import events_of
+from .stream import Stream
+from .view import View
+
+_LONGEST_STEP_MS: Final = 3 * 3_600_000
+_MINUTE_MS: Final = 60_000
+
+
+class Views:
+    """The reports of an account's mailings. Nothing is kept: a row is made when it is read."""
+
+    def __init__(
+        self,
+        seed: int,
+        mailings: Mailings,
+        *,
+        awkward: bool,
+        extras: bool,
+        integer_ids: bool,
+        whole_minutes: bool,
+    ) -> None:
+        self._seed, self._mailings, self._ids = seed, mailings, mailings.ids
+        self._awkward, self._extras, self._integer_ids = awkward, extras, integer_ids
+        self._resolution_ms = _MINUTE_MS if whole_minutes else 1
+        self.arrivals: Final = Arrivals()
+        self.deleted: Final[dict[int, int]] = {}
+        """Contacts deleted later, with the moment in epoch milliseconds."""
+
+    def stream(self, events: str, mailing: int, at: float = inf) -> Stream:
+        """The events of one kind, as they are or as they were at a moment (Unix seconds)."""
+        counts = self._at_start(mailing)
+        here, added = counts[events], self.arrivals.total((mailing, events), at)
+        first_contact = 1_000_000 + draw(self._seed, 4, mailing) % 1_000_000
+        if events == "bounces":  # who bounced did not open: the far end of the mailing
+            first_contact += counts["sends"] - here
+        life_ms = self._mailings.life_ms(mailing)
+        return Stream(
+            key=draw(self._seed, 5, mailing, number_of(events)),
+            events=here,
+            added=added,
+            sent_ms=self._mailings.sent_ms(mailing),
+            step_ms=min(_LONGEST_STEP_MS, max(2, life_ms // (here + 1))),
+            first_contact=first_contact,
+            once=REPORTS[events].once,
+        )
+
+    def v2(self, report: str, mailing: int, at: float = inf) -> View:
+        """A report as v2 lists it; KeyError for a report that v2 does not have."""
+        oldest_first = REPORTS[report].oldest_first
+        stream = self.stream(report, mailing, at)
+        newest, oldest = -stream.added, stream.events - 1
+        return View(
+            stream,
+            len(stream),
+            (lambda place: oldest - place) if oldest_first else (lambda place: newest + place),
+            partial(self._v2_row, stream, report, self._ids.v2(mailing)),
+            oldest_first,
+        )
+
+    def v3(self, report: str, mailing: int, at: float = inf) -> View:
+        """A report of an activity as v3 lists it; KeyError for one that v3 does not have."""
+        asked = V3_REPORTS[report]
+        stream = self.stream(asked.events, mailing, at)
+        newest = -stream.added
+        count, event_at = len(stream), _from(newest)
+        if asked.only == "last_of_each_contact":
+            count, event_at = stream.unique(), stream.last_of_contact
+        elif asked.only == "did_not_open":
+            # Contacts open from the near end of the mailing and bounce from the far end.
+            opened = self.stream("opens", mailing, at).unique()
+            count = max(stream.added, count - opened - len(self.stream("bounces", mailing, at)))
+            event_at = _around(newest, opened)
+        activity = self._ids.uuid("activity", mailing)
+        campaign = self._ids.v2(self._mailings.campaign_of(mailing))
+        urls = {link: link_url(campaign, link) for link in LINKS}
+        return View(
+            stream,
+            count,
+            event_at,
+            partial(self._v3_row, stream, asked.events, asked.activity_type, activity, urls),
+            resolution_ms=self._resolution_ms,
+        )
+
+    def _at_start(self, mailing: int) -> dict[str, int]:
+        if not self._mailings.sent(mailing):
+            return dict.fromkeys(REPORTS, 0)
+        return dict(events_of(self._mailings.opens(mailing), draw(self._seed, 6, mailing)))
+
+    def _v2_row(self, stream: Stream, report: str, campaign_id: str, event: int) -> str:
+        event, contact = stream.source(event), stream.contact(event)
+        return V2_SPELLINGS[report][variant(stream, event, len(V2_SPELLINGS[report]))] % {
+            "campaign": campaign_id if self._integer_ids else f'"{campaign_id}"',
+            "contact": contact,
+            "email": email(contact, awkward=self._awkward),
+            "date": timestamp(stream.date_ms(event)),
+            "extra": extra(event) if self._extras else "",
+        }
+
+    def _v3_row(
+        self,
+        stream: Stream,
+        events: str,
+        activity_type: str,
+        activity: str,
+        urls: dict[str, str],
+        event: int,
+    ) -> str:
+        event, contact = stream.source(event), stream.contact(event)
+        own = V3_SPELLINGS[events][variant(stream, event, len(V3_SPELLINGS[events]))]
+        if activity_type == "em_didnotopens":
+            own = ""
+        when = stream.date_ms(event) // self._resolution_ms * self._resolution_ms
+        return (
+            f'{{"contact_id":"{self._ids.uuid("contact", contact)}"'
+            f',"campaign_activity_id":"{activity}","tracking_activity_type":"{activity_type}"'
+            f',"email_address":"{email(contact, awkward=self._awkward)}"'
+            f"{names(contact, awkward=self._awkward)}{own % {'contact': contact, **urls}}"
+            f',"created_time":"{timestamp(when)}"{self._deleted_at(contact)}'
+            f"{extra(event, v3=True) if self._extras else ''}}}"
+        )
+
+    def _deleted_at(self, contact: int) -> str:
+        when = self.deleted.get(contact)
+        if when is None and contact % 89 == 7:  # deleted before the world began
+            when = 1_711_886_400_000 + contact % 1_000 * 3_600_000
+        return "" if when is None else f',"deleted_at":"{timestamp(when)}"'
+
+
+def variant(stream: Stream, event: int, variants: int) -> int:
+    """Which of the spellings of a report an event has; for clicks: the number of the link."""
+    return 0 if variants == 1 else stream.chance(event) % variants
+
+
+def _from(first: int) -> Callable[[int], int]:
+    return lambda place: first + place
+
+
+def _around(newest: int, opened: int) -> Callable[[int], int]:
+    """The sends that came later (below 0), then the first ones without the contacts who opened."""
+    return lambda place: newest + place + (opened if newest + place >= 0 else 0)
