@@ -36,7 +36,8 @@ def classified(
 ) -> HarvestError:
     """The error that an answer stands for."""
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return classify_response(status, named, raw, has_cursor=has_cursor)
+    link = "/v2/x?next=a" if has_cursor else "/v2/x?limit=500"
+    return classify_response(link, status, named, raw)
 
 
 @pytest.mark.parametrize("raw", [b"", b"<h1>Developer Over Qps</h1>", b"{}"])
@@ -158,7 +159,7 @@ def test_the_longer_of_two_waits_and_the_servers_date_count() -> None:
             ("Retry-After", "Sun, 01 Mar 2026 12:01:00 GMT"),
         ]
     )
-    found = classify_response(503, headers, b"", has_cursor=False)
+    found = classify_response("/v2/x", 503, headers, b"")
     assert isinstance(found, TryAgain)
     assert found.retry_after == 60.0
 

@@ -58,12 +58,10 @@ class Secrets(Protocol):
     @property
     def api_key(self) -> str:
         """Whose limits count."""
-        ...
 
     @property
     def token(self) -> str:
         """The bearer token of this moment."""
-        ...
 
 
 class SignedRequest(NamedTuple):
@@ -79,57 +77,45 @@ class Api(Protocol):
     @property
     def origin(self) -> str:
         """Scheme, host and port, without a slash at the end."""
-        ...
 
     @property
     def reports(self) -> Mapping[str, Report]:
         """The reports of this version by name, in the order in which they are harvested."""
-        ...
 
     @property
     def statuses(self) -> Collection[str]:
         """The campaign statuses that the list can be asked for."""
-        ...
 
     @property
     def counts(self) -> Counts | None:
         """The campaign's own counts; None if this version has none that can be compared."""
-        ...
 
     def check_id(self, campaign_id: str) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
-        ...
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
         that has a `since_parameter`."""
-        ...
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The URL and the headers to send for `link`."""
-        ...
 
     def read_page(self, target: Target, link: str, body: bytes, /) -> Page:
         """Read the body of the 200 for `link`. Raise `Unreadable` if it is not the documented page,
         `CampaignError` if the campaign has none ("not_sent") or its next link must not be followed
         ("foreign_link", "bad_link")."""
-        ...
 
     def classify_response(
-        self, link: str, status: int, headers: Headers, body: bytes
+        self, link: str, status: int, headers: Headers, body: bytes, /
     ) -> HarvestError:
         """The error that an answer other than a 200 to `link` stands for."""
-        ...
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The link of the first page of the campaign list."""
-        ...
 
     def read_campaigns(self, link: str, body: bytes, /) -> Page:
         """Read a page of the campaign list. Raises as `read_page` does."""
-        ...
 
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list; None if the campaign is not in that status. Raise
         `Unreadable` if there is no id."""
-        ...

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import orjson
 
+from harvester.api.next_link import has_cursor
 from harvester.errors import (
     CampaignError,
     CursorDropped,
@@ -49,11 +50,9 @@ class Headers(Protocol):
 
     def get(self, key: str, /) -> str | None:
         """The first value of a header."""
-        ...
 
     def getall(self, key: str, default: list[str], /) -> list[str]:
         """Every value of a header."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,8 @@ class ErrorEntry:
     text: str = ""
 
 
-def classify_response(
-    status: int, headers: Headers, body: bytes, *, has_cursor: bool
-) -> HarvestError:
-    """The error that an answer stands for. `has_cursor` says that its link carried a cursor."""
+def classify_response(link: str, status: int, headers: Headers, body: bytes) -> HarvestError:
+    """The error that the answer to `link` stands for, in v2 and in v3."""
     entry = read_error(body)
     code = (headers.get("X-Mashery-Error-Code") or "").strip()
     key = entry.key or _GATEWAY.get(code)
@@ -86,7 +83,7 @@ def classify_response(
         return CampaignError("redirected", f"{what}: redirects are not followed", status=status)
     if status < 300:
         return Unreadable(f"{what}: not a page", status=status)
-    if status in _DROPPED_CURSOR and has_cursor:
+    if status in _DROPPED_CURSOR and has_cursor(link):
         return CursorDropped(text, status=status, error_key=key)
     kind = "not_found" if status == 404 else "rejected"
     return CampaignError(kind, text, status=status, error_key=key)

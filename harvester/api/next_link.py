@@ -27,13 +27,18 @@ def has_cursor(link: str) -> bool:
     return not {part.partition("=")[0] for part in query.split("&")} <= _FIRST_PAGE
 
 
-def validate_next_link(raw: str, *, origin: str, paths: Sequence[str], asked: str = "") -> str:
-    """Return `raw` as path and query, its cursor untouched, any credential taken out.
+def validate_next_link(
+    raw: str | None, *, origin: str, paths: Sequence[str], asked: str = ""
+) -> str | None:
+    """Return `raw` as path and query, its cursor untouched, any credential taken out; None if
+    there is no link.
 
     `paths` are the spellings of the walk's own path, `asked` is the link whose answer held `raw`: a
     query alone belongs to it. Raises `CampaignError`: "foreign_link" if the link leads out of
     `origin` or away from `paths`, "bad_link" if no request can be made of it.
     """
+    if not raw:
+        return None
     if _NEVER.search(raw) or len(raw) > _LONGEST:
         raise CampaignError("bad_link", "the next link is not a usable URL")
     own, _, query = _within(origin, raw).partition("?")

@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from harvester.api import errors
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
-from harvester.api.next_link import has_cursor, utc_text, validate_next_link
+from harvester.api.errors import classify_response
+from harvester.api.next_link import utc_text, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_rows
-from harvester.errors import ConfigError, HarvestError, Unreadable
+from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.constantcontact.com"
@@ -90,6 +90,7 @@ class V2:
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
     counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
+    classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
@@ -130,13 +131,8 @@ class V2:
         )
         ndjson, count, raw = read_rows(body, _PAGE, expected)
         paths = (_path(_CAMPAIGNS, target), _path(_OLDER_CAMPAIGNS, target))
-        return Page(ndjson, count, self._next(raw, paths, link))
-
-    def classify_response(
-        self, link: str, status: int, headers: errors.Headers, body: bytes
-    ) -> HarvestError:
-        """See `api.errors`."""
-        return errors.classify_response(status, headers, body, has_cursor=has_cursor(link))
+        following = validate_next_link(raw, origin=self.origin, paths=paths, asked=link)
+        return Page(ndjson, count, following)
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list."""
@@ -150,7 +146,9 @@ class V2:
         ndjson, count, raw = read_rows(body, _PAGE)
         for record in ndjson.split(b"\n")[:-1]:
             self.listed_id(record, "ALL")
-        return Page(ndjson, count, self._next(raw, (_CAMPAIGNS, _OLDER_CAMPAIGNS), link))
+        paths = (_CAMPAIGNS, _OLDER_CAMPAIGNS)
+        following = validate_next_link(raw, origin=self.origin, paths=paths, asked=link)
+        return Page(ndjson, count, following)
 
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list, which has those of the status only."""
@@ -158,11 +156,6 @@ class V2:
             return self.check_id(str(read_object(record, _listed).id))
         except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
-
-    def _next(self, raw: str | None, paths: tuple[str, str], asked: str) -> str | None:
-        return (
-            validate_next_link(raw, origin=self.origin, paths=paths, asked=asked) if raw else None
-        )
 
 
 def _path(campaigns: str, target: Target) -> str:

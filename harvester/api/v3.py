@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from harvester.api import errors
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
-from harvester.api.next_link import has_cursor, utc_text, validate_next_link
+from harvester.api.errors import classify_response
+from harvester.api.next_link import utc_text, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_rows
-from harvester.errors import CampaignError, ConfigError, HarvestError, Unreadable
+from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.cc.email"
@@ -103,6 +103,7 @@ class V3:
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = tuple(STATUSES)
     counts: ClassVar[Counts | None] = None
+    classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str) -> str:
         """v3 ids are UUIDs; in small letters, so that one campaign has one file."""
@@ -149,13 +150,8 @@ class V3:
             type=report.row_type,
         )
         ndjson, count, href = read_rows(body, _PAGE, expected)
-        return ndjson, count, self._next(href, _path(activity, report))
-
-    def classify_response(
-        self, link: str, status: int, headers: errors.Headers, body: bytes
-    ) -> HarvestError:
-        """See `api.errors`."""
-        return errors.classify_response(status, headers, body, has_cursor=has_cursor(link))
+        paths = (_path(activity, report),)
+        return ndjson, count, validate_next_link(href, origin=self.origin, paths=paths)
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list. It knows no status: see `listed_id`."""
@@ -169,7 +165,8 @@ class V3:
         ndjson, count, href = read_rows(body, _LIST)
         for record in ndjson.split(b"\n")[:-1]:
             self.listed_id(record, "ALL")
-        return Page(ndjson, count, self._next(href, _CAMPAIGNS))
+        following = validate_next_link(href, origin=self.origin, paths=(_CAMPAIGNS,))
+        return Page(ndjson, count, following)
 
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list; None if the campaign is in another state."""
@@ -180,9 +177,6 @@ class V3:
             raise Unreadable("a campaign without a usable id", status=200) from None
         wanted = STATUSES[status]
         return campaign_id if wanted in {None, (found.current_status or "").lower()} else None
-
-    def _next(self, href: str | None, path: str) -> str | None:
-        return validate_next_link(href, origin=self.origin, paths=(path,)) if href else None
 
 
 def _path(activity: str, report: Report) -> str:
