@@ -64,6 +64,7 @@ def test_a_query_alone_belongs_to_the_path_that_was_asked(asked: str, path: str)
         (f"{PATH}?next=a", True),
         (f"{PATH}?limit=500&next=a", True),
         (f"{PATH}?cursor", True),
+        ("/v2/emailmarketing/campaigns/7/tracking/reports/summary?updateSummary=true", False),
         ("/v3/emails/x#500,next=a", False),
         ("/v3/emails?limit=500&after_date=x", False),
         ("/v3/emails?cursor=a&limit=500", True),

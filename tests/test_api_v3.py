@@ -312,7 +312,7 @@ def test_a_campaign_without_an_id_is_unreadable(record: bytes) -> None:
 
 def test_the_list_goes_on_until_there_is_no_link() -> None:
     """The next link is followed within the list."""
-    record = b'{"campaign_id":"%s"}' % CAMPAIGN.encode()
+    record = b'{"campaign_id":"%s","name":"\\ud800","error_key":1,"x":1,"x":2}' % CAMPAIGN.encode()
     body = b'{"campaigns":[%s],"_links":{"next":{"href":"/v3/emails?next=a"}}}' % record
     assert API.read_campaigns("", body) == Page(record + b"\n", 1, "/v3/emails?next=a")
     assert API.read_campaigns("", b'{"campaigns":[]}') == Page(b"", 0, None)

@@ -249,6 +249,7 @@ async def test_the_list_is_sifted_by_status(vendor: Vendor, tmp_path: Path) -> N
     assert sent == [TWICE, ONCE, EMPTY]
     every = [each async for each, _ in campaigns(config(vendor, tmp_path), status="ALL")]
     assert every == list(STATUS)
+    assert not [each async for each, _ in campaigns(config(vendor, tmp_path), status="ERROR")]
 
 
 @pytest.mark.parametrize("asked", [{"since": "2026-01-01"}, {"since": "last"}, {"summary": True}])

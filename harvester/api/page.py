@@ -69,6 +69,11 @@ def read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None = None) ->
     return _read(body, lambda compact: _read_rows(compact, shape, expected))
 
 
+def read_record(record: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read some fields of a row, whatever else it holds. Raise `Unreadable` if they are not so."""
+    return _read(record, decoder.decode)
+
+
 def read_object(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Read a body that is one object. Raise `Unreadable` if it is something else, or an error."""
 
@@ -126,7 +131,7 @@ def _check_utf8(body: bytes) -> None:
     if not body.isascii():
         decode = codecs.getincrementaldecoder("utf-8")().decode
         for start in range(0, len(body), _CHUNK):
-            decode(body[start : start + _CHUNK], final=start + _CHUNK >= len(body))
+            decode(body[start : start + _CHUNK])
 
 
 def _masked(body: bytes) -> bytes:
@@ -165,8 +170,8 @@ def _read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None) -> Rows:
 
 
 def _length(shape: Shape, lines: bytes, outer: bytes) -> int:
-    """The length of a body that has these rows, this outer member, and nothing else."""
-    rows = max(len(lines) + 1, 2)  # a comma for each newline but the last; two brackets
+    """The length of a body that has these rows, one at least, this outer member, and no more."""
+    rows = len(lines) + 1  # a comma for each newline but the last; two brackets
     members = len(f'{{"{shape.rows}":}}') + rows
     return members + (len(f',"{shape.outer}":') + len(outer) if outer else 0)
 

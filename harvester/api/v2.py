@@ -15,7 +15,7 @@ import msgspec
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
 from harvester.api.errors import classify_response
 from harvester.api.next_link import utc_text, validate_next_link
-from harvester.api.page import ExpectedIds, Shape, read_object, read_rows
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -153,7 +153,7 @@ class V2:
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list, which has those of the status only."""
         try:
-            return self.check_id(str(read_object(record, _listed).id))
+            return self.check_id(str(read_record(record, _listed).id))
         except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
 

@@ -24,7 +24,7 @@ import msgspec
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
 from harvester.api.errors import classify_response
 from harvester.api.next_link import utc_text, validate_next_link
-from harvester.api.page import ExpectedIds, Shape, read_object, read_rows
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -36,7 +36,7 @@ _REPORTED = frozenset({"primary_email", "resend"})  # the only roles that have r
 _NOT_SENT = frozenset({"draft", "scheduled", "executing"})
 _PAGE = Shape("tracking_activities", "_links", "next", "href")
 _LIST = Shape("campaigns", "_links", "next", "href")
-_ACTIVITY_LINKS = Shape("link_click_counts")
+_LINKS_PAGE = Shape("link_click_counts")
 
 
 def _events(name: str, path: str, row_type: str, *, in_all: bool = True) -> Report:
@@ -131,27 +131,20 @@ class V3:
         limit, *activities = left.split(",")
         if asked.startswith(f"{_CAMPAIGNS}/"):
             return Page(b"", 0, _next_activity(target, limit, _activities(target, body)))
-        ndjson, count, following = self._read_report(target, asked, body)
-        if following:
-            return Page(ndjson, count, f"{following}#{left}")
-        return Page(ndjson, count, _next_activity(target, limit, activities))
-
-    def _read_report(
-        self, target: Target, asked: str, body: bytes
-    ) -> tuple[bytes, int, str | None]:
-        """The rows of a page of an activity's report, and the page that follows in it."""
         report, activity = REPORTS[target.report], asked.split("/")[4]
-        if not report.paged:
-            return read_rows(body, _ACTIVITY_LINKS)
         expected = ExpectedIds(
             id_field="campaign_activity_id",
             id=activity,
             type_field="tracking_activity_type",
             type=report.row_type,
         )
-        ndjson, count, href = read_rows(body, _PAGE, expected)
+        ndjson, count, href = (
+            read_rows(body, _PAGE, expected) if report.paged else read_rows(body, _LINKS_PAGE)
+        )
         paths = (_path(activity, report),)
-        return ndjson, count, validate_next_link(href, origin=self.origin, paths=paths)
+        if following := validate_next_link(href, origin=self.origin, paths=paths):
+            return Page(ndjson, count, f"{following}#{left}")
+        return Page(ndjson, count, _next_activity(target, limit, activities))
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list. It knows no status: see `listed_id`."""
@@ -171,7 +164,7 @@ class V3:
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list; None if the campaign is in another state."""
         try:
-            found = read_object(record, _listed)
+            found = read_record(record, _listed)
             campaign_id = self.check_id(found.campaign_id)
         except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
