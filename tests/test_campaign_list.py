@@ -59,7 +59,7 @@ def test_a_status_that_the_api_does_not_have_is_refused() -> None:
     moving = Moving(range(8), lambda _: None)
 
     async def read() -> None:
-        async for _ in list_campaigns(moving, API, status="ERROR"):  # type: ignore[arg-type]
+        async for _ in list_campaigns(moving, API, status="ERROR"):
             raise AssertionError
 
     with pytest.raises(ConfigError, match=r"--status.*ALL, DRAFT.*not 'ERROR'"):
