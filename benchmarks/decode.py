@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Figure]:
         rows = json.loads(mix.body)[mix.rows]
         assert page.records() == rows, name  # noqa: S101
     # Once a block of this size was freed, glibc keeps those of a page's size for reuse, as it does
-    # in a run; before, each costs its page faults, and whoever came first would pay for it.
+    # in a run; before, each costs its page faults, and the first contender would pay for it.
     bytes(1 << 20)
     return [figure for name, mix in mixes.items() for figure in _compared(options, name, mix)]
 

@@ -1,4 +1,4 @@
-"""Retry-After: both its forms, and every absurd one survived."""
+"""Retry-After: both its forms, and none so absurd that it does harm."""
 
 import math
 from datetime import UTC, datetime

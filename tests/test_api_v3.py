@@ -58,7 +58,7 @@ def page(*rows: dict[str, Any], href: object = ...) -> bytes:
 
 @pytest.mark.parametrize("given", [CAMPAIGN, CAMPAIGN.upper()])
 def test_a_uuid_is_an_id(given: str) -> None:
-    """In small letters: one campaign has one file, whoever typed its id."""
+    """In small letters: one campaign has one file, in whatever letters its id was typed."""
     assert API.check_id(given) == CAMPAIGN
 
 

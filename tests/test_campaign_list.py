@@ -9,7 +9,7 @@ from fakes import virtually
 
 from harvester.api.v2 import V2
 from harvester.errors import CampaignError, ConfigError
-from harvester.input.campaign_list import list_campaigns
+from harvester.input.campaign_list import STATUSES, list_campaigns
 from harvester.model import Page, Request
 
 API = V2("http://127.0.0.1:1")
@@ -65,6 +65,7 @@ def test_a_status_that_the_api_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--status.*ALL, DRAFT.*not 'ERROR'"):
         virtually(read)
     assert not moving.calls
+    assert {*API.statuses, "ERROR"} == set(STATUSES)
 
 
 def test_an_empty_list_is_read_once() -> None:
