@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from harvester.api.base import Api
-from harvester.config import KNOWN, HarvestConfig
+from harvester.config import HarvestConfig
 from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
@@ -168,8 +168,8 @@ async def walk(
     if this campaign cannot be read to its end, `StopRun` if nothing more may be sent.
     """
     async with open_alone(config) as (fetcher, api):
-        if report not in KNOWN:
-            raise ConfigError(f"report: any of {', '.join(KNOWN)}, not {report!r}")
+        if report not in api.reports:
+            raise ConfigError(f"report: any of {', '.join(api.reports)}, not {report!r}")
         target = Target(report, api.check_id(campaign_id))
         first = api.first_link(target, limit=config.page_size, since=config.start)
         pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)

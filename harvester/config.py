@@ -1,7 +1,7 @@
 """All settings of a harvest: one frozen object, checked whole before anything is sent."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from harvester.api import v2, v3
-from harvester.api.base import Api
-from harvester.api.v2 import LINKS, REPORTS, utc_text
+from harvester.api.base import LINKS, PAGE_SIZES, Api, Report
+from harvester.api.next_link import utc_text
 from harvester.disk.compress import CODECS
 from harvester.errors import ConfigError
 from harvester.request.pagination import MAX_PAGES
 
-PAGE_SIZES = range(1, 501)
 _WHOLE = (
     "page_size", "min_page_size", "concurrency", "retries", "daily_quota", "quota_reserve",
     "max_requests", "max_pages", "max_page_bytes",
@@ -25,13 +24,12 @@ _WHOLE = (
 _SECONDS = ("rate", "timeout", "max_wait", "max_duration")
 _OPTIONAL = ("min_page_size", "max_requests", "max_duration")
 LAST = "last"
-KNOWN = (*REPORTS, LINKS)
+KNOWN = tuple({**v2.REPORTS, **v3.REPORTS})
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _USUAL_PORT = {"http": 80, "https": 443}
-_V2_ONLY = {"since": None, "summary": False, "links": False}
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -113,10 +111,13 @@ class HarvestConfig:
         _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
         url = ORIGINS[self.api] if self.base_url is None else self.base_url
         self._set("base_url", _origin(url))
-        self._set("report", _reports(self.report, self.make_api().reports))
-        for name, absent in _V2_ONLY.items():
-            given = getattr(self, name)
-            _require(self.api == "v2" or given == absent, name, "nothing with --api v3", given)
+        api = self.make_api()
+        self._set("report", _reports(self.report, api.reports))
+        self._require_api(
+            "since", all(api.reports[name].since_parameter for name in self.reports), None
+        )
+        self._require_api("summary", api.counts is not None, False)
+        self._require_api("links", LINKS in api.reports, False)
         if self.since != LAST:
             self._set("since", parse_moment(self.since, name="since"))
         _require(bool(str(self.output).strip()), "output", "a directory", self.output)
@@ -148,6 +149,11 @@ class HarvestConfig:
             isinstance(n, str) for n in self.report
         )
         _require(fine, "report", "names of reports", self.report)
+
+    def _require_api(self, name: str, has_it: bool, absent: object) -> None:
+        """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
+        given = getattr(self, name)
+        _require(has_it or given == absent, name, f"nothing with --api {self.api}", given)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -227,11 +233,12 @@ def _require(fine: bool, name: str, accepted: str, value: object) -> None:
         raise ConfigError(f"{name} ({option}): {accepted}, not {value!r}")
 
 
-def _reports(asked: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def _reports(asked: str | Sequence[str], reports: Mapping[str, Report]) -> tuple[str, ...]:
+    known = [report.name for report in reports.values() if report.paged]
     names = asked.split(",") if isinstance(asked, str) else list(asked)
     names = [name.strip() for name in names if name.strip()]
     if names == ["all"]:
-        names = list(known)
+        names = [name for name in known if reports[name].in_all]
     for name in names:
         _require(name in known, "report", f"any of {', '.join(known)}, or all", name)
     _require(bool(names), "report", f"any of {', '.join(known)}", asked)

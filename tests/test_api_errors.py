@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from harvester.api.errors import classify_response, excerpt
+from harvester.api.errors import classify_response, read_error
 from harvester.errors import (
     CampaignError,
     CursorDropped,
@@ -31,10 +31,13 @@ def body(key: str, text: str = "why") -> bytes:
     return json.dumps([{"error_key": key, "error_message": text}]).encode()
 
 
-def judged(status: int, raw: bytes = b"", *, page: int = 1, **headers: str) -> HarvestError:
-    """The verdict on an answer."""
+def classified(
+    status: int, raw: bytes = b"", *, has_cursor: bool = False, **headers: str
+) -> HarvestError:
+    """The error that an answer stands for."""
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return classify_response(status, named, raw, page=page)
+    link = "/v2/x?next=a" if has_cursor else "/v2/x?limit=500"
+    return classify_response(link, status, named, raw)
 
 
 @pytest.mark.parametrize("raw", [b"", b"<h1>Developer Over Qps</h1>", b"{}"])
@@ -49,17 +52,17 @@ def judged(status: int, raw: bytes = b"", *, page: int = 1, **headers: str) -> H
 )
 def test_the_gateway_may_tell_in_a_header(raw: bytes, code: str, kind: type) -> None:
     """Where the body is not the API's; what the API says itself goes before it."""
-    assert type(judged(403, raw, X_Mashery_Error_Code=code)) is kind
-    assert type(judged(403, body(QPS), X_Mashery_Error_Code=code)) is Throttled
+    assert type(classified(403, raw, X_Mashery_Error_Code=code)) is kind
+    assert type(classified(403, body(QPS), X_Mashery_Error_Code=code)) is Throttled
 
 
 @pytest.mark.parametrize("first", [{"error_key": "x"}, {}, 7, None])
 def test_a_limit_is_found_among_several_errors(first: object) -> None:
     """Wherever it stands in the array; without one the first error counts."""
     raw = json.dumps([first, {"error_key": QPS, "error_message": "why"}]).encode()
-    assert type(judged(403, raw)) is Throttled
+    assert type(classified(403, raw)) is Throttled
     raw = json.dumps([first, {"error_key": "y"}]).encode()
-    assert type(judged(403, raw)) is StopRun
+    assert type(classified(403, raw)) is StopRun
 
 
 @pytest.mark.parametrize(
@@ -92,49 +95,48 @@ def test_a_limit_is_found_among_several_errors(first: object) -> None:
 def test_each_answer_has_one_meaning(status: int, key: str, kind: type[HarvestError]) -> None:
     """Status and error key decide, on a first page as on a later one."""
     raw = body(key) if key else b""
-    for number in (1, 2):
-        found = judged(status, raw, page=number)
+    for has_cursor in (False, True):
+        found = classified(status, raw, has_cursor=has_cursor)
         assert type(found) is kind
         if isinstance(found, TryAgain):
             assert (found.status, found.retry_after) == (status, None)
 
 
 @pytest.mark.parametrize(
-    ("status", "page", "kind"),
+    ("status", "has_cursor", "kind"),
     [
-        (404, 1, "not_found"),
-        (400, 1, "rejected"),
-        (410, 1, "rejected"),
-        (405, 1, "rejected"),
-        (406, 1, "rejected"),
-        (406, 9, "rejected"),
-        (418, 9, "rejected"),
-        (300, 1, "redirected"),
-        (301, 1, "redirected"),
-        (302, 9, "redirected"),
-        (304, 1, "redirected"),
-        (308, 1, "redirected"),
+        (404, False, "not_found"),
+        (400, False, "rejected"),
+        (410, False, "rejected"),
+        (405, False, "rejected"),
+        (406, False, "rejected"),
+        (406, True, "rejected"),
+        (418, True, "rejected"),
+        (300, False, "redirected"),
+        (301, False, "redirected"),
+        (302, True, "redirected"),
+        (304, False, "redirected"),
+        (308, False, "redirected"),
     ],
 )
-def test_what_fails_one_campaign(status: int, page: int, kind: str) -> None:
-    """A refusal of the question, or a redirect, is the campaign's own failure."""
-    found = judged(status, body("some.key"), page=page)
+def test_what_fails_one_campaign(status: int, has_cursor: bool, kind: str) -> None:
+    """A refusal of the request, or a redirect, is the campaign's own failure."""
+    found = classified(status, body("some.key"), has_cursor=has_cursor)
     assert type(found) is CampaignError
     assert (found.kind, found.status) == (kind, status)
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])
-@pytest.mark.parametrize("page", [2, 1_000])
-def test_a_refused_cursor_is_not_a_missing_campaign(status: int, page: int) -> None:
+def test_a_refused_cursor_is_not_a_missing_campaign(status: int) -> None:
     """400, 404 and 410 on a later page say that the cursor was dropped."""
-    found = judged(status, body("gone.key"), page=page)
+    found = classified(status, body("gone.key"), has_cursor=True)
     assert isinstance(found, CursorDropped)
     assert (found.status, found.error_key) == (status, "gone.key")
 
 
 def test_a_refused_key_is_refused_for_good() -> None:
     """A 403 that is about no limit stops the run with the reason for exit 4."""
-    found = judged(403, body("mashery.not.authorized.inactive", "Not Authorized"))
+    found = classified(403, body("mashery.not.authorized.inactive", "Not Authorized"))
     assert isinstance(found, StopRun)
     assert found.reason == "credentials_refused"
     assert "mashery.not.authorized.inactive: Not Authorized" in str(found)
@@ -143,7 +145,7 @@ def test_a_refused_key_is_refused_for_good() -> None:
 @pytest.mark.parametrize("status", [401, 403, 429, 503])
 def test_the_wait_travels_in_the_error(status: int) -> None:
     """Retry-After of any answer that may pass is in the error."""
-    found = judged(status, body(QPS), Retry_After="7")
+    found = classified(status, body(QPS), Retry_After="7")
     assert isinstance(found, TryAgain)
     assert found.retry_after == 7.0
 
@@ -157,7 +159,7 @@ def test_the_longer_of_two_waits_and_the_servers_date_count() -> None:
             ("Retry-After", "Sun, 01 Mar 2026 12:01:00 GMT"),
         ]
     )
-    found = classify_response(503, headers, b"", page=1)
+    found = classify_response("/v2/x", 503, headers, b"")
     assert isinstance(found, TryAgain)
     assert found.retry_after == 60.0
 
@@ -172,34 +174,55 @@ def test_the_longer_of_two_waits_and_the_servers_date_count() -> None:
         (b'[{"error_key":7,"error_message":[]}]', None, "HTTP 500"),
         (b'[{"error_key":"first"},{"error_key":"second"}]', "first", "HTTP 500 first"),
         (b"", None, "HTTP 500"),
-        (b"[]", None, "HTTP 500: []"),
-        (b"[[]]", None, "HTTP 500: [[]]"),
-        (b"7", None, "HTTP 500: 7"),
-        (b"<h1>Bad\n Gateway</h1>", None, "HTTP 500: <h1>Bad Gateway</h1>"),
-        (b"\xff\x00\x1b[31mred", None, "HTTP 500: \ufffd [31mred"),
+        (b"[]", None, "HTTP 500"),
+        (b"[[]]", None, "HTTP 500"),
+        (b"7", None, "HTTP 500"),
+        (b"<h1>Bad\n Gateway</h1>", None, "HTTP 500"),
+        (b"\xff\x00\x1b[31mred", None, "HTTP 500"),
         (b'[{"error_key":"a\\u001bb\\nc"}]', "a b c", "HTTP 500 a b c"),
-        (b"[" * 5_000, None, "HTTP 500: " + "[" * 200),
+        (b"[" * 5_000, None, "HTTP 500"),
+        ('{"error_key":"k","error_message":"t"}'.encode("utf-16"), None, "HTTP 500"),
+        (b'{"error_key":"k","other":"secret"}', "k", "HTTP 500 k"),
     ],
 )
 def test_error_bodies_of_every_shape_are_read(raw: bytes, key: str | None, text: str) -> None:
-    """v2's array, v3's bare object, HTML, nothing: what can be said is said, and printable."""
-    found = judged(500, raw)
+    """v2's array, v3's bare object: of both only key and message are quoted; of others nothing."""
+    found = classified(500, raw)
     assert isinstance(found, TryAgain)
     assert (found.error_key, str(found)) == (key, text)
 
 
-@given(st.binary(max_size=2_000))
-def test_an_excerpt_is_short_and_printable(raw: bytes) -> None:
-    """No body breaks a report's line or a terminal."""
-    found = excerpt(raw)
-    assert len(found) <= 200
-    assert found.isprintable()
+@given(st.text(max_size=2_000), st.text(max_size=900))
+def test_a_quote_is_short_and_printable(key: str, text: str) -> None:
+    """Nothing in an error entry breaks a report's line or a terminal."""
+    entry = read_error(json.dumps({"error_key": key, "error_message": text}).encode())
+    for quote in (entry.key or "", entry.text):
+        assert len(quote) <= 200
+        assert quote.isprintable()
 
 
-@given(st.integers(200, 599), st.binary(max_size=300), st.integers(1, 3))
-def test_every_answer_means_something(status: int, raw: bytes, page: int) -> None:
-    """No status and no body is without a verdict."""
-    assert isinstance(judged(status, raw, page=page), HarvestError)
+@given(st.text("ab \n\x00", max_size=300), st.integers(0, 900), st.booleans())
+def test_a_quote_holds_a_secret_whole_or_not_at_all(before: str, filler: int, spaced: bool) -> None:
+    """The caller takes secrets out of messages: it would not recognise half of one."""
+    text = before + "x " * (filler // 2) + ("" if spaced else "y" * (filler % 7)) + "s3cr3t" * 9
+    raw = json.dumps([{"error_key": text, "error_message": f"{text} {text}"}]).encode()
+    entry = read_error(raw)
+    for quote in (entry.key or "", entry.text):
+        assert "s3cr3t" not in quote.replace("s3cr3t" * 9, "")
+
+
+def test_a_long_word_is_left_out_and_a_long_text_is_cut_between_words() -> None:
+    """There the message ends."""
+    raw = json.dumps({"error_key": "k" * 201, "error_message": "word " * 100}).encode()
+    entry = read_error(raw)
+    assert entry.key is None
+    assert entry.text == " ".join(["word"] * 40)
+
+
+@given(st.integers(200, 599), st.binary(max_size=300), st.booleans())
+def test_every_answer_means_something(status: int, raw: bytes, has_cursor: bool) -> None:
+    """No status and no body is without a meaning."""
+    assert isinstance(classified(status, raw, has_cursor=has_cursor), HarvestError)
 
 
 json_values: Any = st.recursive(
@@ -215,4 +238,4 @@ json_values: Any = st.recursive(
 @given(st.sampled_from([400, 401, 403, 404, 429, 500]), json_values)
 def test_every_json_answer_means_something(status: int, value: Any) -> None:
     """JSON of any shape in the place of an error array is no surprise either."""
-    assert isinstance(judged(status, json.dumps(value).encode()), HarvestError)
+    assert isinstance(classified(status, json.dumps(value).encode()), HarvestError)

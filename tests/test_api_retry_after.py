@@ -1,4 +1,4 @@
-"""Retry-After: both its forms, and every absurd one survived."""
+"""Retry-After: both its forms, and none so absurd that it does harm."""
 
 import math
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.api.retry_after import seconds_to_wait
+from harvester.api.errors import seconds_to_wait
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 TWO_MINUTES_ON = [

@@ -10,10 +10,14 @@ import pytest
 from fakes import PATH, TARGET
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from harvester.api.v2 import ORIGIN, V2, utc_text
+from harvester.api.base import LINKS
+from harvester.api.next_link import utc_text
+from harvester.api.v2 import ORIGIN, REPORTS, V2
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
+from harvester.request.credentials import Credentials
 
 API = V2()
 
@@ -47,7 +51,7 @@ def test_digits_are_an_id(good: str) -> None:
 )  # fmt: skip
 def test_nothing_else_is_an_id(bad: str) -> None:
     """No path, no blank, no digit of another script; the message is short whatever came."""
-    with pytest.raises(ConfigError, match="1 to 20 digits") as caught:
+    with pytest.raises(ConfigError, match=r"1 to 20 digits.*--api v3") as caught:
         API.check_id(bad)
     assert len(str(caught.value)) < 300
 
@@ -77,26 +81,45 @@ def test_times_are_sent_in_utc(moment: datetime, text: str) -> None:
     assert utc_text(moment) == text
 
 
-def test_the_key_is_put_back_into_every_link() -> None:
-    """It follows whatever query there is, escaped, at the API's own origin."""
-    assert API.url_for(f"{PATH}?next=a%2Fb", "k+/ &=") == (
-        f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
-    )
-    assert API.url_for(PATH, "k") == f"{ORIGIN}{PATH}?api_key=k"
-    assert V2("http://127.0.0.1:1").url_for(PATH, "k").startswith("http://127.0.0.1:1/v2/")
+def test_the_key_is_put_into_every_url_and_the_token_into_the_headers() -> None:
+    """The key follows whatever query there is, escaped, at the API's own origin."""
+    odd, plain = Credentials("k+/ &=", access_token="t"), Credentials("k", access_token="t")
+    url, headers = API.request(f"{PATH}?next=a%2Fb", odd)
+    assert url == f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
+    assert headers == {"Authorization": "Bearer t"}
+    assert API.request(PATH, plain).url == f"{ORIGIN}{PATH}?api_key=k"
+    assert V2("http://127.0.0.1:1").request(PATH, plain).url.startswith("http://127.0.0.1:1/v2/")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_key_reaches_the_server_as_it_is(key: str) -> None:
     """A server that decodes the query finds the very key."""
-    query = urlsplit(API.url_for(f"{PATH}?next=a", key)).query
+    query = urlsplit(API.request(f"{PATH}?next=a", Credentials(key)).url).query
     assert parse_qs(query, keep_blank_values=True) == {"next": ["a"], "api_key": [key]}
 
 
-def test_the_wire_says_what_it_speaks() -> None:
-    """Name, origin and reports are there for options and state."""
-    assert (API.name, API.origin) == ("v2", ORIGIN)
-    assert "opens" in API.reports
+def test_each_tracking_report_can_be_asked_since_a_moment() -> None:
+    """And is read back in pages that name its own type; the campaign's links are one page."""
+    tracking = {name: report for name, report in REPORTS.items() if report.paged}
+    assert set(REPORTS) - set(tracking) == {LINKS}
+    moment = datetime(2026, 1, 31, tzinfo=UTC)
+    for name, report in tracking.items():
+        link = API.first_link(Target(name, "7"), limit=9, since=moment)
+        assert f"/campaigns/7/tracking/{name}?limit=9&created_since=2026" in link
+        row = f'{{"activity_type":"{report.row_type}","campaign_id":"7","{report.time_field}":"x"}}'
+        assert API.read_page(Target(name, "7"), link, body(row)).rows == 1
+        with pytest.raises(Unreadable, match="another report"):
+            API.read_page(Target(name, "7"), link, body(row.replace("EMAIL_", "X_")))
+
+
+@pytest.mark.parametrize(
+    ("link", "kind"), [(f"{PATH}?limit=500", "not_found"), (f"{PATH}?next=a", "cursor_dropped")]
+)
+def test_a_404_means_what_its_link_asked(link: str, kind: str) -> None:
+    """Without a cursor the campaign is not there; with one, the cursor is not."""
+    found = API.classify_response(link, 404, CIMultiDict(), b"")
+    assert isinstance(found, CampaignError)
+    assert found.kind == kind
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -133,7 +156,18 @@ def test_an_escaped_link_is_read_as_text() -> None:
     assert read(body(meta=f'{{"pagination":{{"next_link":"{link}"}}}}')).next == f"{PATH}?next=a"
 
 
+def test_the_older_path_of_a_next_link_is_followed() -> None:
+    """The vendor's recorded answers have it; the link goes out as it came."""
+    older = "/v2/emailcampaigns/7/tracking/opens"
+    link = f"{older}?next=a"
+    raw = body(meta=f'{{"pagination":{{"next_link":"{link}"}}}}')
+    assert read(raw).next == link
+    relative = body(meta='{"pagination":{"next_link":"?next=b"}}')
+    assert API.read_page(TARGET, link, relative).next == f"{older}?next=b"
+
+
 @pytest.mark.parametrize(("link", "kind"), [
+    ("/v2/emailcampaigns/8/tracking/opens?next=a", "foreign_link"),
     ("https://evil.example/x?next=a", "foreign_link"), ("?next=a b", "bad_link"),
 ])  # fmt: skip
 def test_a_link_that_cannot_be_followed_fails_the_campaign(link: str, kind: str) -> None:
@@ -226,15 +260,18 @@ def test_what_is_no_page_is_unreadable(raw: bytes) -> None:
     ("raw", "text"),
     [
         (b"", "the body is empty"),
-        (b"<h1>Bad\nGateway</h1>", "<h1>Bad Gateway</h1>"),
+        (b"<h1>Bad\nGateway</h1>", "invalid character"),
+        ('{"error_key":"token"}'.encode("utf-16"), "not UTF-8"),
+        (b'[{"error_key":"some.key","error_message":"why"}]', "some.key why"),
         (b'{"results":[{"email_address":"a@b.example"}', "truncated"),
     ],
 )
 def test_the_error_says_where_it_broke(raw: bytes, text: str) -> None:
-    """It quotes what is not JSON, and never what is nearly a page: that holds people's data."""
+    """It quotes an error entry and nothing else: a page holds people's data."""
     with pytest.raises(Unreadable, match=text) as caught:
         read(raw)
-    assert "a@b.example" not in str(caught.value)
+    for quoted in ("a@b.example", "Gateway", "token", "t\0o"):
+        assert quoted not in str(caught.value)
 
 
 # -- around the reports ------------------------------------------------------------------------
@@ -251,6 +288,9 @@ def test_a_campaigns_links_are_one_page() -> None:
     )
     empty = b'{"id":7,"click_through_details":[]}'
     assert API.read_page(LINK_TARGET, "", empty) == Page(b"", 0, None)
+    assert API.read_page(LINK_TARGET, "", b'{"id":7}') == Page(b"", 0, None)
+    lone = b'{"id":"7","name":"\\ud800","click_through_details":[{"url":"\\ud800"}]}'
+    assert API.read_page(LINK_TARGET, "", lone) == Page(b'{"url":"\\ud800"}\n', 1, None)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +302,8 @@ def test_a_campaigns_links_are_one_page() -> None:
         b"{}",
         b'{"error":"x"}',
         b'{"id":"8","click_through_details":[]}',
+        b'{"id":"8","id":"7","click_through_details":[]}',
+        b'{"id":"7","click_through_details":[],"error_key":"x"}',
         b'{"id":"7","click_through_details":{}}',
         b'{"id":"7","click_through_details":null}',
         b'{"id":"7","click_through_details":[1]}',
@@ -292,14 +334,23 @@ def test_the_campaign_list_is_read_like_a_report() -> None:
         b'"results":[{"id":"7","name":"x y"},{"id":8}]}'
     )
     found = Page(b'{"id":"7","name":"x y"}\n{"id":8}\n', 2, "/v2/emailmarketing/campaigns?next=a")
-    assert API.read_campaigns(raw) == found
+    assert API.read_campaigns("", raw) == found
+
+
+def test_the_lists_older_path_is_followed() -> None:
+    """As it came; a campaign's own path is not the list's."""
+    raw = '{"meta":{"pagination":{"next_link":"%s?next=a"}},"results":[{"id":7,"name":"\\ud800"}]}'
+    older = "/v2/emailcampaigns"
+    assert API.read_campaigns("", (raw % older).encode()).next == f"{older}?next=a"
+    with pytest.raises(CampaignError):
+        API.read_campaigns("", (raw % f"{older}/7").encode())
 
 
 @pytest.mark.parametrize("row", ['{"name":"x"}', '{"id":null}', '{"id":"../7"}', '{"id":[]}', "7"])
 def test_a_listed_campaign_has_an_id(row: str) -> None:
     """One that can be asked for: else the page is unreadable."""
     with pytest.raises(Unreadable):
-        API.read_campaigns(f'{{"results":[{row}]}}'.encode())
+        API.read_campaigns("", f'{{"results":[{row}]}}'.encode())
 
 
 @pytest.mark.parametrize(
@@ -312,15 +363,19 @@ def test_a_listed_campaign_has_an_id(row: str) -> None:
 )
 def test_a_summary_gives_the_counts_it_has(raw: bytes, found: dict[str, int]) -> None:
     """Whole numbers of the reports we know; nothing is made of anything else."""
-    got = API.read_summary(raw)
-    assert {name: count for name, count in got.items() if count >= 0} == found
+    assert API.counts is not None
+    assert API.counts.read(raw) == found
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"<html>", b"7", b'{"a":' + DEEP])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b"<html>", b"7", b'{"a":' + DEEP, b'{"opens":1,"opens":2}', b'{"error_key":"x"}'],
+)
 def test_what_is_no_summary_is_unreadable(raw: bytes) -> None:
     """Asked for again, like any page."""
+    assert API.counts is not None
     with pytest.raises(Unreadable):
-        API.read_summary(raw)
+        API.counts.read(raw)
 
 
 # -- against an exact JSON reader --------------------------------------------------------------

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 from fakes import CAMPAIGN_V3 as CAMPAIGN
+from multidict import CIMultiDict
 
 from harvester.api.v3 import ORIGIN, REPORTS, V3
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
+from harvester.request.credentials import Credentials
 
 API = V3()
 TARGET = Target("opens", CAMPAIGN)
 EMAIL, RESEND = (f"{number:08d}-0000-4000-8000-0123456789ab" for number in (1, 2))
+SECRETS = Credentials("canary", access_token="token")
 START = f"/v3/emails/{CAMPAIGN}#500"
 
 
@@ -22,10 +25,15 @@ def path(activity: str, report: str = "opens") -> str:
     return f"/v3/reports/email_reports/{activity}/tracking/{report}"
 
 
-def campaign(*activities: tuple[str, str], campaign_id: str = CAMPAIGN) -> bytes:
+def campaign(
+    *activities: tuple[str, str], campaign_id: str = CAMPAIGN, status: object = ...
+) -> bytes:
     """A campaign with such activities: id and role."""
     each = [{"campaign_activity_id": activity, "role": role} for activity, role in activities]
-    return json.dumps({"campaign_id": campaign_id, "campaign_activities": each}).encode()
+    found: dict[str, object] = {"campaign_id": campaign_id, "campaign_activities": each}
+    if status is not ...:
+        found["current_status"] = status
+    return json.dumps(found).encode()
 
 
 def opened(activity: str = EMAIL, **more: Any) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def page(*rows: dict[str, Any], href: object = ...) -> bytes:
 
 @pytest.mark.parametrize("given", [CAMPAIGN, CAMPAIGN.upper()])
 def test_a_uuid_is_an_id(given: str) -> None:
-    """In small letters: one campaign has one file, whoever typed its id."""
+    """In small letters: one campaign has one file, in whatever letters its id was typed."""
     assert API.check_id(given) == CAMPAIGN
 
 
@@ -67,13 +75,16 @@ def test_a_walk_begins_at_the_campaign() -> None:
     """The page size is kept for the reports; neither it nor the key goes out with this request."""
     link = API.first_link(TARGET, limit=500, since=None)
     assert link == START
-    assert API.url_for(link, "canary") == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+    url, headers = API.request(link, SECRETS)
+    assert url == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+    assert headers == {"Authorization": "Bearer token"}
 
 
-def test_there_are_no_reports_since_a_moment() -> None:
-    """v3 cannot filter by time; settings refuse it before."""
-    with pytest.raises(CampaignError):
-        API.first_link(TARGET, limit=500, since=datetime(2026, 1, 1, tzinfo=UTC))
+def test_no_report_is_filtered_by_time() -> None:
+    """v3 cannot; settings know it from the report."""
+    assert {report.since_parameter for report in REPORTS.values()} == {None}
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    assert API.first_link(TARGET, limit=500, since=moment) == START
 
 
 # -- the campaign ------------------------------------------------------------------------------
@@ -84,7 +95,7 @@ def test_the_campaign_leads_to_its_first_activity() -> None:
     body = campaign((EMAIL, "primary_email"), ("x", "permalink"), (RESEND.upper(), "RESEND"))
     first = f"{path(EMAIL)}?limit=500"
     assert API.read_page(TARGET, START, body) == Page(b"", 0, f"{first}#500,{RESEND}")
-    assert API.url_for(f"{first}#500,{RESEND}", "canary") == ORIGIN + first
+    assert API.request(f"{first}#500,{RESEND}", SECRETS).url == ORIGIN + first
 
 
 def test_an_activity_named_twice_is_walked_once() -> None:
@@ -94,9 +105,27 @@ def test_an_activity_named_twice_is_walked_once() -> None:
 
 
 @pytest.mark.parametrize("activities", [[], [(EMAIL, "permalink")]])
-def test_a_campaign_without_reports_is_at_its_end(activities: list[tuple[str, str]]) -> None:
-    """It has no rows."""
-    assert API.read_page(TARGET, START, campaign(*activities)) == Page(b"", 0, None)
+def test_a_campaign_without_reports_is_not_sent(activities: list[tuple[str, str]]) -> None:
+    """It is never finished as an empty one: a later run may find more."""
+    with pytest.raises(CampaignError) as caught:
+        API.read_page(TARGET, START, campaign(*activities))
+    assert caught.value.kind == "not_sent"
+
+
+@pytest.mark.parametrize("status", ["Draft", "DRAFT", "Scheduled", "SCHEDULED", "Executing"])
+def test_a_campaign_that_is_not_sent_says_so(status: str) -> None:
+    """Its activities would answer like those of a campaign without events."""
+    body = campaign((EMAIL, "primary_email"), status=status)
+    with pytest.raises(CampaignError, match=status) as caught:
+        API.read_page(TARGET, START, body)
+    assert caught.value.kind == "not_sent"
+
+
+@pytest.mark.parametrize("status", ["Done", "DONE", "Error", "Removed", "", "Something new", None])
+def test_a_campaign_of_any_other_status_is_walked(status: str | None) -> None:
+    """Unknown or absent: its reports decide."""
+    body = campaign((EMAIL, "primary_email"), status=status)
+    assert API.read_page(TARGET, START, body).next == f"{path(EMAIL)}?limit=500#500"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +133,9 @@ def test_a_campaign_without_reports_is_at_its_end(activities: list[tuple[str, st
     [
         b"", b"[]", b"<html>", b"{}", b'{"campaign_id":"x"}', b"\xff", b'{"campaign_id":1}',
         campaign(("../x", "resend")),
+        b'[{"error_key":"x"}]',
+        campaign((EMAIL, "resend"))[:-1] + b',"campaign_activities":[]}',
+        campaign((EMAIL, "resend"))[:-1] + b',"error_key":"x"}',
         campaign((EMAIL, "resend"), campaign_id=EMAIL),
         b'{"campaign_id":"%s","campaign_activities":{}}' % CAMPAIGN.encode(),
     ],
@@ -117,16 +149,61 @@ def test_what_is_no_campaign_is_unreadable(body: bytes) -> None:
 # -- its reports -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("report", REPORTS)
-def test_each_report_has_its_path_and_type(report: str) -> None:
-    """The names are those of v2."""
-    target, (name, kind) = Target(report, CAMPAIGN), REPORTS[report]
+@pytest.mark.parametrize(
+    ("report", "name", "kind"),
+    [
+        ("opens", "opens", "em_opens"),
+        ("clicks", "clicks", "em_clicks"),
+        ("sends", "sends", "em_sends"),
+        ("bounces", "bounces", "em_bounces"),
+        ("forwards", "forwards", "em_forwards"),
+        ("unsubscribes", "optouts", "em_optouts"),
+        ("unique_opens", "unique_opens", "em_opens"),
+        ("did_not_open", "didnotopens", "em_didnotopens"),
+    ],
+)
+def test_each_report_has_its_path_and_type(report: str, name: str, kind: str) -> None:
+    """The names are those of v2, and two more."""
+    target = Target(report, CAMPAIGN)
     link = API.read_page(target, START, campaign((EMAIL, "primary_email"))).next
     assert link == f"{path(EMAIL, name)}?limit=500#500"
     row = opened(tracking_activity_type=kind)
     found = API.read_page(target, link, page(row))
     assert [found.rows, found.next, *found.records()] == [1, None, row]
-    assert API.date_field(report) in row
+    assert REPORTS[report].time_field in row
+    with pytest.raises(Unreadable):
+        API.read_page(target, link, page(opened(tracking_activity_type="em_other")))
+
+
+def test_the_links_of_an_activity_are_one_page() -> None:
+    """Asked without a limit; then the next activity comes."""
+    target = Target("links", CAMPAIGN)
+    body = campaign((EMAIL, "primary_email"), (RESEND, "resend"))
+    link = API.read_page(target, START, body).next
+    assert link == f"/v3/reports/email_reports/{EMAIL}/links#500,{RESEND}"
+    body = b'{"link_click_counts":[{"link_url":"a b","unique_clicks": 7}]}'
+    found = API.read_page(target, link, body)
+    then = f"/v3/reports/email_reports/{RESEND}/links#500"
+    assert found == Page(b'{"link_url":"a b","unique_clicks":7}\n', 1, then)
+    assert API.read_page(target, then, body).next is None
+
+
+@pytest.mark.parametrize(
+    ("link", "status", "kind"),
+    [
+        (START, 404, "not_found"),
+        (f"{path(EMAIL)}?limit=500#500,{RESEND}", 404, "not_found"),
+        (f"{path(EMAIL)}?limit=500#500", 400, "rejected"),
+        (f"{path(EMAIL)}?next=1#500,{RESEND}", 404, "cursor_dropped"),
+        (f"{path(EMAIL)}?cursor=1#500", 410, "cursor_dropped"),
+        (f"/v3/reports/email_reports/{EMAIL}/links#500", 404, "not_found"),
+    ],
+)
+def test_a_404_means_what_its_link_asked(link: str, status: int, kind: str) -> None:
+    """Every activity has a first page: only where a cursor was sent can it be a dropped one."""
+    found = API.classify_response(link, status, CIMultiDict(), b"")
+    assert isinstance(found, CampaignError)
+    assert found.kind == kind
 
 
 def test_a_next_link_is_followed_within_the_activity() -> None:
@@ -199,14 +276,29 @@ def test_the_list_is_asked_without_a_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "is_it"),
-    [("SENT", True), ("ALL", True), ("DRAFT", False), ("DELETED", False), ("RUNNING", False)],
+    ("status", "written"),
+    [
+        ("SENT", "Done"),
+        ("DRAFT", "Draft"),
+        ("DELETED", "Removed"),
+        ("RUNNING", "Executing"),
+        ("SCHEDULED", "Scheduled"),
+        ("ERROR", "Error"),
+    ],
 )
-def test_the_status_is_that_of_the_record(status: str, is_it: bool) -> None:
+def test_the_status_is_that_of_the_record(status: str, written: str) -> None:
     """In whatever letters the API writes it."""
-    for written in ("Done", "DONE"):
-        record = json.dumps({"campaign_id": CAMPAIGN, "current_status": written}).encode()
-        assert API.listed_id(record, status) == (CAMPAIGN if is_it else None)
+    for letters in (written, written.upper()):
+        record = json.dumps({"campaign_id": CAMPAIGN, "current_status": letters}).encode()
+        matching = {name for name in API.statuses if API.listed_id(record, name)}
+        assert matching == {status, "ALL"}
+
+
+def test_a_campaign_of_no_status_is_listed_among_all() -> None:
+    """And in no status."""
+    for record in (b'{"campaign_id":"%s"}', b'{"campaign_id":"%s","current_status":null}'):
+        found = {name for name in API.statuses if API.listed_id(record % CAMPAIGN.encode(), name)}
+        assert found == {"ALL"}
 
 
 @pytest.mark.parametrize("record", [b"{}", b'{"campaign_id":"7"}', b"[]", b'{"campaign_id":7}'])
@@ -215,12 +307,12 @@ def test_a_campaign_without_an_id_is_unreadable(record: bytes) -> None:
     with pytest.raises(Unreadable):
         API.listed_id(record, "ALL")
     with pytest.raises(Unreadable):
-        API.read_campaigns(b'{"campaigns":[%s]}' % record)
+        API.read_campaigns("", b'{"campaigns":[%s]}' % record)
 
 
 def test_the_list_goes_on_until_there_is_no_link() -> None:
     """The next link is followed within the list."""
-    record = b'{"campaign_id":"%s"}' % CAMPAIGN.encode()
+    record = b'{"campaign_id":"%s","name":"\\ud800","error_key":1,"x":1,"x":2}' % CAMPAIGN.encode()
     body = b'{"campaigns":[%s],"_links":{"next":{"href":"/v3/emails?next=a"}}}' % record
-    assert API.read_campaigns(body) == Page(record + b"\n", 1, "/v3/emails?next=a")
-    assert API.read_campaigns(b'{"campaigns":[]}') == Page(b"", 0, None)
+    assert API.read_campaigns("", body) == Page(record + b"\n", 1, "/v3/emails?next=a")
+    assert API.read_campaigns("", b'{"campaigns":[]}') == Page(b"", 0, None)

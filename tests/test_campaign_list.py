@@ -8,8 +8,8 @@ import pytest
 from fakes import virtually
 
 from harvester.api.v2 import V2
-from harvester.errors import CampaignError
-from harvester.input.campaign_list import list_campaigns
+from harvester.errors import CampaignError, ConfigError
+from harvester.input.campaign_list import STATUSES, list_campaigns
 from harvester.model import Page, Request
 
 API = V2("http://127.0.0.1:1")
@@ -52,6 +52,20 @@ def test_a_list_that_stands_still_is_read_twice() -> None:
     moving = Moving(range(8), lambda _: None)
     assert listed(moving) == [str(each) for each in range(8)]
     assert len(moving.calls) == 6
+
+
+def test_a_status_that_the_api_does_not_have_is_refused() -> None:
+    """Before anything is asked; v2 lists no campaigns that ended in an error."""
+    moving = Moving(range(8), lambda _: None)
+
+    async def read() -> None:
+        async for _ in list_campaigns(moving, API, status="ERROR"):
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"--status.*ALL, DRAFT.*not 'ERROR'"):
+        virtually(read)
+    assert not moving.calls
+    assert {*API.statuses, "ERROR"} == set(STATUSES)
 
 
 def test_an_empty_list_is_read_once() -> None:

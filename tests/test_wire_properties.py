@@ -258,3 +258,68 @@ def test_what_only_looks_like_a_number_is_refused(number: str) -> None:
     """What JSON does not call a number makes its page unreadable, on either reader's way."""
     for more in ("", ',"lone":"\\ud800"'):
         assert read(f'{{"results":[{{"n":{number}{more}}}]}}'.encode()) is None
+
+
+# -- answers that do not say what they are -----------------------------------------------------
+
+LIES = {
+    "100": (b'{"results":[{"campaign_id":"100"}],"results":[]}', "unreadable", None),
+    "101": (
+        b'{"meta":{"pagination":{"next_link":"?next=a"}},"results":[],"meta":{}}',
+        "unreadable",
+        None,
+    ),
+    "102": (b'{"results":[],"error_key":"some.key"}', "unreadable", "some.key"),
+    "103": (b'[{"error_key":"some.key","error_message":"why"}]', "unreadable", "some.key"),
+    "104": (b'{"error_key":"some.key"}', "unreadable", "some.key"),
+    "105": (b'{"results":[%s]}' % b",".join([b"{}"] * 300_000), "flood", None),
+    "106": ('{"error_key":"the-access-token"}'.encode("utf-16"), "unreadable", None),
+}
+
+
+async def test_answers_that_lie_cost_one_campaign_each_and_leave_no_file(tmp_path: Path) -> None:
+    """Doubled members, errors inside a 200, floods: never an empty page, never an end."""
+    world = World(pages=2)
+
+    def script(question: Question) -> Answer:
+        if question.campaign in LIES:
+            return Answer(gzipped(LIES[question.campaign][0]))
+        return world.honest(question)
+
+    async with serving(script) as server:
+        report = await harvest([*LIES, "7", "8"], server.config(tmp_path))
+        assert (report.exit_code, report.campaigns.complete) == (3, 2)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out/opens").glob("*")}
+    assert files == {"7.ndjson": world.file("7"), "8.ndjson": world.file("8")}
+    lines = (tmp_path / "out/errors.ndjson").read_text().splitlines()
+    errors = {error["campaign_id"]: error for error in map(json.loads, lines)}
+    assert {name: error["kind"] for name, error in errors.items()} == {
+        name: kind for name, (_, kind, _) in LIES.items()
+    }
+    assert {name: error["error_key"] for name, error in errors.items()} == {
+        name: key for name, (_, _, key) in LIES.items()
+    }
+    assert "t\\u0000o\\u0000k" not in "".join(lines)
+
+
+async def test_next_links_of_the_older_path_are_followed_as_they_are(tmp_path: Path) -> None:
+    """The vendor's recorded answers have them; the file is the same."""
+    world = World(pages=3)
+    asked: list[str] = []
+
+    def script(question: Question) -> Answer:
+        asked.append(question.path)
+        body = world.body("7", question.page)
+        return Answer(
+            gzipped(body.replace(b"/v2/emailmarketing/campaigns/", b"/v2/emailcampaigns/"))
+        )
+
+    async with serving(script) as server:
+        report = await harvest(["7"], server.config(tmp_path))
+    assert report.exit_code == 0
+    assert (tmp_path / "out/opens/7.ndjson").read_bytes() == world.file("7")
+    assert asked == [
+        "/v2/emailmarketing/campaigns/7/tracking/opens",
+        "/v2/emailcampaigns/7/tracking/opens",
+        "/v2/emailcampaigns/7/tracking/opens",
+    ]

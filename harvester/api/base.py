@@ -1,72 +1,121 @@
-"""The wire without I/O: what to ask, how to read a page, and what an answer means.
+"""What a version of the API is: data, and pure functions on links and bodies.
 
-Everything here is a pure function or a frozen value. `Api` is what a version of the vendor's API
-must be able to say; `v2` and `v3` are those that are spoken.
+`v2` and `v3` each fulfil `Api`. Nothing here sends anything; `request` is the only place where a
+secret enters a URL or a header.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from harvester.api.errors import Headers
+from harvester.errors import HarvestError
 from harvester.model import Page, Target
+
+PAGE_SIZES = range(1, 501)
+"""Rows that a page of a tracking report can be asked to have (v2 and v3: `limit`, 1 to 500)."""
+LINKS = "links"
+"""The report of a campaign's links: it lists no events and has one page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One report of a version, as the vendor's page on it describes it.
+
+    `path` is the end of its URL, `row_type` what every row says it is, `time_field` the field that
+    says when an event happened ("": the rows are no events). `since_parameter` is the parameter of
+    the first request that leaves older events out (None: the API has none). `newest_first` says
+    that the vendor documents this order, `paged` that a page can be smaller and have a next link,
+    `in_all` that `--report all` includes it.
+    """
+
+    name: str
+    path: str
+    row_type: str = ""
+    time_field: str = ""
+    since_parameter: str | None = None
+    newest_first: bool = False
+    paged: bool = True
+    in_all: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The API's own numbers for one campaign: unique recipients by report.
+
+    `link` gives the link to ask for a campaign id, `read` reads the body of its 200. `read` raises
+    `Unreadable`.
+    """
+
+    link: Callable[[str], str]
+    read: Callable[[bytes], dict[str, int]]
+
+
+class Secrets(Protocol):
+    """What admits a request."""
+
+    @property
+    def api_key(self) -> str:
+        """Whose limits count."""
+
+    @property
+    def token(self) -> str:
+        """The bearer token of this moment."""
+
+
+class SignedRequest(NamedTuple):
+    """A GET with its secrets in place: never log it."""
+
+    url: str
+    headers: dict[str, str]
 
 
 class Api(Protocol):
-    """One version of the API, bound to the origin it is asked at."""
-
-    @property
-    def name(self) -> str:
-        """The version's name in options and state: "v2" or "v3"."""
-        ...
+    """One version of the API at one origin. A link is a path and a query without any secret."""
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port, no slash after it."""
-        ...
+        """Scheme, host and port, without a slash at the end."""
 
     @property
-    def reports(self) -> Sequence[str]:
-        """The tracking reports this version has."""
-        ...
+    def reports(self) -> Mapping[str, Report]:
+        """The reports of this version by name, in the order in which they are harvested."""
+
+    @property
+    def statuses(self) -> Collection[str]:
+        """The campaign statuses that the list can be asked for."""
+
+    @property
+    def counts(self) -> Counts | None:
+        """The campaign's own counts; None if this version has none that can be compared."""
 
     def check_id(self, campaign_id: str) -> str:
-        """Give the id back if it can be one; raise `ConfigError` saying what one looks like."""
-        ...
+        """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
-        """The link of a walk's first page: path and query, no secret in it."""
-        ...
+        """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
+        that has a `since_parameter`."""
 
-    def url_for(self, link: str, api_key: str) -> str:
-        """The URL to ask for `link`, the key put back where this version wants it."""
-        ...
+    def request(self, link: str, secrets: Secrets) -> SignedRequest:
+        """The URL and the headers to send for `link`."""
 
     def read_page(self, target: Target, link: str, body: bytes, /) -> Page:
-        """Read the body of the 200 that `link` was answered with; raise `Unreadable`, or
-        `CampaignError` for a next link we must refuse."""
-        ...
+        """Read the body of the 200 for `link`. Raise `Unreadable` if it is not the documented page,
+        `CampaignError` if the campaign has none ("not_sent") or its next link must not be followed
+        ("foreign_link", "bad_link")."""
 
-    def date_field(self, report: str) -> str:
-        """The field of a report's rows that says when an event happened."""
-        ...
+    def classify_response(
+        self, link: str, status: int, headers: Headers, body: bytes, /
+    ) -> HarvestError:
+        """The error that an answer other than a 200 to `link` stands for."""
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
-        """The link of the campaign list's first page."""
-        ...
+        """The link of the first page of the campaign list."""
 
-    def read_campaigns(self, body: bytes) -> Page:
-        """Read a page of the campaign list."""
-        ...
+    def read_campaigns(self, link: str, body: bytes, /) -> Page:
+        """Read a page of the campaign list. Raises as `read_page` does."""
 
     def listed_id(self, record: bytes, status: str) -> str | None:
-        """The id in a record of that list; None if it is not in the state asked for. Raise
-        `Unreadable` if there is none."""
-        ...
-
-    def summary_link(self, campaign_id: str) -> str:
-        """The link of a campaign's own counts."""
-        ...
-
-    def read_summary(self, body: bytes) -> dict[str, int]:
-        """Read them: unique recipients by report."""
-        ...
+        """The id in a record of the list; None if the campaign is not in that status. Raise
+        `Unreadable` if there is no id."""

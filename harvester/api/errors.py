@@ -2,16 +2,21 @@
 
 Sources: the v2 report page (200, 401, 404, 406, 500), the vendor's support (403 with the two
 `mashery` keys) and the v3 guide to rate limits (429 with `throttled` or `quota_exceeded`).
+
+Of a body only `error_key` and `error_message` are quoted, and never a part of a word: an answer
+may repeat a secret, which the caller can remove only if it stands there whole.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import orjson
 
-from harvester.api.retry_after import seconds_to_wait
+from harvester.api.next_link import has_cursor
 from harvester.errors import (
     CampaignError,
     CursorDropped,
@@ -34,7 +39,10 @@ _GATEWAY = {
 }
 _LIMIT_STATUSES = frozenset({401, 403, 429})  # 401: seen by customers of v2 when over the limit
 _DROPPED_CURSOR = frozenset({400, 404, 410})
-_EXCERPT = 200
+_LONGEST_ERROR = 1 << 20  # bytes; a longer body is no error entry
+_LONGEST_QUOTE = 200  # characters
+_SECONDS = re.compile(r"[0-9]+", re.ASCII)
+_LONGEST_WAIT = 1e10  # s: some centuries, more cannot be meant
 
 
 class Headers(Protocol):
@@ -42,32 +50,31 @@ class Headers(Protocol):
 
     def get(self, key: str, /) -> str | None:
         """The first value of a header."""
-        ...
 
     def getall(self, key: str, default: list[str], /) -> list[str]:
         """Every value of a header."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
-class _ErrorEntry:
-    key: str | None
-    text: str
+class ErrorEntry:
+    """What an error body says of itself, short and printable; `key` is None if it has none."""
+
+    key: str | None = None
+    text: str = ""
 
 
-def classify_response(status: int, headers: Headers, body: bytes, *, page: int) -> HarvestError:
-    """The error that an answer stands for. `page` counts from 1 within the walk."""
-    entry = _error_entry(body)
-    if entry.key is None:
-        code = headers.get("X-Mashery-Error-Code") or ""
-        entry = _ErrorEntry(_GATEWAY.get(code.strip()), entry.text)
-    what = f"HTTP {status}" + (f" {entry.key}" if entry.key else "")
+def classify_response(link: str, status: int, headers: Headers, body: bytes) -> HarvestError:
+    """The error that the answer to `link` stands for, in v2 and in v3."""
+    entry = read_error(body)
+    code = (headers.get("X-Mashery-Error-Code") or "").strip()
+    key = entry.key or _GATEWAY.get(code)
+    what = f"HTTP {status} {key}" if key else f"HTTP {status}"
     text = f"{what}: {entry.text}" if entry.text else what
-    wait = seconds_to_wait(
-        headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
-    )
-    if (passing := _passing(status, entry.key)) is not None:
-        return passing(text, status=status, error_key=entry.key, retry_after=wait)
+    if (passing := _passing(status, key)) is not None:
+        wait = seconds_to_wait(
+            headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
+        )
+        return passing(text, status=status, error_key=key, retry_after=wait)
     if status == 403:
         return StopRun(
             "credentials_refused", f"the API refused this key or token for good ({text})"
@@ -76,10 +83,10 @@ def classify_response(status: int, headers: Headers, body: bytes, *, page: int) 
         return CampaignError("redirected", f"{what}: redirects are not followed", status=status)
     if status < 300:
         return Unreadable(f"{what}: not a page", status=status)
-    if status in _DROPPED_CURSOR and page > 1:
-        return CursorDropped(text, status=status, error_key=entry.key)
+    if status in _DROPPED_CURSOR and has_cursor(link):
+        return CursorDropped(text, status=status, error_key=key)
     kind = "not_found" if status == 404 else "rejected"
-    return CampaignError(kind, text, status=status, error_key=entry.key)
+    return CampaignError(kind, text, status=status, error_key=key)
 
 
 def _passing(status: int, key: str | None) -> type[TryAgain] | None:
@@ -95,38 +102,67 @@ def _passing(status: int, key: str | None) -> type[TryAgain] | None:
     return None
 
 
-def _tells_a_limit(entry: object) -> bool:
+def read_error(body: bytes) -> ErrorEntry:
+    """The `{error_key, error_message}` of a body: v3 sends one, v2 an array of them. Of several the
+    first that names a limit, else the first."""
+    try:
+        found = orjson.loads(body) if len(body) <= _LONGEST_ERROR else None
+    except orjson.JSONDecodeError:
+        return ErrorEntry()
+    if isinstance(found, list) and found:
+        found = next(filter(_names_a_limit, found), found[0])
+    if not isinstance(found, Mapping):
+        return ErrorEntry()
+    return ErrorEntry(_quoted(found.get("error_key")) or None, _quoted(found.get("error_message")))
+
+
+def _names_a_limit(entry: object) -> bool:
     key = entry.get("error_key") if isinstance(entry, Mapping) else None
     return isinstance(key, str) and key in TOO_FAST | DAY_SPENT
 
 
-def excerpt(body: bytes) -> str:
-    """A short, printable piece of an unexpected body, for a report."""
-    text = body[: 4 * _EXCERPT].decode("utf-8", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_EXCERPT]
+def _quoted(value: object) -> str:
+    """A text in printable characters, cut between two words: no secret holds a blank."""
+    if not isinstance(value, str):
+        return ""
+    start = value[: 4 * _LONGEST_QUOTE]
+    text = " ".join("".join(char if char.isprintable() else " " for char in start).split())
+    if len(value) == len(start) and len(text) <= _LONGEST_QUOTE:
+        return text
+    return text[: _LONGEST_QUOTE + 1].rpartition(" ")[0]
 
 
-def about(wrong: Exception, body: bytes) -> str:
-    """Why a 200 is not what it should be: where it broke, and a piece of it if that is no JSON."""
-    if not body:
-        return "the body is empty"
-    # What is nearly a page holds people's addresses: say where it broke, quote only what is not.
-    return str(wrong) if body[:1] in b"{[" else f"{wrong}; it begins {excerpt(body)!r}"
+# -- Retry-After ---------------------------------------------------------------------------------
 
 
-def _error_entry(body: bytes) -> _ErrorEntry:
-    """The `{error_key, error_message}`: v3 sends a bare one, v2 an array. Of those the first that
-    tells a limit, else the first."""
+def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -> float | None:
+    """The longest wait (s) that any Retry-After value asks for; None if none is usable.
+
+    Both forms of RFC 9110, 10.2.3. An HTTP date is compared with the answer's own `Date` header
+    where there is one, so that a client whose clock is wrong still waits as long as the server
+    meant; a past date is 0.
+    """
+    waits = [wait for value in values if (wait := _wait(value.strip(), date, now)) is not None]
+    return max(waits, default=None)
+
+
+def _wait(value: str, date: str | None, now: datetime) -> float | None:
+    if _SECONDS.fullmatch(value):
+        return min(float(value), _LONGEST_WAIT)
+    until = _http_date(value)
+    if until is None:
+        return None
+    start = (_http_date(date) if date else None) or now
+    return max(0.0, (until - start).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    # A date always names a month or a day; this refuses "1e400", "nan" and the like.
+    if not re.search(r"[A-Za-z]{3}", text):
+        return None
     try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _ErrorEntry(None, excerpt(body))
-    if isinstance(found, list) and found:
-        found = next(filter(_tells_a_limit, found), found[0])
-    if not isinstance(found, Mapping):
-        return _ErrorEntry(None, excerpt(body))
-    key, text = found.get("error_key"), found.get("error_message")
-    return _ErrorEntry(
-        excerpt(key.encode("utf-8", "replace")) if isinstance(key, str) else None,
-        excerpt(text.encode("utf-8", "replace")) if isinstance(text, str) else "",
-    )
+        moment = parsedate_to_datetime(text)
+        # asctime and "-0000" come back naive; HTTP knows no zone but GMT.
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

@@ -5,6 +5,8 @@ allow-list (origin and path, compared as text), no redirects, credentials added 
 """
 
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from harvester.errors import CampaignError
@@ -14,25 +16,47 @@ from harvester.errors import CampaignError
 _NEVER = re.compile(r"[\x00-\x20\x7f\\#]|[\ud800-\udfff]")
 _LONGEST = 8_000  # aiohttp's own limit for a request line is 8190
 _SECRETS = frozenset({"api_key", "access_token"})
+_FIRST_PAGE = frozenset(
+    {"", "limit", "created_since", "status", "modified_since", "after_date", "updateSummary"}
+)
 
 
-def validate_next_link(raw: str, *, origin: str, path: str) -> str:
-    """Give `raw` back as path and query, its cursor untouched, any credential taken out.
+def has_cursor(link: str) -> bool:
+    """Whether a link came from the API: one that we made holds no other parameters than these."""
+    query = link.partition("#")[0].partition("?")[2]
+    return not {part.partition("=")[0] for part in query.split("&")} <= _FIRST_PAGE
 
-    Raises `CampaignError`: "foreign_link" if it leads out of `origin` or away from `path`,
-    "bad_link" if no request can be made of it.
+
+def validate_next_link(
+    raw: str | None, *, origin: str, paths: Sequence[str], asked: str = ""
+) -> str | None:
+    """Return `raw` as path and query, its cursor untouched, any credential taken out; None if
+    there is no link.
+
+    `paths` are the spellings of the walk's own path, `asked` is the link whose answer held `raw`: a
+    query alone belongs to it. Raises `CampaignError`: "foreign_link" if the link leads out of
+    `origin` or away from `paths`, "bad_link" if no request can be made of it.
     """
+    if not raw:
+        return None
     if _NEVER.search(raw) or len(raw) > _LONGEST:
         raise CampaignError("bad_link", "the next link is not a usable URL")
-    link = _within(origin, raw)
-    own, _, query = link.partition("?")
-    own = own or path
-    if own != path:
+    own, _, query = _within(origin, raw).partition("?")
+    if not own:
+        asked = asked.partition("?")[0]
+        own = asked if asked in paths else paths[0]
+    if own not in paths:
         raise CampaignError("foreign_link", "the next link leads away from this campaign's report")
     kept = "&".join(part for part in query.split("&") if part.partition("=")[0] not in _SECRETS)
     if not kept:
         raise CampaignError("bad_link", "the next link has no cursor")
-    return f"{path}?{kept}"
+    return f"{own}?{kept}"
+
+
+def utc_text(moment: datetime) -> str:
+    """ISO-8601 in UTC with `Z`: a `+` would turn into a blank in a query."""
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds") + "Z"
 
 
 def _within(origin: str, raw: str) -> str:

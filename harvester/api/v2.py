@@ -4,75 +4,82 @@ Source: v2.developer.constantcontact.com, "Email campaign tracking" and "Paginat
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
 
-from harvester.api import rows
-from harvester.api.errors import about
-from harvester.api.next_link import validate_next_link
-from harvester.api.rows import ExpectedIds
+from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
+from harvester.api.errors import classify_response
+from harvester.api.next_link import utc_text, validate_next_link
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.constantcontact.com"
 _ID = re.compile(r"[0-9]{1,20}", re.ASCII)
 _INTEGER = re.compile(rb"[0-9]{1,18}")
+_CAMPAIGNS = "/v2/emailmarketing/campaigns"
+_OLDER_CAMPAIGNS = "/v2/emailcampaigns"  # how next links in the vendor's recorded answers have it
+_LIST_LIMIT = 50  # the most the campaign list gives
+_PAGE = Shape("results", "meta", "pagination", "next_link")
+_CAMPAIGN_LINKS = Shape("click_through_details")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One tracking report: the last part of its path, and what each of its rows must say."""
-
-    path: str
-    activity_type: str
-    date_field: str
+def _events(name: str, row_type: str, time_field: str) -> Report:
+    return Report(
+        name=name,
+        path=f"/tracking/{name}",
+        row_type=row_type,
+        time_field=time_field,
+        since_parameter="created_since",
+    )
 
 
 REPORTS = {
-    "opens": Report("opens", "EMAIL_OPEN", "open_date"),
-    "clicks": Report("clicks", "EMAIL_CLICK", "click_date"),
-    "sends": Report("sends", "EMAIL_SEND", "send_date"),
-    "bounces": Report("bounces", "EMAIL_BOUNCE", "bounce_date"),
-    "forwards": Report("forwards", "EMAIL_FORWARD", "forward_date"),
-    "unsubscribes": Report("unsubscribes", "EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
+    report.name: report
+    for report in (
+        _events("opens", "EMAIL_OPEN", "open_date"),
+        _events("clicks", "EMAIL_CLICK", "click_date"),
+        _events("sends", "EMAIL_SEND", "send_date"),
+        _events("bounces", "EMAIL_BOUNCE", "bounce_date"),
+        _events("forwards", "EMAIL_FORWARD", "forward_date"),
+        _events("unsubscribes", "EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
+        Report(name=LINKS, path="", paged=False, in_all=False),  # they stand in the campaign itself
+    )
 }
-LINKS = "links"  # not a tracking report: the links of the campaign itself, always on one page
-_CAMPAIGNS = "/v2/emailmarketing/campaigns"
-_LIST_LIMIT = 50  # the most the campaign list gives
-
-
-class _Pagination(msgspec.Struct):
-    next_link: str | None = None
-
-
-class _Meta(msgspec.Struct):
-    pagination: _Pagination | None = None
-
-
-class _Envelope(msgspec.Struct):
-    """The one shape of a page; `results` must be there, everything about a next page may not."""
-
-    results: list[msgspec.Raw]
-    meta: _Meta | None = None
-
-
-class _Campaign(msgspec.Struct):
-    id: str | int
-    click_through_details: list[msgspec.Raw] = []
+STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 
 
 class _Listed(msgspec.Struct):
     id: str | int
 
 
+class _Campaign(_Listed):
+    click_through_details: msgspec.Raw = msgspec.Raw()
+
+
 _listed = msgspec.json.Decoder(_Listed)
-_envelope = msgspec.json.Decoder(_Envelope)
 _campaign = msgspec.json.Decoder(_Campaign)
-_meta = msgspec.json.Decoder(_Meta | None)
+_counts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def summary_link(campaign_id: str) -> str:
+    """The link of a campaign's counts, brought up to date."""
+    return f"{_CAMPAIGNS}/{campaign_id}/tracking/reports/summary?updateSummary=true"
+
+
+def read_summary(body: bytes) -> dict[str, int]:
+    """Unique recipients by report, as the API counts them. Raise `Unreadable`."""
+    found = read_object(body, _counts)
+    return {
+        name: int(bytes(found[name]))
+        for name in REPORTS
+        if name in found and _INTEGER.fullmatch(bytes(found[name]))
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,50 +87,52 @@ class V2:
     """The v2 API at one origin."""
 
     origin: str = ORIGIN
-    name: str = "v2"
-    reports: Sequence[str] = tuple(REPORTS)
+    reports: ClassVar[Mapping[str, Report]] = REPORTS
+    statuses: ClassVar[Collection[str]] = STATUSES
+    counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
+    classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
         if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
-                f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits)"
+                f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits; "
+                "UUIDs are ids of --api v3)"
             )
         return campaign_id
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
         """`limit` and `created_since` belong to the first page alone; a cursor stands by itself."""
-        if target.report == LINKS:
-            return _path(target)
-        link = f"{_path(target)}?limit={limit}"
-        return link if since is None else f"{link}&created_since={quote(utc_text(since), safe='')}"
+        link, report = _path(_CAMPAIGNS, target), REPORTS[target.report]
+        if not report.paged:
+            return link
+        link = f"{link}?limit={limit}"
+        if since is None:
+            return link
+        return f"{link}&{report.since_parameter}={quote(utc_text(since), safe='')}"
 
-    def url_for(self, link: str, api_key: str) -> str:
+    def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""
-        return f"{self.origin}{link}{'&' if '?' in link else '?'}api_key={quote(api_key, safe='')}"
+        key = f"{'&' if '?' in link else '?'}api_key={quote(secrets.api_key, safe='')}"
+        return SignedRequest(
+            f"{self.origin}{link}{key}", {"Authorization": f"Bearer {secrets.token}"}
+        )
 
     def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read one page; the end is an absent, null or empty `next_link`, never a short page."""
-        if target.report == LINKS:
-            return self._read_links(target, body)
-        results, next_link = _open(rows.check_utf8(body))
-        ndjson = rows.to_ndjson(
-            results,
-            dense=rows.is_dense(body),
-            owner=ExpectedIds(
-                "campaign_id",
-                target.campaign_id,
-                "activity_type",
-                REPORTS[target.report].activity_type,
-            ),
+        report = REPORTS[target.report]
+        if not report.paged:
+            return _read_links(target, body)
+        expected = ExpectedIds(
+            id_field="campaign_id",
+            id=target.campaign_id,
+            type_field="activity_type",
+            type=report.row_type,
         )
-        return Page(ndjson, len(results), self._follow(next_link, _path(target)))
-
-    def date_field(self, report: str) -> str:
-        """The field that says when an event happened."""
-        return REPORTS[report].date_field
-
-    # -- around the reports --------------------------------------------------------------------
+        ndjson, count, raw = read_rows(body, _PAGE, expected)
+        paths = (_path(_CAMPAIGNS, target), _path(_OLDER_CAMPAIGNS, target))
+        following = validate_next_link(raw, origin=self.origin, paths=paths, asked=link)
+        return Page(ndjson, count, following)
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list."""
@@ -132,84 +141,33 @@ class V2:
             return link
         return f"{link}&modified_since={quote(utc_text(modified_since), safe='')}"
 
-    def read_campaigns(self, body: bytes) -> Page:
+    def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list: a row has id, name, status and modified_date."""
-        results, next_link = _open(rows.check_utf8(body))
-        ndjson = rows.to_ndjson(results, dense=rows.is_dense(body))
+        ndjson, count, raw = read_rows(body, _PAGE)
         for record in ndjson.split(b"\n")[:-1]:
             self.listed_id(record, "ALL")
-        return Page(ndjson, len(results), self._follow(next_link, _CAMPAIGNS))
+        paths = (_CAMPAIGNS, _OLDER_CAMPAIGNS)
+        following = validate_next_link(raw, origin=self.origin, paths=paths, asked=link)
+        return Page(ndjson, count, following)
 
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list, which has those of the status only."""
         try:
-            return self.check_id(str(_listed.decode(record).id))
-        except (msgspec.DecodeError, ConfigError):
+            return self.check_id(str(read_record(record, _listed).id))
+        except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
 
-    def summary_link(self, campaign_id: str) -> str:
-        """The campaign's counts, brought up to date."""
-        return f"{_CAMPAIGNS}/{campaign_id}/tracking/reports/summary?updateSummary=true"
 
-    def read_summary(self, body: bytes) -> dict[str, int]:
-        """Unique recipients by report, as the API counts them."""
-        try:
-            found = msgspec.json.decode(rows.check_utf8(body), type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, RecursionError) as wrong:
-            raise Unreadable(f"not a summary: {about(wrong, body)}", status=200) from None
-        return {
-            name: int(bytes(found[name]))
-            for name in REPORTS
-            if name in found and _INTEGER.fullmatch(bytes(found[name]))
-        }
-
-    def _read_links(self, target: Target, body: bytes) -> Page:
-        try:
-            found = _campaign.decode(rows.check_utf8(body))
-        except (msgspec.DecodeError, RecursionError) as wrong:
-            raise Unreadable(f"not a campaign: {about(wrong, body)}", status=200) from None
-        if str(found.id) != target.campaign_id:
-            raise Unreadable("this is another campaign", status=200)
-        links = found.click_through_details
-        return Page(rows.to_ndjson(links, dense=rows.is_dense(body)), len(links), None)
-
-    def _follow(self, next_link: str | None, path: str) -> str | None:
-        return validate_next_link(next_link, origin=self.origin, path=path) if next_link else None
+def _path(campaigns: str, target: Target) -> str:
+    return f"{campaigns}/{target.campaign_id}{REPORTS[target.report].path}"
 
 
-def utc_text(moment: datetime) -> str:
-    """ISO-8601 in UTC with `Z`: a `+` would turn into a blank in a query."""
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds") + "Z"
-
-
-def _path(target: Target) -> str:
-    if target.report == LINKS:
-        return f"{_CAMPAIGNS}/{target.campaign_id}"
-    return f"{_CAMPAIGNS}/{target.campaign_id}/tracking/{REPORTS[target.report].path}"
-
-
-def _open(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], str | None]:
-    """The rows and the next link, exact to the byte, or `Unreadable`."""
-    try:
-        page = _envelope.decode(body)
-    except RecursionError:
-        raise Unreadable("nested too deeply to be a page", status=200) from None
-    except msgspec.DecodeError as wrong:
-        if not rows.has_surrogates(body):
-            raise Unreadable(f"not a page: {about(wrong, body)}", status=200) from None
-        return _open_exactly(body)
-    pagination = page.meta.pagination if page.meta else None
-    return page.results, pagination.next_link if pagination else None
-
-
-def _open_exactly(body: bytes) -> tuple[Sequence[bytes], str | None]:
-    """The same by the standard library: slow, but a lone surrogate escape is no trouble to it."""
-    try:
-        found = rows.members(body)
-        results = rows.elements(found["results"])
-        meta = _meta.decode(found.get("meta", "null"))
-    except (ValueError, KeyError, RecursionError, msgspec.DecodeError) as wrong:
-        raise Unreadable(f"not a page: {about(wrong, body)}", status=200) from None
-    pagination = meta.pagination if meta else None
-    return results, pagination.next_link if pagination else None
+def _read_links(target: Target, body: bytes) -> Page:
+    """The links of a campaign, from the campaign itself."""
+    found = read_object(body, _campaign)
+    if str(found.id) != target.campaign_id:
+        raise Unreadable("this is another campaign", status=200)
+    if not bytes(found.click_through_details):  # no such member
+        return Page(b"", 0, None)
+    ndjson, count, _ = read_rows(body, _CAMPAIGN_LINKS)
+    return Page(ndjson, count, None)

@@ -9,22 +9,22 @@ which no request carries:
     /v3/reports/email_reports/ACTIVITY/tracking/opens?limit=500#500,ACTIVITY,ACTIVITY
 
 Source: developer.constantcontact.com, "Email reports" and its OpenAPI 3.0.178. No tracking report
-can be filtered by time there, so there is no `since`.
+can be filtered by time there; all are documented as newest first.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
 
-from harvester.api import rows
-from harvester.api.errors import about
-from harvester.api.next_link import validate_next_link
-from harvester.api.rows import ExpectedIds
-from harvester.api.v2 import utc_text
+from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
+from harvester.api.errors import classify_response
+from harvester.api.next_link import utc_text, validate_next_link
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -33,43 +33,48 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _CAMPAIGNS = "/v3/emails"
 _LIST_LIMIT = 500
 _REPORTED = frozenset({"primary_email", "resend"})  # the only roles that have reports
+_NOT_SENT = frozenset({"draft", "scheduled", "executing"})
+_PAGE = Shape("tracking_activities", "_links", "next", "href")
+_LIST = Shape("campaigns", "_links", "next", "href")
+_LINKS_PAGE = Shape("link_click_counts")
+
+
+def _events(name: str, path: str, row_type: str, *, in_all: bool = True) -> Report:
+    return Report(
+        name=name,
+        path=f"/tracking/{path}",
+        row_type=row_type,
+        time_field="created_time",
+        newest_first=True,
+        in_all=in_all,
+    )
+
 
 REPORTS = {
-    "opens": ("opens", "em_opens"),
-    "clicks": ("clicks", "em_clicks"),
-    "sends": ("sends", "em_sends"),
-    "bounces": ("bounces", "em_bounces"),
-    "forwards": ("forwards", "em_forwards"),
-    "unsubscribes": ("optouts", "em_optouts"),
+    report.name: report
+    for report in (
+        _events("opens", "opens", "em_opens"),
+        _events("clicks", "clicks", "em_clicks"),
+        _events("sends", "sends", "em_sends"),
+        _events("bounces", "bounces", "em_bounces"),
+        _events("forwards", "forwards", "em_forwards"),
+        _events("unsubscribes", "optouts", "em_optouts"),
+        # These two follow from opens and sends.
+        _events("unique_opens", "unique_opens", "em_opens", in_all=False),
+        _events("did_not_open", "didnotopens", "em_didnotopens", in_all=False),
+        Report(name=LINKS, path="/links", paged=False, in_all=False),
+    )
 }
-"""The names of v2, with the last part of the path and the type of a row in v3."""
-
-_STATUSES = {
+STATUSES: Mapping[str, str | None] = {
+    "ALL": None,
     "DRAFT": "draft",
     "RUNNING": "executing",
     "SENT": "done",
     "SCHEDULED": "scheduled",
     "DELETED": "removed",
+    "ERROR": "error",
 }
 """The names of v2, and those of v3 in small letters: the API itself writes them in two ways."""
-
-
-class _Href(msgspec.Struct):
-    href: str | None = None
-
-
-class _Links(msgspec.Struct):
-    next: _Href | None = None
-
-
-class _Report(msgspec.Struct):
-    rows: list[msgspec.Raw] = msgspec.field(name="tracking_activities")
-    links: _Links | None = msgspec.field(default=None, name="_links")
-
-
-class _List(msgspec.Struct):
-    rows: list[msgspec.Raw] = msgspec.field(name="campaigns")
-    links: _Links | None = msgspec.field(default=None, name="_links")
 
 
 class _Activity(msgspec.Struct):
@@ -77,21 +82,17 @@ class _Activity(msgspec.Struct):
     role: str = ""
 
 
-class _Campaign(msgspec.Struct):
+class _Listed(msgspec.Struct):
     campaign_id: str
+    current_status: str | None = None
+
+
+class _Campaign(_Listed, kw_only=True):
     campaign_activities: list[_Activity]
 
 
-class _Listed(msgspec.Struct):
-    campaign_id: str
-    current_status: str = ""
-
-
-_report = msgspec.json.Decoder(_Report)
-_list = msgspec.json.Decoder(_List)
 _campaign = msgspec.json.Decoder(_Campaign)
 _listed = msgspec.json.Decoder(_Listed)
-_links = msgspec.json.Decoder(_Links | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,10 @@ class V3:
     """The v3 API at one origin."""
 
     origin: str = ORIGIN
-    name: str = "v3"
-    reports: Sequence[str] = tuple(REPORTS)
+    reports: ClassVar[Mapping[str, Report]] = REPORTS
+    statuses: ClassVar[Collection[str]] = tuple(STATUSES)
+    counts: ClassVar[Counts | None] = None
+    classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str) -> str:
         """v3 ids are UUIDs; in small letters, so that one campaign has one file."""
@@ -108,19 +111,18 @@ class V3:
         if not _ID.fullmatch(found):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v3 ids are UUIDs, as in "
-                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; those of v2 are for --api v2)"
+                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; numbers are ids of --api v2)"
             )
         return found
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
         """The campaign, which knows its activities."""
-        if since is not None:
-            raise CampaignError("rejected", "v3 has no reports of events since a moment")
         return f"{_CAMPAIGNS}/{target.campaign_id}#{limit}"
 
-    def url_for(self, link: str, api_key: str) -> str:
+    def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The token alone admits a request; the key only owns the limits."""
-        return self.origin + link.partition("#")[0]
+        url = self.origin + link.partition("#")[0]
+        return SignedRequest(url, {"Authorization": f"Bearer {secrets.token}"})
 
     def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read the campaign, or one page of one of its activities. The end of the walk is the last
@@ -129,25 +131,20 @@ class V3:
         limit, *activities = left.split(",")
         if asked.startswith(f"{_CAMPAIGNS}/"):
             return Page(b"", 0, _next_activity(target, limit, _activities(target, body)))
-        activity = asked.split("/")[4]
-        results, href = _open(body, _report, "tracking_activities")
-        kind = REPORTS[target.report][1]
-        ndjson = rows.to_ndjson(
-            results,
-            dense=rows.is_dense(body),
-            owner=ExpectedIds("campaign_activity_id", activity, "tracking_activity_type", kind),
+        report, activity = REPORTS[target.report], asked.split("/")[4]
+        expected = ExpectedIds(
+            id_field="campaign_activity_id",
+            id=activity,
+            type_field="tracking_activity_type",
+            type=report.row_type,
         )
-        following = _next_activity(target, limit, activities)
-        if href:
-            path = _path(activity, target.report)
-            following = f"{validate_next_link(href, origin=self.origin, path=path)}#{left}"
-        return Page(ndjson, len(results), following)
-
-    def date_field(self, report: str) -> str:
-        """The field that says when an event happened."""
-        return "created_time"
-
-    # -- around the reports --------------------------------------------------------------------
+        ndjson, count, href = (
+            read_rows(body, _PAGE, expected) if report.paged else read_rows(body, _LINKS_PAGE)
+        )
+        paths = (_path(activity, report),)
+        if following := validate_next_link(href, origin=self.origin, paths=paths):
+            return Page(ndjson, count, f"{following}#{left}")
+        return Page(ndjson, count, _next_activity(target, limit, activities))
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list. It knows no status: see `listed_id`."""
@@ -156,54 +153,49 @@ class V3:
             return link
         return f"{link}&after_date={quote(utc_text(modified_since), safe='')}"
 
-    def read_campaigns(self, body: bytes) -> Page:
+    def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list."""
-        results, href = _open(body, _list, "campaigns")
-        ndjson = rows.to_ndjson(results, dense=rows.is_dense(body))
+        ndjson, count, href = read_rows(body, _LIST)
         for record in ndjson.split(b"\n")[:-1]:
             self.listed_id(record, "ALL")
-        following = validate_next_link(href, origin=self.origin, path=_CAMPAIGNS) if href else None
-        return Page(ndjson, len(results), following)
+        following = validate_next_link(href, origin=self.origin, paths=(_CAMPAIGNS,))
+        return Page(ndjson, count, following)
 
     def listed_id(self, record: bytes, status: str) -> str | None:
         """The id in a record of the list; None if the campaign is in another state."""
         try:
-            found = _listed.decode(record)
+            found = read_record(record, _listed)
             campaign_id = self.check_id(found.campaign_id)
-        except (msgspec.DecodeError, ConfigError):
+        except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
-        wanted = _STATUSES.get(status)
-        return campaign_id if wanted in {None, found.current_status.lower()} else None
-
-    def summary_link(self, campaign_id: str) -> str:
-        """v3 counts by other rules; not asked for."""
-        raise ConfigError("summary (--summary): of --api v2 only")
-
-    def read_summary(self, body: bytes) -> dict[str, int]:
-        """See `summary_link`."""
-        raise ConfigError("summary (--summary): of --api v2 only")
+        wanted = STATUSES[status]
+        return campaign_id if wanted in {None, (found.current_status or "").lower()} else None
 
 
-def _path(activity: str, report: str) -> str:
-    return f"/v3/reports/email_reports/{activity}/tracking/{REPORTS[report][0]}"
+def _path(activity: str, report: Report) -> str:
+    return f"/v3/reports/email_reports/{activity}{report.path}"
 
 
 def _next_activity(target: Target, limit: str, activities: Sequence[str]) -> str | None:
     """The link of the first page of the first of `activities`; None if there is none left."""
     if not activities:
         return None
-    first, *rest = activities
-    return f"{_path(first, target.report)}?limit={limit}#{','.join((limit, *rest))}"
+    report = REPORTS[target.report]
+    query = f"?limit={limit}" if report.paged else ""
+    return f"{_path(activities[0], report)}{query}#{','.join((limit, *activities[1:]))}"
 
 
 def _activities(target: Target, body: bytes) -> list[str]:
-    """The activities of a campaign that have reports, each once, in the API's order."""
-    try:
-        found = _campaign.decode(rows.check_utf8(body))
-    except (msgspec.DecodeError, RecursionError) as wrong:
-        raise Unreadable(f"not a campaign: {about(wrong, body)}", status=200) from None
+    """The activities of a campaign that have reports, each once, in the API's order.
+
+    An activity that is not sent answers like one without events, so the campaign's own status
+    decides. Raise `CampaignError` "not_sent".
+    """
+    found = read_object(body, _campaign)
     if found.campaign_id.lower() != target.campaign_id:
         raise Unreadable("this is another campaign", status=200)
+    if (found.current_status or "").lower() in _NOT_SENT:
+        raise CampaignError("not_sent", f"the campaign is not sent yet ({found.current_status})")
     ids = [
         activity.campaign_activity_id.lower()
         for activity in found.campaign_activities
@@ -211,27 +203,6 @@ def _activities(target: Target, body: bytes) -> list[str]:
     ]
     if not all(map(_ID.fullmatch, ids)):
         raise Unreadable("an activity without a usable id", status=200)
+    if not ids:
+        raise CampaignError("not_sent", "the campaign has no activity that was sent")
     return list(dict.fromkeys(ids))
-
-
-def _open(
-    body: bytes, decoder: msgspec.json.Decoder[_Report] | msgspec.json.Decoder[_List], name: str
-) -> tuple[Sequence[bytes | msgspec.Raw], str | None]:
-    """The rows and the next link, exact to the byte, or `Unreadable`."""
-    body = rows.check_utf8(body)
-    try:
-        page = decoder.decode(body)
-        results: Sequence[bytes | msgspec.Raw] = page.rows
-        links = page.links
-    except RecursionError:
-        raise Unreadable("nested too deeply to be a page", status=200) from None
-    except msgspec.DecodeError as wrong:
-        if not rows.has_surrogates(body):
-            raise Unreadable(f"not a page: {about(wrong, body)}", status=200) from None
-        try:
-            members = rows.members(body)
-            results = rows.elements(members[name])
-            links = _links.decode(members.get("_links", "null"))
-        except (ValueError, KeyError, RecursionError, msgspec.DecodeError) as worse:
-            raise Unreadable(f"not a page: {about(worse, body)}", status=200) from None
-    return results, links.next.href if links and links.next else None

@@ -46,7 +46,7 @@ class Grower:
 
     async def read_base(self, walk: Walk, base: Base) -> None:
         """Find out where the finished file ends. Raise `CampaignError` if it was changed."""
-        final, field = self._layout.final(walk.target), self._api.date_field(walk.target.report)
+        final, field = self._layout.final(walk.target), self._time_field(walk)
         try:
             walk.stored = await anyio.to_thread.run_sync(
                 read_boundary, final, base, self._codec, field
@@ -87,13 +87,16 @@ class Grower:
                 self._layout.part(walk.target),
                 self._layout.grown(walk.target),
                 codec=self._codec,
-                date_field=self._api.date_field(walk.target.report),
+                date_field=self._time_field(walk),
                 stored=walk.stored or HighWaterMark(),
                 page_rows=counts,
                 shifted=shifted,
                 filtered=not walk.unfiltered,
             )
         )
+
+    def _time_field(self, walk: Walk) -> str:
+        return self._api.reports[walk.target.report].time_field
 
     async def _shifted(self, walk: Walk, rows: int) -> bool:
         """Whether the first page is another one by now: then rows came twice at page ends."""

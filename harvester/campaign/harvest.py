@@ -107,7 +107,7 @@ class CampaignHarvester:
     async def _reconcile(self, walk: Walk) -> str | None:
         """What the manifest is to say of the campaign's summary, as JSON."""
         target = walk.target
-        if not self._reconciles or target.report not in self._api.reports:
+        if not self._reconciles or not self._api.reports[target.report].paged:
             return None
         summary = await self._summaries.of(target)
         path = self._layout.part if walk.base is None else self._layout.grown

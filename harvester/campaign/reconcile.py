@@ -50,11 +50,12 @@ class Summaries:
             return self._known[campaign_id]
 
     async def _ask(self, target: Target) -> dict[str, int] | None:
-        link = self._api.summary_link(target.campaign_id)
+        counts = self._api.counts
+        if counts is None:
+            return None
+        link = counts.link(target.campaign_id)
         try:
-            return await self._fetcher.fetch(
-                Request(target, link, self._api.read_summary, optional=True)
-            )
+            return await self._fetcher.fetch(Request(target, link, counts.read, optional=True))
         except CampaignError:
             return None  # the events are all there; only the comparison is missing
 

@@ -223,8 +223,8 @@ class Walker:
 
     def _smaller(self, walk: Walk) -> int | None:
         """The next smaller page, if there is one to ask for."""
-        if walk.target.report not in self._api.reports:
-            return None  # it has no pages
+        if not self._api.reports[walk.target.report].paged:
+            return None
         limit = walk.limit
         if walk.resumed:  # an earlier run may have come to smaller pages: its cursor is of those
             limit = min(limit, max(self._store.page_rows(walk.id)) or limit)

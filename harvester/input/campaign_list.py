@@ -9,13 +9,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 
+from harvester.api import v3
 from harvester.api.base import Api
 from harvester.disk.disk_set import DiskSet
-from harvester.errors import CampaignError
+from harvester.errors import CampaignError, ConfigError
 from harvester.model import Fetcher, Target
 from harvester.request.pagination import walk_links
 
-STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
+STATUSES = tuple(v3.STATUSES)
+"""Those of both versions."""
 _MOST_PASSES = 10
 
 
@@ -24,17 +26,18 @@ async def list_campaigns(
 ) -> AsyncGenerator[tuple[str, bytes], None]:
     """Yield id and record (the API's own JSON) of each campaign.
 
-    Raise `CampaignError` if the list cannot be read to its end, or does not come to rest.
+    Raise `CampaignError` if the list cannot be read to its end, or does not come to rest,
+    `ConfigError` if the API has no such status.
     """
+    if status not in api.statuses:
+        raise ConfigError(f"status (--status): any of {', '.join(api.statuses)}, not {status!r}")
     target = Target("campaigns", "list")
     first = api.campaigns_link(status=status, modified_since=modified_since)
     known = DiskSet()
     try:
         for _ in range(_MOST_PASSES):
             before = len(known)
-            pages = walk_links(
-                fetcher, lambda link, body: api.read_campaigns(body), target, first=first
-            )
+            pages = walk_links(fetcher, api.read_campaigns, target, first=first)
             async with aclosing(pages):
                 async for page in pages:
                     for line in page.ndjson.split(b"\n")[:-1]:

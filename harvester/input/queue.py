@@ -107,7 +107,7 @@ class WalkQueue:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
         return (
             self._top_up
-            and record.target.report in self._api.reports
+            and self._api.reports[record.target.report].paged
             and record.round < self._store.round
         )
 

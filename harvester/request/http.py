@@ -15,8 +15,7 @@ from yarl import URL
 
 from harvester._version import __version__
 from harvester.api.base import Api
-from harvester.api.errors import classify_response
-from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain, Unreadable
+from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain
 from harvester.model import Page, Request
 from harvester.request.body import ACCEPT_ENCODING, read_body, read_error_body
 from harvester.request.credentials import Credentials
@@ -106,19 +105,11 @@ class HttpFetcher:
         """Send `call` once. Raise what the answer means, with every secret scrubbed out of it."""
         try:
             body = await self._send(call)
-            return self._checked(self._read(call, body))
+            return self._checked(call.read(body))
         except HarvestError as error:
             error.args = tuple(self._credentials.scrub(str(text)) for text in error.args)
             if isinstance(error, TryAgain | CampaignError) and error.error_key:
                 error.error_key = self._credentials.scrub(error.error_key)
-            raise
-
-    def _read(self, call: Request[T], body: bytes) -> T:
-        try:
-            return call.read(body)
-        except Unreadable:
-            # What it quotes may end in the middle of a secret: quote a body that has none.
-            call.read(self._credentials.scrub_bytes(body))
             raise
 
     def _checked(self, found: T) -> T:
@@ -131,21 +122,23 @@ class HttpFetcher:
     async def _send(self, call: Request[T]) -> bytes:
         # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
         # would break the request line, and goes percent-encoded.
-        signed = self._api.url_for(call.link, self._credentials.api_key)
+        signed, headers = self._api.request(call.link, self._credentials)
         if not signed.isascii():
             signed = quote(signed, safe=string.punctuation)
         url = URL(signed, encoded=True)
         try:
             async with self._session.get(
                 url,
-                headers={"Authorization": f"Bearer {self._credentials.token}"},
+                headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
                 if response.status == 200:
                     return await read_body(response, cap=self._cap)
-                body = self._credentials.scrub_bytes(await read_error_body(response))
-                raise classify_response(response.status, response.headers, body, page=call.page)
+                body = await read_error_body(response)
+                raise self._api.classify_response(
+                    call.link, response.status, response.headers, body
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
             # Its text or repr can hold the URL with the key, or the headers with the token.
             raise _translated(error, self._session.timeout.total) from None

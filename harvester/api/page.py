@@ -1,0 +1,268 @@
+"""A page of any version, read exact to the byte: rows never become Python numbers.
+
+orjson and json would turn 1.10 into 1.1 and 2**64 into a float. `msgspec.json.format` takes out the
+blanks between tokens and changes nothing else; `msgspec.Raw` leaves each row as the bytes it had.
+msgspec is strict about JSON, with two exceptions: it does not check UTF-8, and it refuses a lone
+surrogate escape, which JSON allows. Such a body is read with marks in the place of its backslashes.
+"""
+
+import codecs
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from harvester.api.errors import read_error
+from harvester.errors import Unreadable
+
+T = TypeVar("T")
+MOST_ROWS = 1_000
+"""Rows that a page may have. The API is asked for 500 and sometimes gives one more."""
+_MOST_MEMBERS = 1_000
+_CHUNK = 1 << 20  # bytes
+_BLANKS = (b" ", b"\n", b"\t", b"\r")
+# Two bytes that UTF-8 never has, for the backslash of a surrogate escape and for the two of an
+# escaped backslash.
+_ESCAPE, _BACKSLASH = b"\xff", b"\xfe"
+_SURROGATE = re.compile(rb"\\u[dD]")
+_NO_SURROGATE = re.compile(rb"\xff(?!u[dD][0-9a-fA-F]{3})")
+_NULL = msgspec.Raw(b"null")
+_ABSENT = msgspec.Raw(b"")
+# `UnicodeDecodeError` (a name, a link or an id with a mark in it) is a `ValueError`.
+_WRONG = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where a page has its rows, and where its next link: `outer.inner.link`, if it is paged."""
+
+    rows: str
+    outer: str = ""
+    inner: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedIds:
+    """The two fields of a row that say where it belongs, and the value that each must have."""
+
+    id_field: str
+    id: str
+    type_field: str
+    type: str
+
+
+class Rows(NamedTuple):
+    """One compact record a line, how many they are, and the next link ("" and null are None)."""
+
+    ndjson: bytes
+    rows: int
+    next_link: str | None
+
+
+def read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None = None) -> Rows:
+    """Read a page. Raise `Unreadable` unless it has that shape, every row is an object and each
+    belongs where it is expected, if it says where."""
+    return _read(body, lambda compact: _read_rows(compact, shape, expected))
+
+
+def read_record(record: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read some fields of a row, whatever else it holds. Raise `Unreadable` if they are not so."""
+    return _read(record, decoder.decode)
+
+
+def read_object(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read a body that is one object. Raise `Unreadable` if it is something else, or an error."""
+
+    def read(compact: bytes) -> T:
+        _members(compact)
+        return decoder.decode(compact)
+
+    return _read(body, read)
+
+
+def _read(body: bytes, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of the compact body, with marks in it only where there is no other way."""
+    try:
+        _check_utf8(body)
+        text = body.removeprefix(codecs.BOM_UTF8)
+        try:
+            return read(_compact(text))
+        except msgspec.DecodeError:
+            if not _SURROGATE.search(text):
+                raise
+            return read(_compact(_masked(text)))
+    except _WRONG as wrong:
+        raise _unreadable(wrong, body) from None
+
+
+def _unreadable(wrong: Exception, body: bytes) -> Unreadable:
+    entry = read_error(body)
+    if entry.key is not None:
+        text = f"an error inside a 200: {entry.key} {entry.text}".rstrip()
+        return Unreadable(text, status=200, error_key=entry.key)
+    if not body:
+        return Unreadable("the body is empty", status=200)
+    match wrong:
+        case RecursionError():
+            why = "it is nested too deeply"
+        case UnicodeDecodeError():
+            why = "a text is not UTF-8"
+        case _:
+            why = str(wrong)  # of msgspec: what and where, no value
+    return Unreadable(f"not the documented answer: {why}", status=200)
+
+
+# -- the body ------------------------------------------------------------------------------------
+
+
+def _compact(body: bytes) -> bytes:
+    """The body without a blank between tokens."""
+    if any(blank in body for blank in _BLANKS):
+        return msgspec.json.format(body, indent=-1)
+    return body
+
+
+def _check_utf8(body: bytes) -> None:
+    """In pieces, for text takes up to four times the memory of its bytes."""
+    if not body.isascii():
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        for start in range(0, len(body), _CHUNK):
+            decode(body[start : start + _CHUNK])
+
+
+def _masked(body: bytes) -> bytes:
+    """The body with marks for the backslashes of surrogate escapes.
+
+    Escaped backslashes are marked first, from the left, in pairs: a backslash that is left begins
+    an escape.
+    """
+    body = body.replace(b"\\\\", _BACKSLASH * 2)
+    body = body.replace(b"\\ud", _ESCAPE + b"ud").replace(b"\\uD", _ESCAPE + b"uD")
+    if _NO_SURROGATE.search(body):
+        raise ValueError("JSON is malformed: invalid escape")
+    return body
+
+
+def _restored(raw: bytes | msgspec.Raw) -> bytes:
+    """A piece of a body that may have marks, as it came."""
+    return bytes(raw).replace(_ESCAPE, b"\\").replace(_BACKSLASH, b"\\")
+
+
+# -- the envelope --------------------------------------------------------------------------------
+
+
+def _read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None) -> Rows:
+    found = _envelope(shape).decode(body)
+    rows = [*filter(None, msgspec.structs.astuple(found.rows))]
+    if len(rows) > MOST_ROWS:
+        raise Unreadable(f"more than {MOST_ROWS} rows", cause="flood", status=200)
+    lines = b"\n".join((*rows, b""))  # the empty one costs less than adding the last newline
+    outer = bytes(found.outer)
+    if len(body) != _length(shape, lines, outer):
+        _members(body)
+    _check_rows(lines, len(rows), expected)
+    link = _next_link(outer, shape) if outer and shape.link else None
+    return Rows(_restored(lines), len(rows), link or None)
+
+
+def _length(shape: Shape, lines: bytes, outer: bytes) -> int:
+    """The length of a body that has these rows, one at least, this outer member, and no more."""
+    rows = len(lines) + 1  # a comma for each newline but the last; two brackets
+    members = len(f'{{"{shape.rows}":}}') + rows
+    return members + (len(f',"{shape.outer}":') + len(outer) if outer else 0)
+
+
+# A list would be built whole before msgspec looks at its length: of 63 MB of `{},` 3.4 GB. A struct
+# that is read from an array has as many objects as fields, and what comes after them is skipped.
+_FirstRows: Any = msgspec.defstruct(
+    "FirstRows",
+    [(f"row{number}", msgspec.Raw, _ABSENT) for number in range(MOST_ROWS + 1)],
+    array_like=True,
+)
+
+
+@cache
+def _envelope(shape: Shape) -> msgspec.json.Decoder[Any]:
+    """Reads the rows and the outer member of a shape, as `rows` and `outer`."""
+    envelope = msgspec.defstruct(
+        "Envelope",
+        [("rows", _FirstRows), ("outer", msgspec.Raw, _ABSENT)],
+        rename={"rows": shape.rows, "outer": shape.outer or "outer"},
+    )
+    return msgspec.json.Decoder(envelope)
+
+
+def _next_link(outer: bytes, shape: Shape) -> str | None:
+    """Absent, null or empty at any level: the API has no more."""
+    found = msgspec.Raw(outer)
+    for name in (shape.inner, shape.link):
+        if bytes(found) == b"null":
+            return None
+        found = _members(found).get(name, _NULL)
+    return msgspec.json.decode(_restored(found), type=str | None)
+
+
+class _Name:
+    """A name of a member, unlike every other one."""
+
+
+def _members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The members of an object. Raise `Unreadable` if one stands there twice or is an error:
+    readers would not agree on what such a page says."""
+    names: list[str] = []
+
+    def name(_: type, text: str) -> _Name:
+        if len(names) == _MOST_MEMBERS:
+            raise ValueError("too many members")
+        names.append(text)
+        return _Name()
+
+    values = msgspec.json.decode(raw, type=dict[_Name, msgspec.Raw], dec_hook=name).values()
+    members = dict(zip(names, values, strict=True))
+    if "error_key" in members:
+        raise ValueError("it holds an error_key")
+    if len(members) != len(names):
+        raise ValueError("a member stands there twice")
+    return members
+
+
+# -- the rows ------------------------------------------------------------------------------------
+
+
+def _check_rows(lines: bytes, count: int, expected: ExpectedIds | None) -> None:
+    """Raise unless all rows are objects and belong where they are expected. An id may be an integer
+    or in capitals, and either field may be absent."""
+    if expected is None:
+        _objects.decode_lines(lines)
+        return
+    # The order of fields in which most pages come: one look at all rows is enough.
+    start = (
+        f'{{"{expected.type_field}":"{expected.type}","{expected.id_field}":"{expected.id}",'
+    ).encode()
+    if lines.startswith(start) and lines.count(b"\n" + start) == count - 1:
+        return
+    rows = _rows(expected.id_field, expected.type_field).decode_lines(lines)
+    for found, kind in {(row.id, row.type) for row in rows}:
+        if found is not None and str(found).lower() != expected.id:
+            raise Unreadable("a row belongs to another campaign", status=200)
+        if kind is not None and kind != expected.type:
+            raise Unreadable("a row belongs to another report", status=200)
+
+
+_objects = msgspec.json.Decoder(msgspec.defstruct("Row", []))
+
+
+@cache
+def _rows(id_field: str, type_field: str) -> msgspec.json.Decoder[Any]:
+    """Reads those two fields of a row, as `id` and `type`."""
+    row = msgspec.defstruct(
+        "Row",
+        [("id", str | int | None, None), ("type", str | None, None)],
+        rename={"id": id_field, "type": type_field},
+        gc=False,
+    )
+    return msgspec.json.Decoder(row)
