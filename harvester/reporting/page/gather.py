@@ -1,0 +1,306 @@
+"""From a directory to the figures of the page. Nothing is sent or changed.
+
+What is kept in memory grows with the number of finished files by their names alone; everything that
+the page shows is bounded.
+"""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from heapq import nlargest
+from itertools import islice
+from pathlib import Path
+
+from harvester.disk.layout import Layout
+from harvester.errors import ConfigError
+from harvester.reporting.eta import Allowance, finish_time
+from harvester.reporting.page.charts import Periods, periods
+from harvester.reporting.page.days import requests_by_day
+from harvester.reporting.page.figures import (
+    Cause,
+    Estimate,
+    FailureKind,
+    Figures,
+    FileChecks,
+    Largest,
+    Origin,
+    ReportFigures,
+    RunHistory,
+)
+from harvester.reporting.page.ndjson import Lines
+from harvester.reporting.page.scan import UNDATED, Scanner
+from harvester.reporting.page.sources import (
+    Campaigns,
+    Failure,
+    Manifest,
+    Repeat,
+    Run,
+    State,
+    read_runs,
+    read_state,
+    started_at,
+)
+from harvester.reporting.page.words import Standing, verdict
+
+_LARGEST = 10  # campaigns
+_RUNS = 20
+_DAYS = 31
+_REPORTS = 12
+_KINDS = 20  # of failures, of causes
+_EXAMPLES = 3
+_REMEMBERED = 50  # failures of a kind that the examples are taken from
+_RUN_IDS = 1_000
+_USUAL_RATE = 3.3  # requests a second, where no run tells
+
+Advance = Callable[[int], None]
+
+
+def open_directory(directory: Path) -> tuple[Layout, Manifest]:
+    """What the figures are gathered from. Raise `ConfigError` if there is no harvest."""
+    layout = Layout(directory)
+    if not (layout.manifest.is_file() or layout.database.is_file()):
+        raise ConfigError(
+            f"{directory} holds no harvest: give the directory that was the --output of a run"
+        )
+    return layout, Manifest(layout.manifest)
+
+
+def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advance) -> Figures:
+    """Read the report files, and every finished file once.
+
+    `advance` is called with the bytes read of the finished files; they are `manifest.bytes`.
+    """
+    run_lines, failure_lines, repeat_lines = Lines(Run), Lines(Failure), Lines(Repeat)
+    run_ids: set[str] = set()
+    state = read_state(layout)
+    reports, sizes, checks = _scan(layout.root, manifest, run_ids, now=now, advance=advance)
+    failures = _failures(layout, failure_lines.read(layout.errors), state, run_ids)
+    causes = _causes(repeat_lines.read(layout.retries), run_ids)
+    runs = read_runs(layout, run_lines)
+    kept = layout.root.joinpath("runs.ndjson").is_file()
+    under_way = state.holder is not None
+    cut_off = _unrecorded(run_ids, runs, kept=kept, under_way=under_way)
+    last = runs[-1] if runs else None
+    campaigns = _campaigns(state, last, complete=len(sizes))
+    facts = Standing(
+        directory=str(layout.root),
+        settings=state.settings,
+        campaigns=campaigns,
+        failed_kinds=frozenset(each.kind for each in failures if each.now),
+        rows=sum(report.rows for report in reports),
+        last_run=last,
+        under_way=under_way,
+        killed=bool(cut_off) and (last is None or cut_off[-1] > last.run_id),
+        differing_files=checks.differing,
+        now=now,
+    )
+    broken = {
+        "manifest.ndjson": manifest.broken,
+        "runs.ndjson and summary.json": run_lines.broken,
+        "errors.ndjson": failure_lines.broken,
+        "retries.ndjson": repeat_lines.broken,
+    }
+    return Figures(
+        directory=str(layout.root),
+        made_at=now,
+        verdict=verdict(facts),
+        campaigns=campaigns,
+        reports=reports,
+        periods=_periods(reports),
+        largest=_largest(sizes),
+        days=requests_by_day(runs)[-_DAYS:],
+        runs=RunHistory(
+            shown=runs[::-1][:_RUNS],
+            earlier=max(0, len(runs) - _RUNS),
+            cut_off=cut_off,
+            total_sent=sum(run.requests.sent for run in runs),
+            kept=kept,
+        ),
+        estimate=_estimate(campaigns, reports, runs, state, now=now),
+        failures=failures,
+        causes=causes,
+        checks=checks,
+        origin=Origin(
+            settings=state.settings,
+            manifest_sha256=_sha256(layout.manifest),
+            manifest_bytes=_size(layout.manifest),
+            broken_lines=+Counter(broken),
+            state_readable=state.readable,
+        ),
+    )
+
+
+def _scan(
+    root: Path, manifest: Manifest, run_ids: set[str], *, now: datetime, advance: Advance
+) -> tuple[list[ReportFigures], Counter[str], FileChecks]:
+    """Read every finished file: the figures of each report, and the rows of each campaign."""
+    found: dict[str, tuple[ReportFigures, Scanner]] = {}
+    sizes: Counter[str] = Counter()
+    examples: list[tuple[str, str]] = []
+    differing = 0
+    for listed in manifest:
+        if listed.report not in found:
+            if len(found) == _REPORTS:
+                continue
+            figures = ReportFigures(name=listed.report, has_dates=listed.report not in UNDATED)
+            found[listed.report] = figures, Scanner(listed.report, now=now)
+        figures, scanner = found[listed.report]
+        before = scanner.events.rows
+        problem = scanner.scan(root / listed.file, listed, advance)
+        rows = scanner.events.rows - before
+        sizes[listed.campaign_id] += rows
+        if problem is not None:
+            differing += 1
+            if len(examples) < _EXAMPLES:
+                examples.append((listed.file, problem))
+        figures.files += 1
+        figures.empty += not rows
+        figures.not_asked += not listed.asked
+        figures.bytes += listed.bytes
+        figures.pages += listed.pages
+        if listed.reconciled is not None:
+            figures.agreeing += listed.reconciled
+            figures.differing += not listed.reconciled
+            if not listed.reconciled and len(figures.examples) < _EXAMPLES:
+                figures.examples.append(listed)
+        _note(run_ids, listed.run_id)
+    for figures, scanner in found.values():
+        events = scanner.events
+        figures.rows, figures.undated, figures.days = events.rows, events.undated, events.days
+        figures.first, figures.last = events.first, events.last
+    reports = sorted((figures for figures, _ in found.values()), key=lambda each: -each.rows)
+    return reports, sizes, FileChecks(differing=differing, examples=examples)
+
+
+def _failures(
+    layout: Layout, lines: Iterable[Failure], state: State, run_ids: set[str]
+) -> list[FailureKind]:
+    """Failures by kind, those that stand now first. Examples are the latest that still stand."""
+    kinds = {
+        kind: FailureKind(kind=kind, now=count)
+        for kind, count in islice(state.failed.items(), _KINDS)
+    }
+    latest: dict[str, deque[Failure]] = {}
+    for line in lines:
+        _note(run_ids, line.run_id)
+        if line.kind not in kinds:
+            if len(kinds) >= 2 * _KINDS:
+                continue
+            kinds[line.kind] = FailureKind(kind=line.kind, now=0 if state.readable else None)
+        kinds[line.kind].lines += 1
+        latest.setdefault(line.kind, deque(maxlen=_REMEMBERED)).append(line)
+    for kind, some in latest.items():
+        standing = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
+        kinds[kind].examples = list(standing.values())[-_EXAMPLES:]
+    return sorted(kinds.values(), key=lambda each: (-(each.now or 0), -each.lines))[:_KINDS]
+
+
+def _is_finished(layout: Layout, failure: Failure) -> bool:
+    """Whether the walk that failed was finished by a later run."""
+    name = f"{failure.report}/{failure.campaign_id}.ndjson"
+    if not all(c.isalnum() or c in "_-" for c in failure.report + failure.campaign_id):
+        return False
+    return any((layout.root / f"{name}{ending}").exists() for ending in ("", ".gz", ".zst"))
+
+
+def _causes(lines: Iterable[Repeat], run_ids: set[str]) -> list[Cause]:
+    found: dict[str, Cause] = {}
+    for line in lines:
+        _note(run_ids, line.run_id)
+        if line.cause not in found and len(found) >= 2 * _KINDS:
+            continue
+        cause = found.setdefault(line.cause, Cause(cause=line.cause))
+        cause.count += 1
+        cause.wait_s += line.wait_s
+        cause.longest_s = max(cause.longest_s, line.wait_s)
+    return sorted(found.values(), key=lambda each: -each.count)[:_KINDS]
+
+
+def _note(run_ids: set[str], run_id: str) -> None:
+    if len(run_ids) < _RUN_IDS:
+        run_ids.add(run_id)
+
+
+def _unrecorded(
+    run_ids: set[str], runs: Sequence[Run], *, kept: bool, under_way: bool
+) -> list[str]:
+    """Runs that wrote lines and left no figures, the oldest first: they were cut off.
+
+    Without a history (`kept`) only those after the last run are known to be such. The newest one
+    is the run that is under way, if there is one.
+    """
+    recorded = {run.run_id for run in runs}
+    newest = runs[-1].run_id if runs else ""
+    found = sorted(
+        run_id
+        for run_id in run_ids
+        if (kept or run_id > newest) and run_id not in recorded and started_at(run_id)
+    )
+    return found[:-1] if under_way and found and found[-1] > newest else found
+
+
+def _campaigns(state: State, last: Run | None, *, complete: int) -> Campaigns:
+    """Campaigns by state. Those that the last run did not come to are pending as well."""
+    known = state.campaigns if state.readable else None
+    if known is None:
+        return last.campaigns if last else Campaigns(total=complete, complete=complete)
+    asked = last.campaigns.total if last else 0
+    total = max(known.total, asked)
+    return Campaigns(
+        total=total,
+        complete=known.complete,
+        failed=known.failed,
+        partial=known.partial,
+        pending=total - known.complete - known.failed - known.partial,
+    )
+
+
+def _periods(reports: Sequence[ReportFigures]) -> Periods | None:
+    first = min((each.first for each in reports if each.first), default=None)
+    last = max((each.last for each in reports if each.last), default=None)
+    return periods(first.date(), last.date()) if first and last else None
+
+
+def _largest(sizes: Counter[str]) -> list[Largest]:
+    chosen = nlargest(_LARGEST, sizes.items(), key=lambda item: item[1])
+    return [Largest(campaign_id=campaign_id, rows=rows) for campaign_id, rows in chosen if rows]
+
+
+def _estimate(
+    campaigns: Campaigns,
+    reports: Sequence[ReportFigures],
+    runs: Sequence[Run],
+    state: State,
+    *,
+    now: datetime,
+) -> Estimate | None:
+    """When the rest is done: what is left is taken to be like what is there."""
+    open_ = campaigns.partial + campaigns.pending
+    files, pages = sum(each.files for each in reports), sum(each.pages for each in reports)
+    if not (open_ and files and pages):
+        return None
+    names = state.settings.get("report", "opens").split(",")
+    left = max(open_, (campaigns.total - campaigns.failed) * len(names) - files)
+    last = runs[-1] if runs else None
+    requests = round(left * pages / files)
+    if last is None:
+        allowance = Allowance(_USUAL_RATE, 0, 0)
+    else:
+        today = last.finished_at.astimezone(UTC).date() == now.date()
+        rate = last.requests.sent / last.elapsed_s if last.elapsed_s else 0.0
+        used = last.quota.used_today if today else 0
+        allowance = Allowance(rate or _USUAL_RATE, last.quota.limit, used)
+    start = max(now, last.resume_at) if last and last.resume_at else now
+    return Estimate(requests=requests, done_about=finish_time(start, requests, allowance))
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
