@@ -70,9 +70,9 @@ def columns(counts: Sequence[int]) -> tuple[Box, ...]:
     gap = min(step * 0.25, 0.6)
     return tuple(
         Box(
-            x=round(step * place + gap / 2, 3),
-            width=round(step - gap, 3),
-            height=round(max(1.5, 100 * count / most), 2),
+            x=round(step * place + gap / 2, 2),
+            width=round(step - gap, 2),
+            height=round(max(1.5, 100 * count / most), 1),
         )
         for place, count in enumerate(counts)
         if count

@@ -5,11 +5,10 @@ the page shows is bounded.
 """
 
 import hashlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from heapq import nlargest
-from itertools import islice
 from pathlib import Path
 
 from harvester.disk.layout import Layout
@@ -18,9 +17,7 @@ from harvester.reporting.eta import Allowance, finish_time
 from harvester.reporting.page.charts import Periods, periods
 from harvester.reporting.page.days import requests_by_day
 from harvester.reporting.page.figures import (
-    Cause,
     Estimate,
-    FailureKind,
     Figures,
     FileChecks,
     Largest,
@@ -36,21 +33,20 @@ from harvester.reporting.page.sources import (
     Manifest,
     Repeat,
     Run,
+    RunIds,
     State,
+    begun_at,
     read_runs,
     read_state,
-    started_at,
 )
+from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
 from harvester.reporting.page.words import Standing, verdict
 
 _LARGEST = 10  # campaigns
 _RUNS = 20
 _DAYS = 31
-_REPORTS = 12
-_KINDS = 20  # of failures, of causes
+_REPORTS = 10
 _EXAMPLES = 3
-_REMEMBERED = 50  # failures of a kind that the examples are taken from
-_RUN_IDS = 1_000
 _USUAL_RATE = 3.3  # requests a second, where no run tells
 
 Advance = Callable[[int], None]
@@ -72,11 +68,11 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     `advance` is called with the bytes read of the finished files; they are `manifest.bytes`.
     """
     run_lines, failure_lines, repeat_lines = Lines(Run), Lines(Failure), Lines(Repeat)
-    run_ids: set[str] = set()
+    run_ids = RunIds()
     state = read_state(layout)
     reports, sizes, checks = _scan(layout.root, manifest, run_ids, now=now, advance=advance)
-    failures = _failures(layout, failure_lines.read(layout.errors), state, run_ids)
-    causes = _causes(repeat_lines.read(layout.retries), run_ids)
+    failures = failures_by_kind(layout, failure_lines.read(layout.errors), state, run_ids)
+    causes = repeats_by_cause(repeat_lines.read(layout.retries), run_ids)
     runs = read_runs(layout, run_lines)
     kept = layout.root.joinpath("runs.ndjson").is_file()
     under_way = state.holder is not None
@@ -132,7 +128,7 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
 
 
 def _scan(
-    root: Path, manifest: Manifest, run_ids: set[str], *, now: datetime, advance: Advance
+    root: Path, manifest: Manifest, run_ids: RunIds, *, now: datetime, advance: Advance
 ) -> tuple[list[ReportFigures], Counter[str], FileChecks]:
     """Read every finished file: the figures of each report, and the rows of each campaign."""
     found: dict[str, tuple[ReportFigures, Scanner]] = {}
@@ -164,7 +160,7 @@ def _scan(
             figures.differing += not listed.reconciled
             if not listed.reconciled and len(figures.examples) < _EXAMPLES:
                 figures.examples.append(listed)
-        _note(run_ids, listed.run_id)
+        run_ids.add(listed.run_id)
     for figures, scanner in found.values():
         events = scanner.events
         figures.rows, figures.undated, figures.days = events.rows, events.undated, events.days
@@ -173,58 +169,7 @@ def _scan(
     return reports, sizes, FileChecks(differing=differing, examples=examples)
 
 
-def _failures(
-    layout: Layout, lines: Iterable[Failure], state: State, run_ids: set[str]
-) -> list[FailureKind]:
-    """Failures by kind, those that stand now first. Examples are the latest that still stand."""
-    kinds = {
-        kind: FailureKind(kind=kind, now=count)
-        for kind, count in islice(state.failed.items(), _KINDS)
-    }
-    latest: dict[str, deque[Failure]] = {}
-    for line in lines:
-        _note(run_ids, line.run_id)
-        if line.kind not in kinds:
-            if len(kinds) >= 2 * _KINDS:
-                continue
-            kinds[line.kind] = FailureKind(kind=line.kind, now=0 if state.readable else None)
-        kinds[line.kind].lines += 1
-        latest.setdefault(line.kind, deque(maxlen=_REMEMBERED)).append(line)
-    for kind, some in latest.items():
-        standing = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
-        kinds[kind].examples = list(standing.values())[-_EXAMPLES:]
-    return sorted(kinds.values(), key=lambda each: (-(each.now or 0), -each.lines))[:_KINDS]
-
-
-def _is_finished(layout: Layout, failure: Failure) -> bool:
-    """Whether the walk that failed was finished by a later run."""
-    name = f"{failure.report}/{failure.campaign_id}.ndjson"
-    if not all(c.isalnum() or c in "_-" for c in failure.report + failure.campaign_id):
-        return False
-    return any((layout.root / f"{name}{ending}").exists() for ending in ("", ".gz", ".zst"))
-
-
-def _causes(lines: Iterable[Repeat], run_ids: set[str]) -> list[Cause]:
-    found: dict[str, Cause] = {}
-    for line in lines:
-        _note(run_ids, line.run_id)
-        if line.cause not in found and len(found) >= 2 * _KINDS:
-            continue
-        cause = found.setdefault(line.cause, Cause(cause=line.cause))
-        cause.count += 1
-        cause.wait_s += line.wait_s
-        cause.longest_s = max(cause.longest_s, line.wait_s)
-    return sorted(found.values(), key=lambda each: -each.count)[:_KINDS]
-
-
-def _note(run_ids: set[str], run_id: str) -> None:
-    if len(run_ids) < _RUN_IDS:
-        run_ids.add(run_id)
-
-
-def _unrecorded(
-    run_ids: set[str], runs: Sequence[Run], *, kept: bool, under_way: bool
-) -> list[str]:
+def _unrecorded(run_ids: RunIds, runs: Sequence[Run], *, kept: bool, under_way: bool) -> list[str]:
     """Runs that wrote lines and left no figures, the oldest first: they were cut off.
 
     Without a history (`kept`) only those after the last run are known to be such. The newest one
@@ -235,7 +180,7 @@ def _unrecorded(
     found = sorted(
         run_id
         for run_id in run_ids
-        if (kept or run_id > newest) and run_id not in recorded and started_at(run_id)
+        if (kept or run_id > newest) and run_id not in recorded and begun_at(run_id)
     )
     return found[:-1] if under_way and found and found[-1] > newest else found
 

@@ -20,11 +20,35 @@ from harvester.reporting.page.ndjson import Lines
 _MOST = 2**53  # the largest integer that every JSON reader takes exactly
 Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Text = Annotated[str, msgspec.Meta(max_length=2_000)]
+Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
+_YEARS = range(1995, 2200)  # far from the ends of the calendar, where arithmetic fails
 _LARGEST_SUMMARY = 1 << 20  # bytes
 
-_FILE = re.compile(r"(?P<report>[a-z_]{1,40})/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
+_FILE = re.compile(r"[a-z_]{1,40}/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
+_RUN_IDS = 1_000
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name can be that of a finished file: it leads nowhere else."""
+    return _FILE.fullmatch(name) is not None
+
+
+class RunIds:
+    """The ids of runs that wrote lines; no more than a thousand are kept."""
+
+    def __init__(self) -> None:
+        self._found: set[str] = set()
+
+    def add(self, run_id: str) -> None:
+        """Take one in."""
+        if len(self._found) < _RUN_IDS:
+            self._found.add(run_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +84,12 @@ class Quota(Value, frozen=True, kw_only=True):
 class Run(Value, frozen=True, kw_only=True):
     """A line of runs.ndjson; summary.json is the last one."""
 
-    run_id: str
+    run_id: Text
     started_at: Moment
     finished_at: Moment
-    exit_code: int = 0
-    reason: str = ""
-    message: str | None = None
+    exit_code: Code = 0
+    reason: Text = ""
+    message: Text | None = None
     resume_at: Moment | None = None
     campaigns: Campaigns = Campaigns()
     requests: Requests = Requests()
@@ -77,42 +101,41 @@ class Run(Value, frozen=True, kw_only=True):
 class Finished(Value, frozen=True, kw_only=True):
     """A line of manifest.ndjson: one finished file."""
 
-    report: str
-    campaign_id: str
-    file: str
+    report: Text
+    campaign_id: Text
+    file: Text
     rows: Count
     bytes: Count
-    sha256: str
+    sha256: Text
     pages: Count = 0
-    run_id: str = ""
+    run_id: Text = ""
     asked: bool = True
     reconciled: bool | None = None
-    summary: dict[str, Count] | None = None
+    summary: dict[Text, Count] | None = None
     distinct_contacts: Count | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether the name leads to a file of its report, and nowhere else."""
-        found = _FILE.fullmatch(self.file)
-        return found is not None and found["report"] == self.report
+        return is_file_name(self.file) and self.file.startswith(f"{self.report}/")
 
 
 class Failure(Value, frozen=True, kw_only=True):
     """A line of errors.ndjson."""
 
-    kind: str
-    report: str = ""
-    campaign_id: str = ""
-    run_id: str = ""
-    status: int | None = None
-    message: str | None = None
+    kind: Text
+    report: Text = ""
+    campaign_id: Text = ""
+    run_id: Text = ""
+    status: Code | None = None
+    message: Text | None = None
 
 
 class Repeat(Value, frozen=True, kw_only=True):
     """A line of retries.ndjson."""
 
-    cause: str
-    run_id: str = ""
+    cause: Text
+    run_id: Text = ""
     wait_s: Seconds = 0.0
 
 
@@ -150,17 +173,22 @@ def read_state(layout: Layout) -> State:
         readable=True,
         campaigns=campaigns,
         failed={str(kind): count for kind, count in failed.items()},
-        settings=settings,
+        settings={str(name): str(value) for name, value in settings.items()},
         holder=holder,
     )
 
 
 def read_runs(layout: Layout, lines: Lines[Run]) -> list[Run]:
     """Every run that ended, oldest first: those of runs.ndjson, and summary.json's."""
-    runs = {run.run_id: run for run in lines.read(layout.root / "runs.ndjson")}
+    found = list(lines.read(layout.root / "runs.ndjson"))
     if layout.summary.is_file() and layout.summary.stat().st_size <= _LARGEST_SUMMARY:
-        for run in lines.decode(layout.summary.read_bytes().replace(b"\n", b" ")):
+        found += lines.decode(layout.summary.read_bytes().replace(b"\n", b" "))
+    runs: dict[str, Run] = {}
+    for run in found:
+        if run.started_at.year in _YEARS and run.finished_at.year in _YEARS:
             runs.setdefault(run.run_id, run)
+        else:
+            lines.broken += 1
     return sorted(runs.values(), key=lambda run: run.started_at)
 
 
@@ -192,7 +220,7 @@ class Manifest:
                 yield each
 
 
-def started_at(run_id: str) -> datetime | None:
+def begun_at(run_id: str) -> datetime | None:
     """When a run began, by its id; None if the id does not tell."""
     try:
         return datetime.strptime(run_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

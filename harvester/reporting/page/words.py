@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"\d{8,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASC
 
 REASONS = {
     "complete": "everything was done",
-    "failures": "over, with failures",
+    "failures": "some campaigns failed",
     "quota_spent": "the day's quota was spent",
     "throttled": "the API asked for too long a wait",
     "sick_server": "the server failed too often",
@@ -24,12 +24,13 @@ REASONS = {
     "credentials_refused": "the key or token was refused",
     "storage": "the disk refused to write",
     "bad_input": "the list of campaigns could not be read",
-    "bug": "an unexpected error",
+    "bug": "an unexpected error came up",
     "cancelled": "it was cancelled",
-    "SIGINT": "Ctrl-C (SIGINT)",
-    "SIGTERM": "it was asked to stop (SIGTERM)",
+    "SIGINT": "Ctrl-C stopped it",
+    "SIGTERM": "SIGTERM stopped it",
     "SIGHUP": "the terminal was closed (SIGHUP)",
 }
+"""Each follows the word because."""
 
 _AGAIN = "Run the same command again: it tries these campaigns once more."
 _REPORT_IT = f"{_AGAIN} If it stays, the message says what the API sent."
@@ -67,7 +68,7 @@ def advice(kind: str) -> str:
 
 def because(reason: str) -> str:
     """Why a run ended."""
-    return REASONS.get(reason) or plain(reason.replace("_", " ")) or "unknown"
+    return REASONS.get(reason) or plain(reason.replace("_", " "), at_most=60) or "unknown"
 
 
 def identifier(text: str, *, at_most: int = 60) -> str:
@@ -77,7 +78,7 @@ def identifier(text: str, *, at_most: int = 60) -> str:
     return shown if len(shown) <= at_most else f"{shown[: at_most - 1]}…"
 
 
-def plain(text: str | None, *, keep: str = "", at_most: int = 200) -> str:
+def plain(text: str | None, *, keep: str = "", at_most: int = 160) -> str:
     """Text from outside in the same way, and without ids of contacts; an id `keep` stays."""
     shown = identifier(text or "", at_most=at_most)
     return _NUMBER.sub(lambda found: found[0] if found[0] == keep else "[id]", shown)
@@ -85,9 +86,8 @@ def plain(text: str | None, *, keep: str = "", at_most: int = 200) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How the harvest stands, in a sentence; `mood` is good, open, or bad."""
+    """How the harvest stands, in a sentence, and what to do next."""
 
-    mood: str
     headline: str
     sentence: str
     next_step: str
@@ -119,7 +119,6 @@ def verdict(facts: Standing) -> Verdict:
     again = "The same command goes on where it stopped."
     if facts.under_way:
         return Verdict(
-            mood="open",
             headline="A run is under way",
             sentence=f"So far {done}. This page shows what was there when it was made.",
             next_step="Nothing to do. Watch it with:",
@@ -127,15 +126,20 @@ def verdict(facts: Standing) -> Verdict:
         )
     if facts.differing_files:
         return Verdict(
-            mood="bad",
             headline="Finished files differ from the manifest",
             sentence=f"{_files(facts.differing_files)} not what was harvested; {done}.",
             next_step="Harvest these files again:",
             command=f"{command} --repair",
         )
+    if not counts.total:
+        return Verdict(
+            headline="Nothing is harvested yet",
+            sentence="The directory knows no campaign.",
+            next_step="Begin with a list of campaign ids:",
+            command=command,
+        )
     if facts.killed or last is None:
         return Verdict(
-            mood="open",
             headline="The last run was cut off",
             sentence=f"It left no ending, as after a kill or a power cut; {done}. "
             "Nothing that was saved is lost.",
@@ -144,7 +148,6 @@ def verdict(facts: Standing) -> Verdict:
         )
     if last.reason == "credentials_refused":
         return Verdict(
-            mood="bad",
             headline="The key or token was refused",
             sentence=f"The last run stopped for it; {done}.",
             next_step="Find out what is wrong, mend it, and run the same command again:",
@@ -152,10 +155,9 @@ def verdict(facts: Standing) -> Verdict:
         )
     if counts.partial or counts.pending:
         return Verdict(
-            mood="open",
             headline="Stopped before the end",
             sentence=f"{done[0].upper()}{done[1:]}; the last run ended because "
-            f"{_clause(last.reason)}.",
+            f"{because(last.reason)}.",
             next_step=again,
             command=command,
             not_before=last.resume_at if (last.resume_at or facts.now) > facts.now else None,
@@ -163,7 +165,6 @@ def verdict(facts: Standing) -> Verdict:
     if counts.failed:
         final = facts.failed_kinds <= _FINAL
         return Verdict(
-            mood="bad",
             headline=f"Over, with {counts.failed:,} failed "
             + ("campaign" if counts.failed == 1 else "campaigns"),
             sentence=f"{done[0].upper()}{done[1:]}, with {facts.rows:,} rows. "
@@ -174,7 +175,6 @@ def verdict(facts: Standing) -> Verdict:
             command=f"{command} --retry-failed" if final else command,
         )
     return Verdict(
-        mood="good",
         headline="Complete",
         sentence=f"All {counts.total:,} campaigns are harvested: {facts.rows:,} rows.",
         next_step="To add what has happened since:",
@@ -184,12 +184,6 @@ def verdict(facts: Standing) -> Verdict:
 
 def _files(count: int) -> str:
     return "1 finished file is" if count == 1 else f"{count:,} finished files are"
-
-
-def _clause(reason: str) -> str:
-    return {"failures": "some campaigns failed", "SIGINT": "it was stopped by Ctrl-C"}.get(
-        reason, because(reason)
-    )
 
 
 _DEFAULTS = {"report": "opens", "page_size": "500"}
