@@ -613,6 +613,45 @@ def test_long_text_is_cut_and_ids_are_taken_out() -> None:
     assert plain(None) == ""
 
 
+def stopped(made: Made, **more: Any) -> None:
+    """One of ten campaigns is there, of three pages; then the day's quota was spent."""
+    made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")] * 30)
+    counts = {"total": 10, "complete": 1, "failed": 1, "partial": 0, "pending": 8}
+    made.add("runs.ndjson", run(campaigns=counts, **more))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        # 24 requests are left, at 10 requests in 60 s.
+        ({}, NOW + timedelta(seconds=144)),
+        ({"resume_at": "2026-11-28T00:00:00Z"}, at(28, 0, 2) + timedelta(seconds=24)),
+        ({"quota": {"limit": 10, "used_today": 10}}, at(29, 0, 0) + timedelta(seconds=24)),
+        (
+            {"quota": {"limit": 10, "used_today": 10}, "finished_at": "2026-11-27T11:00:00Z"},
+            at(30, 0, 0) + timedelta(seconds=24),
+        ),
+    ],
+)
+def test_the_rest_is_done_by_the_pace_and_the_quota_of_the_last_run(
+    made: Made, more: dict[str, Any], expected: datetime
+) -> None:
+    """What the key used on an earlier day counts no more."""
+    stopped(made, **more)
+    estimate = made.figures().estimate
+    assert estimate is not None
+    assert (estimate.requests, estimate.done_about) == (24, expected)
+    assert "about 24 requests left" in check(made.page()).text
+
+
+def test_nothing_is_estimated_before_a_run_has_ended(made: Made) -> None:
+    """How many campaigns there are is not known then."""
+    made.finish("opens", "1", [])
+    figures = made.figures()
+    assert figures.estimate is None
+    assert "campaigns that were begun" in check(made.page()).text
+
+
 # -- the pictures ----------------------------------------------------------------------------------
 
 

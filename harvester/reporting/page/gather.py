@@ -221,22 +221,18 @@ def _estimate(
     now: datetime,
 ) -> Estimate | None:
     """When the rest is done: what is left is taken to be like what is there."""
-    open_ = campaigns.partial + campaigns.pending
     files, pages = sum(each.files for each in reports), sum(each.pages for each in reports)
-    if not (open_ and files and pages):
-        return None
+    if not (runs and files and pages and campaigns.partial + campaigns.pending):
+        return None  # without a run that ended it is not known how many campaigns there are
     names = state.settings.get("report", "opens").split(",")
-    left = max(open_, (campaigns.total - campaigns.failed) * len(names) - files)
-    last = runs[-1] if runs else None
-    requests = round(left * pages / files)
-    if last is None:
-        allowance = Allowance(_USUAL_RATE, 0, 0)
-    else:
-        today = last.finished_at.astimezone(UTC).date() == now.date()
-        rate = last.requests.sent / last.elapsed_s if last.elapsed_s else 0.0
-        used = last.quota.used_today if today else 0
-        allowance = Allowance(rate or _USUAL_RATE, last.quota.limit, used)
-    start = max(now, last.resume_at) if last and last.resume_at else now
+    left = (campaigns.total - campaigns.failed) * len(names) - files
+    requests = max(1, round(left * pages / files))
+    last = runs[-1]
+    start = max(now, last.resume_at or now)
+    same_day = last.finished_at.astimezone(UTC).date() == start.astimezone(UTC).date()
+    rate = last.requests.sent / last.elapsed_s if last.elapsed_s else 0.0
+    used = last.quota.used_today if same_day else 0
+    allowance = Allowance(rate or _USUAL_RATE, last.quota.limit, used)
     return Estimate(requests=requests, done_about=finish_time(start, requests, allowance))
 
 

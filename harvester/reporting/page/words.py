@@ -114,7 +114,8 @@ class Standing:
 def verdict(facts: Standing) -> Verdict:
     """The sentence and the next command. The first case that holds decides."""
     counts, last = facts.campaigns, facts.last_run
-    done = f"{counts.complete:,} of {counts.total:,} campaigns are complete"
+    known = "campaigns" if last else "campaigns that were begun"
+    done = f"{counts.complete:,} of {counts.total:,} {known} are complete"
     command = run_command(facts.directory, facts.settings)
     again = "The same command goes on where it stopped."
     if facts.under_way:
@@ -156,8 +157,7 @@ def verdict(facts: Standing) -> Verdict:
     if counts.partial or counts.pending:
         return Verdict(
             headline="Stopped before the end",
-            sentence=f"{done[0].upper()}{done[1:]}; the last run ended because "
-            f"{because(last.reason)}.",
+            sentence=f"{done}; the last run ended because {because(last.reason)}.",
             next_step=again,
             command=command,
             not_before=last.resume_at if (last.resume_at or facts.now) > facts.now else None,
@@ -167,7 +167,7 @@ def verdict(facts: Standing) -> Verdict:
         return Verdict(
             headline=f"Over, with {counts.failed:,} failed "
             + ("campaign" if counts.failed == 1 else "campaigns"),
-            sentence=f"{done[0].upper()}{done[1:]}, with {facts.rows:,} rows. "
+            sentence=f"{done}, with {facts.rows:,} rows. "
             "The table of failures says why, and what to do.",
             next_step="The API refused these for good. Where that has changed, try them again:"
             if final
