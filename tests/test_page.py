@@ -1,12 +1,16 @@
 """`harvester report`: what the page says, and that nothing in a directory can make it say more."""
 
+import errno
 import fcntl
 import json
 import os
 import re
+import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -247,6 +251,36 @@ def test_a_manifest_leads_to_no_file_outside(made: Made, name: str) -> None:
     figures = made.figures()
     assert (figures.files, figures.rows) == (1, 0)
     assert figures.origin.broken_lines == {"manifest.ndjson": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("opens/1.ndjson", 0, "the page is"), ("retries.ndjson", 1, "retries.ndjson: Input/output")],
+)
+def test_a_disk_that_fails_is_no_bug(
+    made: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    code: int,
+    said: str,
+) -> None:
+    """One finished file is a finding, a report file ends the command with the file's name."""
+    made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")])
+    made.add("retries.ndjson", {"cause": "reset"})
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path == made.root / name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert main(["report", str(made.root)]) == code
+    assert said in capsys.readouterr().err
+    if code == 0:
+        text = check(Html((made.root / "report.html").read_text())).text
+        assert "opens/1.ndjson cannot be read" in text
 
 
 # -- hostile, broken, large ------------------------------------------------------------------------
@@ -744,9 +778,8 @@ def sandbox_config(root: Path) -> HarvestConfig:
 
 async def harvested(config: HarvestConfig, *more: str, **changes: Any) -> Path:
     """Harvest a small account."""
-    from dataclasses import replace
-
-    async with Sandbox(SandboxSettings(campaigns=4, pages=8, rows_per_page=5)) as sandbox:
+    settings = SandboxSettings(campaigns=4, pages=8, rows_per_page=5)
+    async with Sandbox(settings) as sandbox:
         config = replace(config, base_url=sandbox.base_url, **changes)
         await harvest([*sandbox.world.campaign_ids, *more], config)
     return config.directory
@@ -760,8 +793,7 @@ def page_of(directory: Path) -> Html:
 
 async def test_the_page_of_a_complete_harvest(sandbox_config: HarvestConfig) -> None:
     """Everything that a run leaves is understood."""
-    directory = await harvested(sandbox_config)
-    page = page_of(directory)
+    page = page_of(await harvested(sandbox_config, report="all"))
     assert "All 4 campaigns are harvested" in page.text
     assert "Unreadable lines" not in page.text
     assert "has no date" not in page.text
@@ -865,6 +897,22 @@ def test_the_page_takes_the_place_of_the_older_one_in_one_step(
     assert told(capsys, made.root)[0] == 0
     assert page.stat().st_ino != before
     check(Html(page.read_text()))
+
+
+def test_a_terminal_shows_how_far_it_is(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar of the bytes; a pipe gets the last line alone."""
+
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")] * 100)
+    monkeypatch.setenv("TERM", "xterm")
+    for stream, shown in ((Terminal(), True), (StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main(["report", str(made.root)]) == 0
+        assert ("reading the files" in stream.getvalue()) is shown
+        assert stream.getvalue().endswith(f"the page is {made.root}/report.html\n")
 
 
 @pytest.mark.parametrize(

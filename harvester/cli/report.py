@@ -33,10 +33,14 @@ def report(directory: Path, output: str | None) -> int:
 
     It reads every finished file once. The page is one file without script; it names no contact.
     """
-    layout, manifest = open_directory(directory)
     target = None if output == "-" else _target(directory, output)
-    with _progress(manifest.bytes()) as advance:
-        page = render(gather(layout, manifest, now=datetime.now(UTC), advance=advance))
+    try:
+        layout, manifest = open_directory(directory)
+        with _progress(manifest.bytes()) as advance:
+            figures = gather(layout, manifest, now=datetime.now(UTC), advance=advance)
+    except OSError as wrong:
+        raise CommandFailed(f"cannot read {wrong.filename}: {wrong.strerror}") from None
+    page = render(figures)
     if target is None:
         click.echo(page, nl=False)
         return 0

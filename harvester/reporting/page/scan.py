@@ -30,13 +30,13 @@ DATE_FIELDS = {
     "forwards": "forward_date",
     "unsubscribes": "unsubscribe_date",
 }
-"""The date of a v2 row, by report; every row of v3 has `created_time` (api-facts 2 and 4.1)."""
+"""The date of a v2 row, by report (v2, "Campaign tracking"). Every row of v3 has `created_time`."""
 
 UNDATED = frozenset({"links"})
 """Reports whose rows are no events."""
 
 _OLDEST = datetime(1995, 1, 1, tzinfo=UTC)  # the service is younger
-_SLACK = timedelta(days=2)  # clocks differ, and old dates are local time called UTC (1.5)
+_SLACK = timedelta(days=2)  # clocks differ, and some dates of v2 are local time called UTC
 _OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     ".ndjson": lambda file: file,
     ".gz": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
@@ -76,21 +76,20 @@ class Scanner:
         if path.is_symlink() or not path.is_file():
             return "is missing"
         rows = self.events.rows
-        with path.open("rb", buffering=0) as raw:
-            metered = _Metered(raw, advance)
-            damaged = False
-            try:
+        metered, damaged = _Metered(advance), False
+        try:
+            with path.open("rb", buffering=0) as metered.file:
                 content = _OPENERS[path.suffix](cast("IO[bytes]", metered))
                 for chunk in whole_lines(content.read):
                     self._take(chunk)
-            except DAMAGED:
-                damaged = True
+        except DAMAGED:
+            damaged = True
         found = (metered.size, metered.digest.hexdigest(), self.events.rows - rows)
         expected = (listed.bytes, listed.sha256, listed.rows)
         for what, is_, should in zip(("bytes", "sha256", "rows"), found, expected, strict=True):
-            if is_ != should:
-                return "is damaged" if damaged else f"{what}: {is_} instead of {should}"
-        return "is damaged" if damaged else None
+            if is_ != should and not damaged:
+                return f"{what}: {is_} instead of {should}"
+        return "cannot be read" if damaged else None
 
     def _take(self, chunk: bytes) -> None:
         events = self.events
@@ -150,8 +149,8 @@ def _read(value: Any) -> datetime | None:
 class _Metered(io.RawIOBase):
     """A file that hashes and counts what is read from it."""
 
-    def __init__(self, file: io.RawIOBase | io.FileIO, advance: Callable[[int], None]) -> None:
-        self._file = file
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.file: IO[bytes] | io.FileIO | None = None
         self._advance = advance
         self.digest = hashlib.sha256()
         self.size = 0
@@ -160,7 +159,7 @@ class _Metered(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._file.read(size) or b""
+        data = (self.file and self.file.read(size)) or b""
         self.digest.update(data)
         self.size += len(data)
         self._advance(len(data))

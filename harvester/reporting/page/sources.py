@@ -1,6 +1,6 @@
 """The report files of a directory, as typed values. A line that does not fit its type is broken.
 
-Fields are those of the contract ("Files"); each one may be absent.
+Each line is one JSON object. A field that the page can do without may be absent.
 """
 
 import re
