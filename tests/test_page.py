@@ -27,7 +27,8 @@ from harvester.reporting.page import charts
 from harvester.reporting.page.days import requests_by_day
 from harvester.reporting.page.gather import open_directory
 from harvester.reporting.page.sources import Campaigns, Quota, Requests, Run
-from harvester.reporting.page.words import Standing, Verdict, plain, run_command, verdict
+from harvester.reporting.page.verdict import Standing, Verdict, run_command, verdict
+from harvester.reporting.page.words import plain
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
@@ -596,6 +597,7 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out",
         ),
+        ({"campaigns": FAILED}, "Over, with 1 failed campaign", "harvester run -i IDS -o out"),
         (
             {"campaigns": OPEN, "last_run": ended("credentials_refused")},
             "The key or token was refused",
@@ -847,7 +849,7 @@ def test_the_page_of_a_harvest_that_did_nothing(made: Made) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def told(capture: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str]:
+def run_report(capture: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str]:
     """The exit code of the command and what it says on standard error."""
     code = main(["report", *map(str, argv)])
     return code, capture.readouterr().err
@@ -858,7 +860,7 @@ def test_a_directory_without_a_harvest_is_refused(
 ) -> None:
     """Exit code 2, and nothing is written."""
     for directory in (tmp_path, tmp_path / "none"):
-        code, said = told(capsys, directory)
+        code, said = run_report(capsys, directory)
         assert (code, "holds no harvest" in said) == (2, True)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError):
@@ -889,12 +891,12 @@ def test_the_page_takes_the_place_of_the_older_one_in_one_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        code, said = told(capsys, made.root)
+        code, said = run_report(capsys, made.root)
     assert (code, "No space left" in said) == (1, True)
     assert page.read_text() == "older"
     assert sorted(path.name for path in made.root.iterdir()) == ["manifest.ndjson", "report.html"]
     before = page.stat().st_ino
-    assert told(capsys, made.root)[0] == 0
+    assert run_report(capsys, made.root)[0] == 0
     assert page.stat().st_ino != before
     check(Html(page.read_text()))
 
@@ -934,7 +936,7 @@ def test_a_place_that_is_not_for_the_page_is_refused(
 ) -> None:
     """Above all the harvest's own files."""
     monkeypatch.chdir(made.root.parent)
-    code, said = told(capsys, "out", "-o", name)
+    code, said = run_report(capsys, "out", "-o", name)
     assert code == 2
     assert why in said
     assert (made.root / "manifest.ndjson").read_bytes() == b""
@@ -947,7 +949,7 @@ def test_the_page_goes_through_a_link_and_into_a_device(
     link, target = made.root.parent / "link.html", made.root.parent / "target.html"
     target.touch()
     link.symlink_to(target)
-    assert told(capsys, made.root, "-o", link)[0] == 0
+    assert run_report(capsys, made.root, "-o", link)[0] == 0
     assert link.is_symlink()
     check(Html(target.read_text()))
     pipe = made.root.parent / "pipe"
@@ -955,6 +957,6 @@ def test_the_page_goes_through_a_link_and_into_a_device(
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(reader, 1031, 1 << 20)  # F_SETPIPE_SZ: the whole page fits
     with closing(os.fdopen(reader, "rb")) as file:
-        assert told(capsys, made.root, "-o", pipe)[0] == 0
+        assert run_report(capsys, made.root, "-o", pipe)[0] == 0
         check(Html(file.read().decode()))
     assert pipe.is_fifo()

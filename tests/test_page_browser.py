@@ -199,9 +199,9 @@ async def test_the_page_allows_no_script_and_loads_nothing(
         await chromium.open(evil, width=DESK)
         await chromium.ask("document.getElementById('evil').click()")
         assert await chromium.ask("document.title") != "run"
-        told = [what for kind, what in chromium.noted if kind == "console"]
-        assert any("script" in what for what in told)
-        assert any("127.0.0.1:9" in what for what in told)
+        complaints = [what for kind, what in chromium.noted if kind == "console"]
+        assert any("script" in what for what in complaints)
+        assert any("127.0.0.1:9" in what for what in complaints)
 
 
 async def test_the_page_can_be_printed(page: Path, profile: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from harvester.reporting.page.charts import Periods
 from harvester.reporting.page.days import Day
 from harvester.reporting.page.sources import Campaigns, Failure, Finished, Run
-from harvester.reporting.page.words import Verdict
+from harvester.reporting.page.verdict import Verdict
 
 
 @dataclass(slots=True, kw_only=True)

@@ -40,7 +40,7 @@ from harvester.reporting.page.sources import (
     read_state,
 )
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
-from harvester.reporting.page.words import Standing, verdict
+from harvester.reporting.page.verdict import Standing, verdict
 
 _LARGEST = 10  # campaigns
 _RUNS = 20
