@@ -107,8 +107,9 @@ def test_a_date_belongs_to_its_utc_day(made: Made) -> None:
     """An offset is taken into account; a date without one is UTC."""
     dates = ["2026-03-01T23:30:00-05:00", "2026-03-02", "2026-03-01T10:00:00Z"]
     made.finish("opens", "1", [opened(each) for each in dates])
+    made.finish("opens", "2", [opened("2026-03-01T23:30:00-0500")])  # as long as the usual form
     (found,) = made.figures().reports
-    assert found.days == {date(2026, 3, 2): 2, date(2026, 3, 1): 1}
+    assert found.days == {date(2026, 3, 2): 3, date(2026, 3, 1): 1}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_every_event_is_counted_once_whatever_the_form_of_its_date(
 
 
 def test_links_are_no_events(made: Made) -> None:
-    """Their rows have no date, and nothing is amiss."""
+    """Their rows have no date, and that is as it should be."""
     made.finish("links", "1", [{"url": "https://example.com", "url_uid": "1"}])
     page = check(made.page())
     assert "no date" not in page.text

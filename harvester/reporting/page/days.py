@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from harvester.reporting.page.sources import Run
 
+_MOST_DAYS = 400  # that the requests of one run are divided among
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
@@ -28,8 +30,8 @@ def requests_by_day(runs: Sequence[Run]) -> list[Day]:
     sent: defaultdict[date, int] = defaultdict(int)
     estimated: set[date] = set()
     limits: dict[date, int] = {}
-    for run in sorted(runs, key=lambda run: run.finished_at):
-        pieces = dict(_pieces(run, sent_today=sent[_day(run.finished_at)]))
+    for run in runs:
+        pieces = dict(_pieces(run))
         for day, count in pieces.items():
             sent[day] += count
         if len(pieces) > 1:
@@ -52,11 +54,11 @@ def requests_by_day(runs: Sequence[Run]) -> list[Day]:
     ]
 
 
-def _pieces(run: Run, *, sent_today: int) -> Iterator[tuple[date, int]]:
+def _pieces(run: Run) -> Iterator[tuple[date, int]]:
     """A run's requests by day.
 
-    On its last day the key had used `used_today`: the run sent no more than that, less what was
-    sent by earlier runs. What is left belongs to the days before, by the time of the run in each.
+    When it ended the key had used `used_today` on that day: the run had sent no more than that.
+    What is left belongs to the days before, in equal parts: the quota is the same on each.
     """
     first, last = _day(run.started_at), _day(run.finished_at)
     if first >= last:
@@ -66,17 +68,14 @@ def _pieces(run: Run, *, sent_today: int) -> Iterator[tuple[date, int]]:
     share = _seconds_of_day(run.finished_at) / span
     newest = round(run.requests.sent * share)
     if run.quota.limit:
-        newest = min(run.requests.sent, max(0, run.quota.used_today - sent_today))
+        newest = min(run.requests.sent, run.quota.used_today)
     yield last, newest
     left = run.requests.sent - newest
     days = min((last - first).days, _MOST_DAYS)
-    for ahead in range(days, 0, -1):  # evenly: whole days have the same quota
+    for ahead in range(days, 0, -1):
         piece = left // ahead
         yield last - timedelta(days=ahead), piece
         left -= piece
-
-
-_MOST_DAYS = 400
 
 
 def _day(moment: datetime) -> date:
