@@ -22,6 +22,7 @@ _COMMANDS = {
     "plan": "harvester.cli.plan:plan",
     "status": "harvester.cli.look:status",
     "verify": "harvester.cli.look:verify",
+    "report": "harvester.cli.report:report",
     "campaigns": "harvester.cli.campaigns:campaigns",
     "sandbox": "harvester.cli.sandbox:sandbox",
     "demo": "harvester.cli.demo:demo",

@@ -1,0 +1,228 @@
+"""The report files of a directory, as typed values. A line that does not fit its type is broken.
+
+Each line is one JSON object. A field that the page can do without may be absent.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from harvester.disk import inspect
+from harvester.disk.layout import Layout
+from harvester.errors import ConfigError
+from harvester.reporting.page.ndjson import Lines
+
+_MOST = 2**53  # the largest integer that every JSON reader takes exactly
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Text = Annotated[str, msgspec.Meta(max_length=2_000)]
+Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+_YEARS = range(1995, 2200)  # far from the ends of the calendar, where arithmetic fails
+_LARGEST_SUMMARY = 1 << 20  # bytes
+
+_FILE = re.compile(r"[a-z_]{1,40}/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
+_RUN_IDS = 1_000
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name can be that of a finished file: it leads nowhere else."""
+    return _FILE.fullmatch(name) is not None
+
+
+class RunIds:
+    """The ids of runs that wrote lines; no more than a thousand are kept."""
+
+    def __init__(self) -> None:
+        self._found: set[str] = set()
+
+    def add(self, run_id: str) -> None:
+        """Take one in."""
+        if len(self._found) < _RUN_IDS:
+            self._found.add(run_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a report file."""
+
+
+class Campaigns(Value, frozen=True, kw_only=True):
+    """Campaigns of a run by state."""
+
+    total: Count = 0
+    complete: Count = 0
+    failed: Count = 0
+    partial: Count = 0
+    pending: Count = 0
+
+
+class Requests(Value, frozen=True, kw_only=True):
+    """Requests of a run."""
+
+    sent: Count = 0
+    ok: Count = 0
+    retried: Count = 0
+    throttled: Count = 0
+
+
+class Quota(Value, frozen=True, kw_only=True):
+    """The key's day when the run ended; `used_today` is of all runs with the key."""
+
+    limit: Count = 0
+    used_today: Count = 0
+
+
+class Run(Value, frozen=True, kw_only=True):
+    """A line of runs.ndjson; summary.json is the last one."""
+
+    run_id: Text
+    started_at: Moment
+    finished_at: Moment
+    exit_code: Code = 0
+    reason: Text = ""
+    message: Text | None = None
+    resume_at: Moment | None = None
+    campaigns: Campaigns = Campaigns()
+    requests: Requests = Requests()
+    quota: Quota = Quota()
+    rows: Count = 0
+    elapsed_s: Seconds = 0.0
+
+
+class Finished(Value, frozen=True, kw_only=True):
+    """A line of manifest.ndjson: one finished file."""
+
+    report: Text
+    campaign_id: Text
+    file: Text
+    rows: Count
+    bytes: Count
+    sha256: Text
+    pages: Count = 0
+    run_id: Text = ""
+    asked: bool = True
+    reconciled: bool | None = None
+    summary: dict[Text, Count] | None = None
+    distinct_contacts: Count | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the name leads to a file of its report, and nowhere else."""
+        return is_file_name(self.file) and self.file.startswith(f"{self.report}/")
+
+
+class Failure(Value, frozen=True, kw_only=True):
+    """A line of errors.ndjson."""
+
+    kind: Text
+    report: Text = ""
+    campaign_id: Text = ""
+    run_id: Text = ""
+    status: Code | None = None
+    message: Text | None = None
+
+
+class Repeat(Value, frozen=True, kw_only=True):
+    """A line of retries.ndjson."""
+
+    cause: Text
+    run_id: Text = ""
+    wait_s: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What the private state says. `readable` is False where it is missing or damaged."""
+
+    readable: bool
+    campaigns: Campaigns = field(default_factory=Campaigns)
+    failed: dict[str, int] = field(default_factory=dict)  # walks that failed, by kind
+    settings: dict[str, str] = field(default_factory=dict)
+    holder: str | None = None  # the run that works in the directory now
+
+
+def read_state(layout: Layout) -> State:
+    """The one place that reads the private state, through `disk.inspect` and read only."""
+    holder = inspect.holder(layout)
+    try:
+        found = inspect.read_states(layout)
+        with inspect.open_state(layout) as db:
+            failed = dict(
+                db.execute("SELECT kind, count(*) FROM walks WHERE state = 'failed' GROUP BY kind")
+            )
+            settings = dict(db.execute("SELECT name, value FROM settings"))
+    except ConfigError:
+        return State(readable=False, holder=holder)
+    campaigns = Campaigns(
+        total=found.total,
+        complete=found.complete,
+        failed=found.failed,
+        partial=found.partial,
+        pending=found.pending,
+    )
+    return State(
+        readable=True,
+        campaigns=campaigns,
+        failed={str(kind): count for kind, count in failed.items()},
+        settings={str(name): str(value) for name, value in settings.items()},
+        holder=holder,
+    )
+
+
+def read_runs(layout: Layout, lines: Lines[Run]) -> list[Run]:
+    """Every run that ended, oldest first: those of runs.ndjson, and summary.json's."""
+    found = list(lines.read(layout.root / "runs.ndjson"))
+    if layout.summary.is_file() and layout.summary.stat().st_size <= _LARGEST_SUMMARY:
+        found += lines.decode(layout.summary.read_bytes().replace(b"\n", b" "))
+    runs: dict[str, Run] = {}
+    for run in found:
+        if run.started_at.year in _YEARS and run.finished_at.year in _YEARS:
+            runs.setdefault(run.run_id, run)
+        else:
+            lines.broken += 1
+    return sorted(runs.values(), key=lambda run: run.started_at)
+
+
+class Manifest:
+    """The finished files: for each the last line that names it, in the order of the lines.
+
+    A file that grew in a top-up may have older lines. In memory stand the names alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = Lines(Finished)
+        last: dict[str, int] = {}
+        for number, each in enumerate(lines.read(path)):
+            if each.is_ours:
+                last[each.file] = number
+            else:
+                lines.broken += 1
+        self._current = frozenset(last.values())
+        self.broken = lines.broken
+
+    def bytes(self) -> int:
+        """The bytes of all files."""
+        return sum(each.bytes for each in self)
+
+    def __iter__(self) -> Iterator[Finished]:
+        for number, each in enumerate(Lines(Finished).read(self._path)):
+            if number in self._current:
+                yield each
+
+
+def begun_at(run_id: str) -> datetime | None:
+    """When a run began, by its id; None if the id does not tell."""
+    try:
+        return datetime.strptime(run_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None

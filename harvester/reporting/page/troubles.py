@@ -1,0 +1,58 @@
+"""What went wrong, from errors.ndjson and retries.ndjson. However long they are, little is kept."""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+
+from harvester.disk.layout import Layout
+from harvester.reporting.page.figures import Cause, FailureKind
+from harvester.reporting.page.sources import Failure, Repeat, RunIds, State, is_file_name
+
+_KINDS = 12
+_EXAMPLES = 3
+_REMEMBERED = 50  # failures of a kind that the examples are taken from
+
+
+def failures_by_kind(
+    layout: Layout, lines: Iterable[Failure], state: State, run_ids: RunIds
+) -> list[FailureKind]:
+    """Failures by kind, those that stand now first. Examples are the latest that still stand."""
+    kinds = {
+        kind: FailureKind(kind=kind, now=count)
+        for kind, count in islice(state.failed.items(), _KINDS)
+    }
+    latest: dict[str, deque[Failure]] = {}
+    for line in lines:
+        run_ids.add(line.run_id)
+        if line.kind not in kinds:
+            if len(kinds) >= 2 * _KINDS:
+                continue
+            kinds[line.kind] = FailureKind(kind=line.kind, now=0 if state.readable else None)
+        kinds[line.kind].lines += 1
+        latest.setdefault(line.kind, deque(maxlen=_REMEMBERED)).append(line)
+    for kind, some in latest.items():
+        standing = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
+        kinds[kind].examples = list(standing.values())[-_EXAMPLES:]
+    return sorted(kinds.values(), key=lambda each: (-(each.now or 0), -each.lines))[:_KINDS]
+
+
+def _is_finished(layout: Layout, failure: Failure) -> bool:
+    """Whether the walk that failed was finished by a later run."""
+    name = f"{failure.report}/{failure.campaign_id}.ndjson"
+    if not is_file_name(name):
+        return False
+    return any((layout.root / f"{name}{ending}").exists() for ending in ("", ".gz", ".zst"))
+
+
+def repeats_by_cause(lines: Iterable[Repeat], run_ids: RunIds) -> list[Cause]:
+    """Repeated requests by cause, the most frequent first."""
+    found: dict[str, Cause] = {}
+    for line in lines:
+        run_ids.add(line.run_id)
+        if line.cause not in found and len(found) >= 2 * _KINDS:
+            continue
+        cause = found.setdefault(line.cause, Cause(cause=line.cause))
+        cause.count += 1
+        cause.wait_s += line.wait_s
+        cause.longest_s = max(cause.longest_s, line.wait_s)
+    return sorted(found.values(), key=lambda each: -each.count)[:_KINDS]

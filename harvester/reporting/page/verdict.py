@@ -1,0 +1,149 @@
+"""How the harvest stands, in a sentence, and the next command. Pure."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from harvester.reporting.page.scan import DATE_FIELDS
+from harvester.reporting.page.sources import Campaigns, Run
+from harvester.reporting.page.words import because
+
+_FINAL = frozenset({"not_found", "rejected", "forbidden"})  # not tried again unasked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How the harvest stands, in a sentence, and what to do next."""
+
+    headline: str
+    sentence: str
+    next_step: str
+    command: str | None = None
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The facts that the verdict follows from."""
+
+    directory: str
+    settings: Mapping[str, str]
+    campaigns: Campaigns
+    failed_kinds: frozenset[str]
+    rows: int
+    last_run: Run | None
+    under_way: bool
+    killed: bool  # a run began after the last one that left a summary
+    differing_files: int
+    now: datetime
+
+
+def verdict(facts: Standing) -> Verdict:
+    """The sentence and the next command. The first case that holds decides."""
+    command = run_command(facts.directory, facts.settings)
+    return _not_to_be_judged(facts, command) or _unfinished(facts, command) or _over(facts, command)
+
+
+def _done(facts: Standing) -> str:
+    counts = facts.campaigns
+    known = "campaigns" if facts.last_run else "campaigns that were begun"
+    return f"{counts.complete:,} of {counts.total:,} {known} are complete"
+
+
+def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
+    """What comes before the question of whether the harvest is complete."""
+    if facts.under_way:
+        return Verdict(
+            headline="A run is under way",
+            sentence=f"So far {_done(facts)}. This page shows what was there when it was made.",
+            next_step="Nothing to do. Watch it with:",
+            command=shlex.join(["harvester", "status", facts.directory]),
+        )
+    if facts.differing_files:
+        return Verdict(
+            headline="Finished files differ from the manifest",
+            sentence=f"{_files(facts.differing_files)} not what was harvested; {_done(facts)}.",
+            next_step="Harvest these files again:",
+            command=f"{command} --repair",
+        )
+    if not facts.campaigns.total:
+        return Verdict(
+            headline="Nothing is harvested yet",
+            sentence="The directory knows no campaign.",
+            next_step="Begin with a list of campaign ids:",
+            command=command,
+        )
+    return None
+
+
+def _unfinished(facts: Standing, command: str) -> Verdict | None:
+    """The harvest can go on."""
+    last, again = facts.last_run, "The same command goes on where it stopped."
+    if facts.killed or last is None:
+        return Verdict(
+            headline="The last run was cut off",
+            sentence=f"It left no ending, as after a kill or a power cut; {_done(facts)}. "
+            "Nothing that was saved is lost.",
+            next_step=again,
+            command=command,
+        )
+    if last.reason == "credentials_refused":
+        return Verdict(
+            headline="The key or token was refused",
+            sentence=f"The last run stopped for it; {_done(facts)}.",
+            next_step="Find out what is wrong, correct it, and run the same command again:",
+            command="harvester check",
+        )
+    if facts.campaigns.partial or facts.campaigns.pending:
+        return Verdict(
+            headline="Stopped before the end",
+            sentence=f"{_done(facts)}; the last run ended because {because(last.reason)}.",
+            next_step=again,
+            command=command,
+            not_before=last.resume_at if (last.resume_at or facts.now) > facts.now else None,
+        )
+    return None
+
+
+def _over(facts: Standing, command: str) -> Verdict:
+    """Every campaign is complete, or failed."""
+    failed = facts.campaigns.failed
+    if failed:
+        final = bool(facts.failed_kinds) and facts.failed_kinds <= _FINAL
+        return Verdict(
+            headline=f"Over, with {failed:,} failed {'campaign' if failed == 1 else 'campaigns'}",
+            sentence=f"{_done(facts)}, with {facts.rows:,} rows. "
+            "The section on failures says why, and what to do.",
+            next_step="The API refused these for good. Where that has changed, try them again:"
+            if final
+            else "Try the failed campaigns again:",
+            command=f"{command} --retry-failed" if final else command,
+        )
+    return Verdict(
+        headline="Complete",
+        sentence=f"All {facts.campaigns.total:,} campaigns are harvested: {facts.rows:,} rows.",
+        next_step="To add what has happened since:",
+        command=f"{run_command(facts.directory, {**facts.settings, 'since': ''})} --since last",
+    )
+
+
+def _files(count: int) -> str:
+    return "1 finished file is" if count == 1 else f"{count:,} finished files are"
+
+
+_DEFAULTS = {"report": "opens", "page_size": "500"}
+_ORIGINS = frozenset({"https://api.constantcontact.com", "https://api.cc.email"})
+
+
+def run_command(directory: str, settings: Mapping[str, str]) -> str:
+    """The command that made the directory, as far as it is known; IDS stands for the ids."""
+    words = ["harvester", "run", "-i", "IDS", "-o", directory]
+    for name in ("report", "api", "base_url", "since", "page_size", "compress"):
+        value = settings.get(name, "")
+        if name == "report" and set(value.split(",")) == set(DATE_FIELDS):
+            value = "all"
+        usual = value in _ORIGINS if name == "base_url" else value == _DEFAULTS.get(name, "")
+        if value and not usual:
+            words += [f"--{name.replace('_', '-')}", value]
+    return shlex.join(words)
