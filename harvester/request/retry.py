@@ -1,29 +1,30 @@
 """Which failures are tried again, when, and for how long.
 
 `RetryPolicy.decide` is the whole decision, a pure function; `RetryingFetcher` is the loop that
-carries it out. Above it, the last word on a page is spoken: a result, `CampaignError`, `StopRun`.
+carries it out. It gives an answer, or raises `CampaignError` or `StopRun`.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harvester.errors import (
     CampaignError,
     Deferred,
     PoisonPage,
     QuotaExceeded,
+    Refused,
     ServerTrouble,
     StopRun,
     Throttled,
     TryAgain,
-    Unauthorized,
     Unreadable,
 )
-from harvester.events import Observer, RetryScheduled
-from harvester.model import Fetcher, Request
+from harvester.events import Observer, RequestFailed, RequestSucceeded, RetryScheduled
+from harvester.model import Page, Request, Sender
 from harvester.request.auth import AuthGate
+from harvester.request.credentials import Credentials
 from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Try again after `wait` seconds; `source` says who set the wait. The pacer may see to it."""
+    """Try again after `wait` seconds, set by `source`; where `pacer_waits`, the pacer holds so
+    long."""
 
     wait: float
     source: str
@@ -46,7 +48,7 @@ class NoRetriesLeft:
 
 @dataclass(frozen=True, slots=True)
 class WaitTooLong:
-    """The wait, or all waits of this page together, would exceed `max_wait`."""
+    """The `wait` (s), or all waits of this page together, would exceed `max_wait`."""
 
     wait: float
 
@@ -56,13 +58,15 @@ class RetryPolicy:
     """`retries` more tries for one page, at most `max_wait` seconds of waiting for it.
 
     Waits grow as `first`, 2 `first`, 4 `first`, … up to `longest` (s), each drawn at random
-    between 0 and that ("full jitter", the fewest calls in AWS's comparison).
+    between 0 and that ("full jitter", the fewest requests in AWS's comparison). `refused` is the
+    wait before the second try after a 401 (s): longer than any per-second limit.
     """
 
     retries: int = 5
     max_wait: float = 300.0
     first: float = 0.5
     longest: float = 60.0
+    refused: float = 2.0
 
     def decide(
         self, trouble: TryAgain, *, failures: int, waited: float, draw: float
@@ -71,7 +75,7 @@ class RetryPolicy:
         if isinstance(trouble, QuotaExceeded):
             return RetryAfter(0.0, "quota", pacer_waits=True)
         if isinstance(trouble, Throttled):
-            again = RetryAfter(trouble.held, trouble.wait_source, pacer_waits=True)
+            again = RetryAfter(trouble.held, trouble.wait_source, pacer_waits=not trouble.alone)
         elif failures > self.retries:
             return NoRetriesLeft()
         else:
@@ -113,13 +117,18 @@ class RetryBudget:
 
 
 class RetryingFetcher:
-    """A fetcher that tries again as the policy says. A sleeping retry holds no slot."""
+    """Reads what an attempt brings, and tries again as the policy says.
+
+    An answer that cannot be read is tried again like one that did not come. A retry that waits
+    holds no permit.
+    """
 
     def __init__(
         self,
-        inner: Fetcher,
+        inner: Sender,
         policy: RetryPolicy,
         *,
+        credentials: Credentials,
         budget: RetryBudget,
         stop: StopSignal,
         auth_gate: AuthGate,
@@ -129,6 +138,7 @@ class RetryingFetcher:
     ) -> None:
         self._inner = inner
         self._policy = policy
+        self._credentials = credentials
         self._budget = budget
         self._stop = stop
         self._auth_gate = auth_gate
@@ -136,42 +146,60 @@ class RetryingFetcher:
         self._emit = emit
         self._draw = draw
 
-    async def fetch(self, call: Request[T]) -> T:
+    async def fetch(self, request: Request[T]) -> T:
         """Give the answer of the first attempt that has one."""
         tries = _Tries()
-        while True:
-            try:
-                found = await self._try(call, tries)
-            except CampaignError as error:
-                error.attempts = tries.made
-                raise
-            except TryAgain as trouble:
-                tries.failures += trouble.counted
-                again = self._decide(trouble, tries, optional=call.optional)
-                self._announce(call, tries, trouble, again.wait, again.source)
-                tries.waited += again.wait
-                if not again.pacer_waits:
-                    await self._stop.sleep(again.wait)
-            else:
-                self._budget.succeeded()
-                return found
-
-    async def _try(self, call: Request[T], tries: "_Tries") -> T:
-        """One attempt; a 401 gets its second look within."""
         try:
-            return await self._inner.fetch(tries.next(call))
-        except Unauthorized as refusal:
-            return await self._retry_after_401(call, tries, refusal)
+            while True:
+                try:
+                    found = await self._try(request, tries)
+                except TryAgain as trouble:
+                    tries.failed(trouble)
+                    again = self._decide(trouble, tries, optional=request.optional)
+                    self._announce(request, tries, trouble, again.wait, again.source)
+                    tries.waited += again.wait
+                    if not again.pacer_waits:
+                        await self._stop.sleep(again.wait)
+                else:
+                    self._budget.succeeded()
+                    return found
+        except CampaignError as error:
+            error.attempts = tries.made
+            raise
 
-    async def _retry_after_401(self, call: Request[T], tries: "_Tries", refusal: Unauthorized) -> T:
-        """The second look; another one where the refusal was of before somebody else's success."""
-        while True:
-            try:
-                async with self._auth_gate.retry_after_401(refusal) as hold:
-                    self._announce(call, tries, refusal, hold, "unauthorized" if hold else "none")
-                    return await self._inner.fetch(replace(tries.next(call), urgent=True))
-            except Unauthorized as again:
-                refusal = again
+    async def _try(self, request: Request[T], tries: "_Tries") -> T:
+        """One attempt, and what follows a refusal of the token."""
+        try:
+            return await self._attempt(request, tries)
+        except Refused as refused:
+            refusal = refused  # `except` forgets its own name
+
+        async def send(again: Request[Any], hold: float) -> Any:
+            self._announce(again, tries, refusal, hold, "unauthorized" if hold else "none")
+            return await self._attempt(again, tries)
+
+        return await self._auth_gate.retry_after_401(request, refusal, send)
+
+    async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
+        """Send once and read. An error quotes no secret that the answer repeats."""
+        await self._credentials.open()
+        request = tries.next(request)
+        try:
+            found = request.read(await self._inner.send(request))
+            if isinstance(found, Page) and found.next:
+                self._refuse_secret(found.next)
+        except (TryAgain, CampaignError) as error:
+            self._credentials.redactor.scrub_error(error)
+            self._emit(_failure(request, error))
+            raise
+        self._emit(RequestSucceeded(request.target, request.page, request.attempt))
+        self._auth_gate.accept(request)
+        return found
+
+    def _refuse_secret(self, link: str) -> None:
+        """A next link is kept on disk: one that repeats a credential is not followed."""
+        if self._credentials.redactor.scrub(link) != link:
+            raise CampaignError("bad_link", "the next link repeats a credential")
 
     def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> RetryAfter:
         """The next try, or the error that stands for having none."""
@@ -187,43 +215,47 @@ class RetryingFetcher:
                 f"too many requests fail, the last with: {trouble}",
                 resume_at=later(self._clock.now(), self._policy.max_wait),
             ) from None
-        if isinstance(decision, NoRetriesLeft):
-            poison = _may_be_too_large(trouble) and not self._all_fail(tries)
-            failure = PoisonPage if poison else CampaignError
-            error = failure(
-                trouble.cause,
-                f"{trouble} ({tries.made} attempts)",
-                status=trouble.status,
-                error_key=trouble.error_key,
-            )
-            error.attempts = tries.made
-            raise error from None
-        if isinstance(decision, WaitTooLong):
-            raise self._too_long(trouble, tries, decision.wait) from None
+        match decision:
+            case NoRetriesLeft():
+                poison = _may_be_too_large(trouble) and not self._all_fail(tries)
+                failure = PoisonPage if poison else CampaignError
+                raise failure(
+                    trouble.cause,
+                    f"{trouble} ({tries.made} attempts)",
+                    status=trouble.status,
+                    error_key=trouble.error_key,
+                ) from None
+            case WaitTooLong(wait):
+                raise self._too_long(trouble, wait) from None
         return decision
 
     def _all_fail(self, tries: "_Tries") -> bool:
-        """Whether others failed as well since this page first did, and nobody succeeded."""
+        """Whether other requests failed as well since this page first did, and none succeeded."""
         others = self._budget.failures - tries.failures - tries.failures_before
         return others > 0 and self._budget.successes == tries.successes_before
 
-    def _too_long(self, trouble: TryAgain, tries: "_Tries", wait: float) -> StopRun | Deferred:
-        """Waiting openly ends here: for everybody after a throttle, else for this campaign."""
+    def _too_long(self, trouble: TryAgain, wait: float) -> StopRun | CampaignError:
+        """The wait is over: for the run after a throttle of all, else for this campaign."""
         resume_at = later(self._clock.now(), wait)
         why = f"{trouble}; the waits for this page exceed --max-wait {self._policy.max_wait:g}"
-        if isinstance(trouble, Throttled):
-            return StopRun("throttled", why, resume_at=resume_at)
-        aside = Deferred(why, resume_at=resume_at, status=trouble.status)
-        aside.attempts = tries.made
-        return aside
+        if not isinstance(trouble, Throttled):
+            return Deferred(why, resume_at=resume_at, status=trouble.status)
+        if trouble.alone:
+            return CampaignError(
+                trouble.cause,
+                f"{why}; other campaigns are not throttled",
+                status=trouble.status,
+                error_key=trouble.error_key,
+            )
+        return StopRun("throttled", why, resume_at=resume_at)
 
     def _announce(
-        self, call: Request[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
+        self, request: Request[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
     ) -> None:
         self._emit(
             RetryScheduled(
-                call.target,
-                call.page,
+                request.target,
+                request.page,
                 tries.made + 1,
                 trouble.cause,
                 trouble.status,
@@ -231,6 +263,11 @@ class RetryingFetcher:
                 source,
             )
         )
+
+
+def _failure(request: Request[Any], error: TryAgain | CampaignError) -> RequestFailed:
+    cause = error.cause if isinstance(error, TryAgain) else error.kind
+    return RequestFailed(request.target, request.page, request.attempt, cause, error.status)
 
 
 def _may_be_too_large(trouble: TryAgain) -> bool:
@@ -242,7 +279,8 @@ def _may_be_too_large(trouble: TryAgain) -> bool:
 class _Tries:
     """What one page has cost so far: attempts made, failures that count, seconds waited.
 
-    Beside it how many requests of the run had failed, and come, before this page first failed.
+    `failures_before` and `successes_before` are those of the run before this page first failed;
+    `throttles` and `throttled_at` as in `Request`.
     """
 
     made: int = 0
@@ -250,7 +288,24 @@ class _Tries:
     waited: float = 0.0
     failures_before: int = 0
     successes_before: int = 0
+    throttles: int = 0
+    throttled_at: float = float("inf")
 
-    def next(self, call: Request[T]) -> Request[T]:
+    def next(self, request: Request[T]) -> Request[T]:
+        """The request of the next attempt."""
         self.made += 1
-        return call if self.made == 1 else replace(call, attempt=self.made)
+        if self.made == 1:
+            return request
+        return replace(
+            request,
+            attempt=self.made,
+            throttles=self.throttles,
+            throttled_at=self.throttled_at,
+        )
+
+    def failed(self, trouble: TryAgain) -> None:
+        """Count an attempt that failed."""
+        self.failures += trouble.counted
+        if isinstance(trouble, Throttled):
+            self.throttles += 1
+            self.throttled_at = trouble.sent
