@@ -26,7 +26,8 @@ from harvester.request.pace import Pacer
 from harvester.request.pagination import walk_pages
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
-from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
 from harvester.request.throttle import ThrottledSender, at_once
 from harvester.request.token_command import TokenCommand
 from harvester.runtime import Clock, StopSignal
@@ -107,7 +108,7 @@ async def open_stack(
 ) -> AsyncIterator[Stack]:
     """Open the ledger and the session, and build the stack over them.
 
-    `settle` calls back once an answer is saved: until then its request counts as in flight.
+    `call_after_commit` calls back once a page is committed: until then its request is in flight.
     """
     session = open_session(connections=config.concurrency, timeout=config.timeout)
     try:

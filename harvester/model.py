@@ -70,8 +70,8 @@ class Request(Generic[T]):
     from 1 within a page. Where requests queue, the lowest `priority` goes first. An `urgent`
     request passes the queue: all others wait for it. The failure of an `optional` one is not
     counted against the server. `read` is pure and raises `Unreadable` or `CampaignError`.
-    `throttles` counts the throttles of this page; the last was of a request sent at `throttled_at`
-    (monotonic s).
+    `throttles` counts the throttles of this page; the first was of a request sent at
+    `throttled_since` (monotonic s).
     """
 
     target: Target
@@ -83,7 +83,7 @@ class Request(Generic[T]):
     urgent: bool = False
     optional: bool = False
     throttles: int = 0
-    throttled_at: float = float("inf")
+    throttled_since: float = float("inf")
 
 
 class Fetcher(Protocol):

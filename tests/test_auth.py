@@ -27,7 +27,8 @@ from harvester.request.credentials import Credentials
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger
-from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
 from harvester.request.throttle import ThrottledSender
 from harvester.runtime import StopSignal
 
@@ -365,7 +366,7 @@ def test_no_second_try_after_the_order_to_stop(tmp_path: Path) -> None:
             raise AssertionError("nothing may be sent")
 
         with pytest.raises(StopRun, match="told"):
-            await house.gate.retry_after_401(make_request(), Unauthorized("no"), send)
+            await house.gate.retry_after_refusal(make_request(), Unauthorized("no"), send)
 
     assert in_a_house(tmp_path, Tokens(), use).tokens.asked == 0
 

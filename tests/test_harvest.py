@@ -24,7 +24,7 @@ from harvester.disk.part import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
 from harvester.reporting.summary import HarvestReport
-from harvester.request.retry import RetryPolicy
+from harvester.request.retry_policy import RetryPolicy
 from harvester.run import Harvester, harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 

@@ -27,7 +27,8 @@ from harvester.errors import (
 )
 from harvester.model import Request
 from harvester.request.http import HttpSender, open_session
-from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy, _Tries
+from harvester.request.retry import RetryingFetcher, _Tries
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
 from harvester.runtime import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary-token-5678"

@@ -37,12 +37,12 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import RequestFailed, RequestSucceeded, RetryScheduled
-from harvester.model import Request
-from harvester.request.retry import (
+from harvester.model import Request, Target
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import (
     NoRetriesLeft,
     RetryAfter,
     RetryBudget,
-    RetryingFetcher,
     RetryPolicy,
     WaitTooLong,
 )
@@ -154,6 +154,8 @@ def test_the_budget_is_spent_and_refunded() -> None:
 class OpenGate:
     """A gate that lets all through: no test here has a 401 or a 403."""
 
+    accepted = None
+
     def accept(self, request: object) -> None:
         """A page came."""
 
@@ -164,14 +166,14 @@ class Bench:
     def __init__(self, script: Any, policy: RetryPolicy, budget: RetryBudget | None = None) -> None:
         self.inner = FakeFetcher(script)
         self.seen, self.stop, self.clock = Seen(), StopSignal(), LoopClock()
-        auth_gate: Any = OpenGate()
+        self.gate: Any = OpenGate()
         self.fetcher = RetryingFetcher(
             self.inner,
             policy,
             credentials=credentials_of(),
             budget=budget or RetryBudget(),
             stop=self.stop,
-            auth_gate=auth_gate,
+            auth_gate=self.gate,
             clock=self.clock,
             emit=self.seen,
             draw=lambda: 0.5,
@@ -285,12 +287,33 @@ def test_a_campaign_that_is_throttled_alone_waits_by_itself(ends: str) -> None:
 
     bench = retrying([alone, alone, "page"] if ends == "page" else [alone] * 4, use)
     assert bench.inner.at == [0.0, 30.0, 60.0, 90.0][: len(bench.inner.at)]
-    assert [(call.throttles, call.throttled_at) for call in bench.inner.calls[:3]] == [
+    assert [(call.throttles, call.throttled_since) for call in bench.inner.calls[:3]] == [
         (0, math.inf),
         (1, 7.0),
-        (2, 8.0),
+        (2, 7.0),
     ]
     assert not bench.stop.requested
+
+
+@pytest.mark.parametrize("others_are_throttled", [False, True])
+def test_a_throttle_without_other_requests_is_probed_once(others_are_throttled: bool) -> None:
+    """A page that was accepted before is asked once more: it shows whether all are throttled."""
+
+    def answer(request: Request[Any]) -> object:
+        if request.target == TARGET and not others_are_throttled:
+            return "page"
+        trouble = throttle(30.0)
+        trouble.sent = 0.0
+        return trouble
+
+    async def use(bench: Bench) -> None:
+        bench.gate.accepted = make_request(number=9)
+        for number in (1, 2):
+            with pytest.raises(StopRun):
+                await bench.fetcher.fetch(make_request(Target("opens", f"{number}0")))
+
+    bench = retrying(itertools.repeat(answer), use)
+    assert [n for n, call in enumerate(bench.inner.calls) if call.page == 9] == [2]
 
 
 @pytest.mark.parametrize("quoted", ["canary-token-5678", "canary%2Dtoken-5678", "canary-key-1234"])

@@ -454,7 +454,7 @@ def test_a_campaign_that_is_throttled_alone_holds_only_itself(bench: Make) -> No
         waits = []
         for times in range(8):
             answer = Throttled("too fast", retry_after=3.0)
-            request = replace(make_request(), throttles=times, throttled_at=4.0)
+            request = replace(make_request(), throttles=times, throttled_since=4.0)
             throttled(one, answer, 10.0, request)
             assert answer.alone
             waits.append((answer.held, answer.wait_source))
@@ -477,7 +477,7 @@ def test_a_throttle_is_of_all_until_another_request_is_accepted(
         if accepted is not None:
             one.pacer.succeeded(sent=accepted)
         answer = Throttled("too fast")
-        throttled(one, answer, 10.0, replace(make_request(), throttles=1, throttled_at=4.0))
+        throttled(one, answer, 10.0, replace(make_request(), throttles=1, throttled_since=4.0))
         assert not answer.alone
         await one.ask()
         assert one.clock.monotonic() == 1.0
@@ -641,10 +641,10 @@ def test_an_urgent_start_may_be_the_last(bench: Make) -> None:
                     await one.ask()
                 assert caught.value.reason == "max_requests"
 
-            async def retry_after_401() -> None:
+            async def retry_after_refusal() -> None:
                 await one.pacer.slot(urgent=True)
 
-            group.start_soon(retry_after_401)
+            group.start_soon(retry_after_refusal)
             group.start_soon(refused)
         for _ in range(2):
             with pytest.raises(StopRun):

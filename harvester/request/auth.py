@@ -78,9 +78,8 @@ class AuthGate:
         # request can start.
         self._lock = asyncio.Lock()
         self._cleared = _NEVER  # when a refusal last led to a good second try or a new token
-        self._holds = 0
         self._refused: frozenset[Target] = frozenset()
-        self._accepted: Request[Any] | None = None
+        self.accepted: Request[Any] | None = None  # the last that brought a page
 
     def __repr__(self) -> str:
         state = "in doubt" if self._lock.locked() else "open"
@@ -88,10 +87,10 @@ class AuthGate:
 
     def accept(self, request: Request[Any]) -> None:
         """A page came: the token works."""
-        self._accepted = request
+        self.accepted = request
         self._refused = frozenset()
 
-    async def retry_after_401(
+    async def retry_after_refusal(
         self,
         request: Request[T],
         refusal: Refused,
@@ -115,14 +114,14 @@ class AuthGate:
                 first = refusal.sent
             self._refused |= {request.target}
             verdict = await self._judge(first, send, waited=False)
-            holds = self._holds
         while verdict is Verdict.WAIT:
-            await self._stop.sleep(self._retry_delay)
+            began, starts = self._clock.monotonic(), self._pacer.starts
+            await self._stop.sleep(max(self._retry_delay, 2 * self._pacer.spacing.gap))
             async with self._lock:
                 self._stop.check()
-                # Where the others were held meanwhile, they could not show anything.
-                verdict = await self._judge(first, send, waited=holds == self._holds)
-                holds = self._holds
+                # As long as there are others, one of them may still be accepted.
+                alone = self._pacer.starts == starts and self._pacer.held_until <= began
+                verdict = await self._judge(first, send, waited=alone)
         raise self._end(verdict, refusal)
 
     async def _second_try(
@@ -148,7 +147,6 @@ class AuthGate:
         if renewed:
             self._cleared = self._clock.monotonic()
             return 0.0
-        self._holds += 1
         self._pacer.hold(self._retry_delay, "unauthorized")
         return self._retry_delay
 
@@ -161,14 +159,14 @@ class AuthGate:
     ) -> Verdict:
         """The verdict on a request that was first refused when sent at `first`; where it needs a
         probe, the last request that was accepted is sent once more."""
-        accepted_at = _NEVER if self._accepted is None else self._pacer.last_success
+        accepted_at = _NEVER if self.accepted is None else self._pacer.last_success
         evidence = Evidence(accepted_at=accepted_at, refused=self._refused)
         verdict = evidence.judge(first, waited=waited)
-        if verdict is not Verdict.PROBE or self._accepted is None:
+        if verdict is not Verdict.PROBE or self.accepted is None:
             return verdict
         with self._pacer.closed():
             try:
-                await send(replace(self._accepted, urgent=True), 0.0)
+                await send(replace(self.accepted, urgent=True), 0.0)
             except Refused:
                 return Verdict.STOP_RUN
             except CampaignError:  # its cursor is gone, but the token was accepted

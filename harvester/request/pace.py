@@ -95,10 +95,11 @@ class Pacer:
         self._turn = asyncio.Lock()  # first come, first served, at a fifth of the cost of anyio's
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
-        self._held_until = float("-inf")
+        self.held_until = float("-inf")
         self._throttled_at = float("-inf")
         self._throttles = 0
         self._waiting = 0
+        self.starts = 0
         self.last_success = float("-inf")  # when the latest request that succeeded was sent
         self._spent_by_api: Spent | None = None
 
@@ -110,6 +111,7 @@ class Pacer:
         if urgent:
             return await self._slot(urgent=True)
         if self._is_free() and isinstance(answer := self._ledger.claim(0.0), Granted):
+            self.starts += 1
             return answer.used
         self._waiting += 1
         try:
@@ -119,7 +121,7 @@ class Pacer:
             self._waiting -= 1
 
     def __repr__(self) -> str:
-        held = max(self._held_until - self._clock.monotonic(), 0.0)
+        held = max(self.held_until - self._clock.monotonic(), 0.0)
         closed = ", closed" if self._gate and not self._gate.is_set() else ""
         return (
             f"<Pacer gap {self.spacing.gap:.3g} s, held {held:.3g} s, "
@@ -142,6 +144,7 @@ class Pacer:
                     # From the moment of this start, not from its due time: a late start must not
                     # bring the next one nearer.
                     self._next_start = self._clock.monotonic() + self.spacing.gap
+                    self.starts += 1
                     if self._left is not None:
                         self._left -= 1
                     return used
@@ -171,7 +174,7 @@ class Pacer:
 
     def _due(self) -> float:
         spaced = self._next_start + (_RESIDUE if self._meter else 0.0)
-        return max(spaced, self._held_until)
+        return max(spaced, self.held_until)
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -187,8 +190,8 @@ class Pacer:
     def hold(self, seconds: float, reason: str) -> None:
         """Let no request start for `seconds`, in this run or any other of the key."""
         until = self._clock.monotonic() + seconds
-        if seconds > 0 and until > self._held_until:
-            known, self._held_until = self._held_until, until
+        if seconds > 0 and until > self.held_until:
+            known, self.held_until = self.held_until, until
             self._ledger.hold(seconds)
             if until > known + _SAME:
                 self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
@@ -198,10 +201,10 @@ class Pacer:
 
         Requests that were in flight together are refused together: only the first of them backs
         off, the others learn how long the hold still is. Where the API has accepted another request
-        since it refused this very page before, it throttles one campaign `alone`: that one waits.
+        since it first throttled this page, it throttles one campaign `alone`: only that one waits.
         """
         floor = answer.retry_after or 0.0
-        if request.throttled_at < self.last_success:
+        if request.throttled_since < self.last_success:
             answer.alone = True
             wait = self._growing_hold(request.throttles)
         elif answer.sent >= self._throttled_at:
@@ -213,7 +216,7 @@ class Pacer:
             self._back_off()
         else:
             self._refuse_over_long(floor)
-            wait = self._held_until - self._clock.monotonic()
+            wait = self.held_until - self._clock.monotonic()
         answer.wait_source = "throttle" if floor < wait else "retry-after"
         answer.held = max(wait, floor, 0.0)
         if not answer.alone:

@@ -1,11 +1,12 @@
 """Which failures are tried again, when, and for how long.
 
-`RetryPolicy.decide` is the whole decision, a pure function; `RetryingFetcher` is the loop that
-carries it out. It gives an answer, or raises `CampaignError` or `StopRun`.
+`RetryPolicy.decide` is the decision, `RetryingFetcher` carries it out: it gives an answer, or
+raises `CampaignError` or `StopRun`.
 """
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,7 +14,6 @@ from harvester.errors import (
     CampaignError,
     Deferred,
     PoisonPage,
-    QuotaExceeded,
     Refused,
     ServerTrouble,
     StopRun,
@@ -25,95 +25,17 @@ from harvester.events import Observer, RequestFailed, RequestSucceeded, RetrySch
 from harvester.model import Page, Request, Sender
 from harvester.request.auth import AuthGate
 from harvester.request.credentials import Credentials
+from harvester.request.retry_policy import (
+    NoRetriesLeft,
+    RetryAfter,
+    RetryBudget,
+    RetryPolicy,
+    WaitTooLong,
+)
 from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
 _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
-    """Try again after `wait` seconds, set by `source`; where `pacer_waits`, the pacer holds so
-    long."""
-
-    wait: float
-    source: str
-    pacer_waits: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NoRetriesLeft:
-    """The attempts are used up: the campaign fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaitTooLong:
-    """The `wait` (s), or all waits of this page together, would exceed `max_wait`."""
-
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """`retries` more tries for one page, at most `max_wait` seconds of waiting for it.
-
-    Waits grow as `first`, 2 `first`, 4 `first`, … up to `longest` (s), each drawn at random
-    between 0 and that ("full jitter", the fewest requests in AWS's comparison). `refused` is the
-    wait before the second try after a 401 (s): longer than any per-second limit.
-    """
-
-    retries: int = 5
-    max_wait: float = 300.0
-    first: float = 0.5
-    longest: float = 60.0
-    refused: float = 2.0
-
-    def decide(
-        self, trouble: TryAgain, *, failures: int, waited: float, draw: float
-    ) -> RetryAfter | NoRetriesLeft | WaitTooLong:
-        """What follows the `failures`-th counted failure; `draw` is uniform in [0, 1)."""
-        if isinstance(trouble, QuotaExceeded):
-            return RetryAfter(0.0, "quota", pacer_waits=True)
-        if isinstance(trouble, Throttled):
-            again = RetryAfter(trouble.held, trouble.wait_source, pacer_waits=not trouble.alone)
-        elif failures > self.retries:
-            return NoRetriesLeft()
-        else:
-            again = self._backoff(trouble.retry_after, failures, draw)
-        return again if waited + again.wait <= self.max_wait else WaitTooLong(again.wait)
-
-    def _backoff(self, floor: float | None, failures: int, draw: float) -> RetryAfter:
-        wait = draw * min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
-        if floor is not None and floor > wait:
-            return RetryAfter(floor, "retry-after")
-        return RetryAfter(wait, "backoff")
-
-
-class RetryBudget:
-    """Failures the whole run may spend on a sick server; every success gives a part of one back.
-
-    With the defaults a dead API costs some two hundred requests, and a run goes on for as long
-    as no more than one request in three fails.
-    """
-
-    def __init__(self, capacity: float = 200.0, refund: float = 0.5) -> None:
-        self._capacity = capacity
-        self._refund = refund
-        self._left = capacity
-        self.failures = self.successes = 0
-
-    def spend(self) -> bool:
-        """Take one failure; False if there is none left."""
-        self.failures += 1
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-    def succeeded(self) -> None:
-        """A page came."""
-        self.successes += 1
-        self._left = min(self._capacity, self._left + self._refund)
 
 
 class RetryingFetcher:
@@ -145,6 +67,7 @@ class RetryingFetcher:
         self._clock = clock or Clock()
         self._emit = emit
         self._draw = draw
+        self._probed_at = float("-inf")
 
     async def fetch(self, request: Request[T]) -> T:
         """Give the answer of the first attempt that has one."""
@@ -160,6 +83,8 @@ class RetryingFetcher:
                     tries.waited += again.wait
                     if not again.pacer_waits:
                         await self._stop.sleep(again.wait)
+                    if isinstance(trouble, Throttled) and not trouble.alone:
+                        await self._probe(tries)
                 else:
                     self._budget.succeeded()
                     return found
@@ -178,7 +103,7 @@ class RetryingFetcher:
             self._announce(again, tries, refusal, hold, "unauthorized" if hold else "none")
             return await self._attempt(again, tries)
 
-        return await self._auth_gate.retry_after_401(request, refusal, send)
+        return await self._auth_gate.retry_after_refusal(request, refusal, send)
 
     async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
         """Send once and read. An error quotes no secret that the answer repeats."""
@@ -195,6 +120,16 @@ class RetryingFetcher:
         self._emit(RequestSucceeded(request.target, request.page, request.attempt))
         self._auth_gate.accept(request)
         return found
+
+    async def _probe(self, tries: "_Tries") -> None:
+        """Send a request that was accepted before: if it is accepted again, the API throttles
+        this page alone. One probe answers for all pages that were throttled before it."""
+        accepted = self._auth_gate.accepted
+        if accepted is None or tries.throttles < 2 or self._probed_at >= tries.throttled_since:
+            return
+        self._probed_at = self._clock.monotonic()
+        with suppress(TryAgain, CampaignError):
+            await self._attempt(accepted, tries)
 
     def _refuse_secret(self, link: str) -> None:
         """A next link is kept on disk: one that repeats a credential is not followed."""
@@ -280,7 +215,7 @@ class _Tries:
     """What one page has cost so far: attempts made, failures that count, seconds waited.
 
     `failures_before` and `successes_before` are those of the run before this page first failed;
-    `throttles` and `throttled_at` as in `Request`.
+    `throttles` and `throttled_since` as in `Request`.
     """
 
     made: int = 0
@@ -289,7 +224,7 @@ class _Tries:
     failures_before: int = 0
     successes_before: int = 0
     throttles: int = 0
-    throttled_at: float = float("inf")
+    throttled_since: float = float("inf")
 
     def next(self, request: Request[T]) -> Request[T]:
         """The request of the next attempt."""
@@ -300,7 +235,7 @@ class _Tries:
             request,
             attempt=self.made,
             throttles=self.throttles,
-            throttled_at=self.throttled_at,
+            throttled_since=self.throttled_since,
         )
 
     def failed(self, trouble: TryAgain) -> None:
@@ -308,4 +243,4 @@ class _Tries:
         self.failures += trouble.counted
         if isinstance(trouble, Throttled):
             self.throttles += 1
-            self.throttled_at = trouble.sent
+            self.throttled_since = min(self.throttled_since, trouble.sent)
