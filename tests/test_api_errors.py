@@ -12,10 +12,10 @@ from harvester.api.errors import classify_response, read_error
 from harvester.errors import (
     CampaignError,
     CursorDropped,
+    Forbidden,
     HarvestError,
     QuotaExceeded,
     ServerTrouble,
-    StopRun,
     Throttled,
     TryAgain,
     Unauthorized,
@@ -46,8 +46,8 @@ def classified(
     [
         ("ERR_403_DEVELOPER_OVER_QPS", Throttled),
         ("ERR_403_DEVELOPER_OVER_RATE", QuotaExceeded),
-        ("ERR_403_DEVELOPER_INACTIVE", StopRun),
-        ("", StopRun),
+        ("ERR_403_DEVELOPER_INACTIVE", Forbidden),
+        ("", Forbidden),
     ],
 )
 def test_the_gateway_may_tell_in_a_header(raw: bytes, code: str, kind: type) -> None:
@@ -62,7 +62,7 @@ def test_a_limit_is_found_among_several_errors(first: object) -> None:
     raw = json.dumps([first, {"error_key": QPS, "error_message": "why"}]).encode()
     assert type(classified(403, raw)) is Throttled
     raw = json.dumps([first, {"error_key": "y"}]).encode()
-    assert type(classified(403, raw)) is StopRun
+    assert type(classified(403, raw)) is Forbidden
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_limit_is_found_among_several_errors(first: object) -> None:
         (403, "quota_exceeded", QuotaExceeded),
         (429, "quota_exceeded", QuotaExceeded),
         (429, DAY, QuotaExceeded),
-        (403, "mashery.not.authorized.inactive", StopRun),
-        (403, "", StopRun),
+        (403, "mashery.not.authorized.inactive", Forbidden),
+        (403, "", Forbidden),
         (408, "", ServerTrouble),
         (500, "", ServerTrouble),
         (502, "", ServerTrouble),
@@ -135,10 +135,9 @@ def test_a_refused_cursor_is_not_a_missing_campaign(status: int) -> None:
 
 
 def test_a_refused_key_is_refused_for_good() -> None:
-    """A 403 that is about no limit stops the run with the reason for exit 4."""
+    """A 403 that is about no limit: of the key, or of this campaign alone."""
     found = classified(403, body("mashery.not.authorized.inactive", "Not Authorized"))
-    assert isinstance(found, StopRun)
-    assert found.reason == "credentials_refused"
+    assert isinstance(found, Forbidden)
     assert "mashery.not.authorized.inactive: Not Authorized" in str(found)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from fakes import PATH, TARGET
+from fakes import PATH, TARGET, credentials_of
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -17,7 +17,6 @@ from harvester.api.next_link import utc_text
 from harvester.api.v2 import ORIGIN, REPORTS, V2
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
-from harvester.request.credentials import Credentials
 
 API = V2()
 
@@ -83,7 +82,7 @@ def test_times_are_sent_in_utc(moment: datetime, text: str) -> None:
 
 def test_the_key_is_put_into_every_url_and_the_token_into_the_headers() -> None:
     """The key follows whatever query there is, escaped, at the API's own origin."""
-    odd, plain = Credentials("k+/ &=", access_token="t"), Credentials("k", access_token="t")
+    odd, plain = credentials_of("t", "k+/ &="), credentials_of("t", "k")
     url, headers = API.request(f"{PATH}?next=a%2Fb", odd)
     assert url == f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
     assert headers == {"Authorization": "Bearer t"}
@@ -94,7 +93,7 @@ def test_the_key_is_put_into_every_url_and_the_token_into_the_headers() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_key_reaches_the_server_as_it_is(key: str) -> None:
     """A server that decodes the query finds the very key."""
-    query = urlsplit(API.request(f"{PATH}?next=a", Credentials(key)).url).query
+    query = urlsplit(API.request(f"{PATH}?next=a", credentials_of("t", key)).url).query
     assert parse_qs(query, keep_blank_values=True) == {"next": ["a"], "api_key": [key]}
 
 

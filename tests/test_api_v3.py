@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 from fakes import CAMPAIGN_V3 as CAMPAIGN
+from fakes import credentials_of
 from multidict import CIMultiDict
 
 from harvester.api.v3 import ORIGIN, REPORTS, V3
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
-from harvester.request.credentials import Credentials
 
 API = V3()
 TARGET = Target("opens", CAMPAIGN)
 EMAIL, RESEND = (f"{number:08d}-0000-4000-8000-0123456789ab" for number in (1, 2))
-SECRETS = Credentials("canary", access_token="token")
+SECRETS = credentials_of("token", "canary")
 START = f"/v3/emails/{CAMPAIGN}#500"
 
 

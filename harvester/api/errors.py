@@ -20,10 +20,10 @@ from harvester.api.next_link import has_cursor
 from harvester.errors import (
     CampaignError,
     CursorDropped,
+    Forbidden,
     HarvestError,
     QuotaExceeded,
     ServerTrouble,
-    StopRun,
     Throttled,
     TryAgain,
     Unauthorized,
@@ -76,9 +76,7 @@ def classify_response(link: str, status: int, headers: Headers, body: bytes) -> 
         )
         return passing(text, status=status, error_key=key, retry_after=wait)
     if status == 403:
-        return StopRun(
-            "credentials_refused", f"the API refused this key or token for good ({text})"
-        )
+        return Forbidden(text, status=status, error_key=entry.key)
     if 300 <= status < 400:
         return CampaignError("redirected", f"{what}: redirects are not followed", status=status)
     if status < 300:
