@@ -7,7 +7,7 @@ allow-list (origin and path, compared as text), no redirects, credentials added 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from harvester.errors import CampaignError
 
@@ -51,6 +51,13 @@ def validate_next_link(
     if not kept:
         raise CampaignError("bad_link", "the next link has no cursor")
     return f"{own}?{kept}"
+
+
+def since_query(parameter: str | None, since: datetime | None) -> str:
+    """What a first page's query has at its end for events or campaigns since a moment."""
+    if parameter is None or since is None:
+        return ""
+    return f"&{parameter}={quote(utc_text(since), safe='')}"
 
 
 def utc_text(moment: datetime) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
 from harvester.api.errors import classify_response
-from harvester.api.next_link import utc_text, validate_next_link
+from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
@@ -106,10 +106,7 @@ class V2:
         link, report = _path(_CAMPAIGNS, target), REPORTS[target.report]
         if not report.paged:
             return link
-        link = f"{link}?limit={limit}"
-        if since is None:
-            return link
-        return f"{link}&{report.since_parameter}={quote(utc_text(since), safe='')}"
+        return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""
@@ -136,10 +133,8 @@ class V2:
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list."""
-        link = f"{_CAMPAIGNS}?status={status}&limit={_LIST_LIMIT}"
-        if modified_since is None:
-            return link
-        return f"{link}&modified_since={quote(utc_text(modified_since), safe='')}"
+        since = since_query("modified_since", modified_since)
+        return f"{_CAMPAIGNS}?status={status}&limit={_LIST_LIMIT}{since}"
 
     def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list: a row has id, name, status and modified_date."""

@@ -17,13 +17,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
-from urllib.parse import quote
 
 import msgspec
 
 from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
 from harvester.api.errors import classify_response
-from harvester.api.next_link import utc_text, validate_next_link
+from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
@@ -148,10 +147,7 @@ class V3:
 
     def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
         """The first page of the campaign list. It knows no status: see `listed_id`."""
-        link = f"{_CAMPAIGNS}?limit={_LIST_LIMIT}"
-        if modified_since is None:
-            return link
-        return f"{link}&after_date={quote(utc_text(modified_since), safe='')}"
+        return f"{_CAMPAIGNS}?limit={_LIST_LIMIT}{since_query('after_date', modified_since)}"
 
     def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list."""
