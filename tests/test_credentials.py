@@ -425,6 +425,19 @@ async def test_a_renewal_that_fails_keeps_the_token(tmp_path: Path) -> None:
     assert credentials.token == "one"
 
 
+async def test_a_source_that_fails_repeats_no_secret(tmp_path: Path) -> None:
+    """A source may quote what it was given: the order to stop is without it."""
+
+    class Source(FixedToken):
+        async def renew(self, refused: str) -> bool:
+            raise ConfigError(f"refused: {refused} of {KEY}")
+
+    credentials = Credentials(KEY, Source(TOKEN))
+    await credentials.open()
+    with pytest.raises(StopRun, match=r"refused: \[secret\] of \[secret\]"):
+        await credentials.renew()
+
+
 # -- scrubbing ---------------------------------------------------------------------------------
 
 

@@ -333,7 +333,9 @@ def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
             _decoded(bytes(bad))
 
 
-@pytest.mark.parametrize("edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"}", b"} ")])
+@pytest.mark.parametrize(
+    "edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"\n", b"\n\n"), (b"}", b"} ")]
+)
 def test_edited_digits_are_refused(
     tmp_path: Path, clock: FakeClock, edit: tuple[bytes, bytes]
 ) -> None:
@@ -413,6 +415,32 @@ def test_a_count_that_others_do_not_see_is_not_used(
         with pytest.raises(StorageError, match="removed or replaced under this run"):
             use()
     one.close()
+
+
+@pytest.mark.parametrize("attack", [_removed, _replaced, _moved])
+def test_a_count_is_watched_from_the_first_request_on(
+    tmp_path: Path, clock: FakeClock, attack: Callable[[Path], None]
+) -> None:
+    """Also before this run has charged anything."""
+    path = tmp_path / "state" / "k"
+    one = ledger(path, clock)
+    attack(path)
+    with pytest.raises(StorageError, match="removed or replaced under this run"):
+        one.claim(0.3)
+    one.close()
+
+
+def test_of_two_holds_at_a_busy_file_the_longer_stands(tmp_path: Path, clock: FakeClock) -> None:
+    """Neither could be written when it was ordered."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    with (tmp_path / "k").open("rb") as suspended:
+        fcntl.flock(suspended, fcntl.LOCK_EX)
+        one.hold(60)
+        one.hold(5)
+    assert one.claim(0.0) == NotYet(60)
+    assert other.claim(0.0) == NotYet(60)
+    one.close()
+    other.close()
 
 
 def test_a_count_that_another_run_raised_is_used(tmp_path: Path, clock: FakeClock) -> None:
