@@ -20,7 +20,9 @@ Translation happens at three borders only: `fetch` (aiohttp), `api` (the wire) a
 (the disk). No message holds a URL's query, a header or any other place where a secret can stand.
 """
 
+import traceback
 from datetime import datetime
+from pathlib import Path
 
 
 class HarvestError(Exception):
@@ -155,3 +157,11 @@ class StorageError(StopRun):
 
     def __init__(self, message: str) -> None:
         super().__init__("storage", message)
+
+
+def describe_bug(error: BaseException) -> str:
+    """The type of an error, and the file and line that raised it; never its text, which may hold
+    anything, a secret too."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {where}"

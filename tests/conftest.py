@@ -11,6 +11,7 @@ import anyio.to_thread
 import pytest
 from fakes import FakeClock, Seen
 from hypothesis import HealthCheck, settings
+from workbench import Workbench
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
@@ -52,3 +53,11 @@ def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(*args)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture
+def bench(root: Path, clock: FakeClock, seen: Seen) -> Iterator[Workbench]:
+    """An output directory, and the first run in it."""
+    bench = Workbench(root / "out", clock, seen)
+    yield bench
+    bench.close()

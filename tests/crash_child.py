@@ -175,8 +175,8 @@ def perform(order: Order) -> int:
     if order.durable:
         assert harvester.request.quota._SYNC_EVERY > 0
         harvester.request.quota._SYNC_EVERY = 0.0
-        assert isinstance(HarvestConfig.sync_every, property)
-        HarvestConfig.sync_every = property(lambda self: 0.0)  # type: ignore[assignment]
+        assert isinstance(HarvestConfig.durable, property)
+        HarvestConfig.durable = property(lambda self: True)  # type: ignore[assignment]
     if order.file_size >= 0:
         if order.file_size_kills:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

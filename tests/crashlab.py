@@ -245,7 +245,8 @@ class Home:
         """The directory is what a run leaves that nothing ever happened to."""
         assert self.finals() == expected.files
         names = {str(path.relative_to(self.out)) for path in self.out.rglob("*") if path.is_file()}
-        reports = {"manifest.ndjson", "errors.ndjson", "retries.ndjson", "summary.json"}
+        logs = ("manifest", "errors", "retries", "runs")
+        reports = {*(f"{name}.ndjson" for name in logs), "summary.json"}
         state = {".harvester/lock", ".harvester/state.sqlite"}
         assert names == {*expected.files, *reports, *state}
         manifest = self.lines("manifest.ndjson")
@@ -257,6 +258,7 @@ class Home:
         assert all(each["bytes"] == len(expected.files[each["file"]]) for each in manifest)
         assert list(inspection.verify(Layout(self.out))) == []
         summary = self.summary()
+        assert self.lines("runs.ndjson")[-1] == summary
         assert (summary["exit_code"], summary["reason"]) == (0, "complete")
         assert summary["campaigns"]["complete"] == summary["campaigns"]["total"]
         assert summary["campaigns"]["total"] == len(expected.files)

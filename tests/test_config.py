@@ -277,7 +277,7 @@ def test_the_reserve_is_left_to_others(quota: int, reserve: int, ours: int) -> N
 )
 def test_every_commit_is_durable_at_the_apis_pace(rate: float, every: bool) -> None:
     """Only a pace that no API allows groups its syncs."""
-    assert (HarvestConfig(rate=rate).sync_every == 0.0) is every
+    assert HarvestConfig(rate=rate).durable is every
 
 
 def test_an_identity_is_what_decides_about_the_rows() -> None:

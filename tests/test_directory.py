@@ -12,7 +12,7 @@ from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
 from harvester.disk.ndjson_log import NdjsonLog
-from harvester.errors import ConfigError, StorageError
+from harvester.errors import ConfigError, StopRun, StorageError
 
 Open = Callable[..., AbstractContextManager[Directory]]
 
@@ -43,8 +43,8 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             fresh=fresh,
             provenance=provenance,
             tops_up=False,
-            sync_every=0.0,
-            clock=clock,
+            durable=True,
+            now=clock.now(),
             removing=lambda files, size: removed.append((files, size)),
         )
 
@@ -67,7 +67,12 @@ def test_a_new_directory_is_made(opened: Open, tmp_path: Path) -> None:
         assert directory.store.run == 1
         directory.sync()
     assert (tmp_path / "a" / "b" / "opens").is_dir()
-    assert set(tree(tmp_path / "a" / "b")) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+    assert set(tree(tmp_path / "a" / "b")) == {
+        "manifest.ndjson",
+        "errors.ndjson",
+        "retries.ndjson",
+        "runs.ndjson",
+    }
 
 
 async def test_a_directory_is_opened_again(opened: Open) -> None:
@@ -82,14 +87,11 @@ async def test_a_directory_is_opened_again(opened: Open) -> None:
 
 
 async def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
-    """A line that the state does not know of is written again by whoever republishes."""
+    """A line that the state does not know of is written again when its walk is published."""
     with opened() as directory:
-        record = directory.store.take(TARGET)
-        assert record is not None
         directory.manifest.append({"n": 1})
-        directory.store.complete(record.walk, directory.errors, directory.manifest)
+        await directory.store.complete([], directory.manifest)
         directory.manifest.append({"n": 2})
-        directory.store.save()
     with opened() as directory:
         assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
 
@@ -113,7 +115,7 @@ def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
     """The second is refused before it touches anything."""
     with opened() as directory:
         directory.errors.append({"n": 1})
-        with pytest.raises(ConfigError, match="another run works in"), opened(fresh=True):
+        with pytest.raises(StopRun, match="another run works in"), opened(fresh=True):
             pass
     with opened() as directory:
         assert directory.errors.size > 0
@@ -194,8 +196,13 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         record = directory.store.take(TARGET)
         assert record is not None
         assert record.state == "new"
-    assert removed == [(7, 20 + 8)]
-    assert set(tree(layout.root)) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+    assert removed == [(8, 20 + 8)]
+    assert set(tree(layout.root)) == {
+        "manifest.ndjson",
+        "errors.ndjson",
+        "retries.ndjson",
+        "runs.ndjson",
+    }
 
 
 def test_fresh_in_a_new_directory_removes_nothing(

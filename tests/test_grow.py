@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harvester.campaign.grow import Grown, grow, read_boundary
-from harvester.disk.checkpoint import Base
+from harvester.campaign.topup import Grown, grow, read_boundary
 from harvester.disk.compress import CODECS, Codec
 from harvester.disk.part import Damaged
+from harvester.disk.saved_walk import Base
 
 KINDS = [None, "gzip", "zstd"]
 

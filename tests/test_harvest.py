@@ -21,7 +21,7 @@ from harvester.disk.compress import CODECS
 from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.part import PartFile
-from harvester.errors import ConfigError, HarvestError, StorageError
+from harvester.errors import ConfigError, HarvestError, StopRun, StorageError
 from harvester.events import Event
 from harvester.reporting.summary import HarvestReport
 from harvester.request import auth as authorize
@@ -470,7 +470,21 @@ async def test_an_observer_is_no_coroutine_function(field: Field) -> None:
 # -- repair ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["gone", "shorter", "other"])
+async def test_a_finished_file_that_is_gone_is_harvested_again(field: Field) -> None:
+    """Without being asked, and it alone."""
+    await field.run()
+    path = field.root / "opens" / f"{field.ids[0]}.ndjson"
+    content = path.read_bytes()
+    path.unlink()
+    seen = Seen()
+    assert (await field.run(observe=seen)).exit_code == 0
+    assert path.read_bytes() == content
+    assert {e.target.campaign_id for e in seen.of(events.RequestSent)} == {field.ids[0]}
+    assert [e.cause for e in seen.of(events.WalkRestarted)] == ["damaged_file"]
+    assert (await field.run()).requests.sent == 0
+
+
+@pytest.mark.parametrize("damage", ["shorter", "other"])
 async def test_a_finished_file_that_is_not_whole_is_harvested_again(
     field: Field, damage: str
 ) -> None:
@@ -479,8 +493,6 @@ async def test_a_finished_file_that_is_not_whole_is_harvested_again(
     path = field.root / "opens" / f"{field.ids[0]}.ndjson"
     content = path.read_bytes()
     path.write_bytes(content[:-1] if damage == "shorter" else content.swapcase())
-    if damage == "gone":
-        path.unlink()
     assert (await field.run()).requests.sent == 0
     report = await field.run(repair=True)
     assert (report.exit_code, report.campaigns.complete) == (0, len(field.ids))
@@ -510,7 +522,7 @@ async def test_fresh_says_what_it_removes(field: Field) -> None:
     seen = Seen()
     await field.run(fresh=True, observe=seen)
     (removed,) = seen.of(events.FilesRemoved)
-    assert removed.files == 6 + 4
+    assert removed.files == 6 + 5
     assert seen.events.index(removed) == 0
     field.check()
 
@@ -575,7 +587,7 @@ async def test_a_directory_in_use_is_refused(field: Field) -> None:
     refused: list[str] = []
 
     async def second() -> None:
-        with pytest.raises(ConfigError, match="another run works in") as caught:
+        with pytest.raises(StopRun, match="another run works in") as caught:
             await harvest(field.ids, field.config())
         refused.append(str(caught.value))
 
@@ -634,7 +646,7 @@ async def test_after_a_failed_commit_the_report_still_counts_what_was_saved(
         real(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HarvestConfig, "sync_every", 0.0)
+        patch.setattr(HarvestConfig, "durable", True)
         patch.setattr(os, "fdatasync", refused)
         report = await harvester.run(field.ids)
     assert (report.exit_code, report.reason) == ((143, signal) if signal else (1, "storage"))
