@@ -2,13 +2,11 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
-import orjson
 
 from harvester import events
 from harvester.api.base import Api
@@ -23,26 +21,17 @@ from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
 from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
-from harvester.disk.storage import replace_file
-from harvester.errors import ConfigError, StopRun, StorageError, describe_bug
+from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.reporting.counters import Counters, EventDispatcher, Reducer
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
-from harvester.reporting.summary import (
-    Campaigns,
-    HarvestReport,
-    Quota,
-    Requests,
-    conclude,
-    new_run_id,
-    to_json,
-)
+from harvester.reporting.run_end import RunEnd
+from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, next_reset, require_open_files
+from harvester.runtime import Clock, StopSignal, require_open_files
 
-T = TypeVar("T")
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
 
@@ -143,8 +132,7 @@ class _Run:
         self._directory = directory
         self._stop = stop
         self._clock = clock
-        self._started = (clock.now(), clock.monotonic())
-        self.run_id = new_run_id(self._started[0])
+        self.run_id = new_run_id(clock.now())
         self._tally = Counters()
         reducers: list[Reducer] = [
             self._tally,
@@ -154,14 +142,22 @@ class _Run:
         if directory.pages is not None:
             reducers.append(Provenance(directory.pages, self.run_id, clock))
         self.emit = EventDispatcher(reducers, () if observe is None else (observe,))
-        self._queue: WalkQueue | None = None
+        self._end = RunEnd(
+            self.run_id,
+            directory,
+            tally=self._tally,
+            daily_quota=config.daily_quota,
+            stop=stop,
+            clock=clock,
+            emit=self.emit,
+        )
         stop.on_order = lambda order: self.emit(
             events.RunStopping(order.reason, str(order), order.resume_at)
         )
 
     async def harvest(self, campaign_ids: CampaignIds, credentials: Credentials) -> HarvestReport:
         """Do the work, then conclude, however the work ended."""
-        queue = self._queue = WalkQueue(
+        queue = WalkQueue(
             campaign_ids,
             self._api,
             self._directory.store,
@@ -191,9 +187,9 @@ class _Run:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 self._stop.request(StopRun("cancelled", "the task was cancelled"))
             self._stop.request(StopRun("bug", f"an unexpected {describe_bug(error)}"))
-            self._conclude()
+            self._end.conclude(queue.drain)
             raise
-        report = self._conclude()
+        report = self._end.conclude(queue.drain)
         if queue.refused is not None:
             raise queue.refused
         return report
@@ -265,76 +261,6 @@ class _Run:
             self._stop.request(StopRun("max_duration", why, resume_at=resume_at))
 
         return asyncio.get_running_loop().call_later(seconds, stop)
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def _conclude(self) -> HarvestReport:
-        """Count, write summary.json, and say how it ended. Awaits nothing: a cancel cannot cut
-        it short; nor does a step that the disk refuses: what was saved before is counted."""
-        self._attempt(self._drain)
-        self._attempt(self._directory.sync)
-        campaigns = self._attempt(self._count) or Campaigns()
-        report = self._report(campaigns)
-        try:
-            self._write(report)
-        except StorageError as full:
-            self._stop.request(full)
-            report = self._report(campaigns)
-        self.emit(events.RunFinished(report.exit_code, report.reason))
-        return report
-
-    def _write(self, report: HarvestReport) -> None:
-        """summary.json and a line of runs.ndjson: nothing where the directory is no longer ours."""
-        self._directory.lock.check()
-        replace_file(self._directory.layout.summary, to_json(report))
-        self._directory.runs.append(orjson.loads(to_json(report)))
-        self._directory.runs.sync()
-
-    def _attempt(self, step: Callable[[], T]) -> T | None:
-        """Take a step; None if the disk refuses, which the run ends with then.
-
-        The run's own reason, if it has one, stands.
-        """
-        try:
-            return step()
-        except StorageError as full:
-            self._stop.request(full)
-            return None
-
-    def _drain(self) -> None:
-        if self._queue is not None:
-            self._queue.drain()
-
-    def _count(self) -> Campaigns:
-        counts = self._directory.store.counts()
-        return Campaigns(
-            total=sum(counts.values()),
-            complete=counts.get("complete", 0),
-            failed=counts.get("failed", 0),
-            partial=counts.get("partial", 0),
-            pending=counts.get("pending", 0),
-        )
-
-    def _report(self, campaigns: Campaigns) -> HarvestReport:
-        tally, (started, began) = self._tally, self._started
-        now = self._clock.now()
-        end = conclude(self._stop.order, campaigns, tally.deferred_until)
-        return HarvestReport(
-            run_id=self.run_id,
-            exit_code=end.exit_code,
-            reason=end.reason,
-            message=end.message or self.emit.observer_failure,
-            resume_at=end.resume_at,
-            campaigns=campaigns,
-            requests=Requests(tally.sent, tally.ok, tally.retried, tally.throttled),
-            pages=tally.pages,
-            rows=tally.rows,
-            bytes=tally.bytes,
-            quota=Quota(self._config.daily_quota, tally.used_today, next_reset(now)),
-            started_at=started,
-            finished_at=now,
-            elapsed_s=round(self._clock.monotonic() - began, 3),
-        )
 
 
 def _only(group: ExceptionGroup[Exception]) -> Exception:

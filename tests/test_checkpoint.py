@@ -12,9 +12,10 @@ import pytest
 from fakes import PATH, TARGET, FakeClock
 from workbench import Workbench, disk_calls, no_sync, turn
 
-from harvester.disk.checkpoint import FORMAT, CheckpointStore, SavedPage
+from harvester.disk.checkpoint import CheckpointStore, SavedPage
 from harvester.disk.part import Damaged
 from harvester.disk.saved_walk import STEERING, SavedWalk
+from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
 

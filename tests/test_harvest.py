@@ -668,7 +668,7 @@ async def test_a_summary_that_cannot_be_written_is_told(
     def full(*_: object) -> None:
         raise StorageError("cannot use summary.json: No space left on device")
 
-    monkeypatch.setattr("harvester.run.replace_file", full)
+    monkeypatch.setattr("harvester.reporting.run_end.replace_file", full)
     report = await harvest(field.ids, field.config())
     assert (report.exit_code, report.reason) == (1, "storage")
     assert report.campaigns.complete == len(field.ids)

@@ -16,57 +16,10 @@ from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
+from harvester.disk.state_format import steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 
-FORMAT = 3
-_SCHEMA = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER) WITHOUT ROWID;
-CREATE TABLE walks (
-    id INTEGER PRIMARY KEY,
-    report TEXT NOT NULL,
-    campaign_id TEXT NOT NULL,
-    run INTEGER NOT NULL,              -- the last run that was asked for it
-    state TEXT NOT NULL DEFAULT 'new', -- new, partial, finishing, complete, failed
-    next TEXT,                         -- the link to ask next, never with a secret
-    pages INTEGER NOT NULL DEFAULT 0,
-    rows INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,  -- up to here the part file is good
-    digest BLOB,                       -- SHA-256 of those bytes
-    restarts INTEGER NOT NULL DEFAULT 0,
-    kind TEXT,                         -- why it failed
-    started_at TEXT,
-    completed_at TEXT,
-    findings TEXT,                     -- JSON for the manifest: how the API's own counts compare
-    base_pages INTEGER,                -- the finished file that a top-up is to grow, or all NULL
-    base_rows INTEGER,
-    base_bytes INTEGER,
-    base_digest BLOB,
-    round INTEGER NOT NULL DEFAULT 0,  -- the last round of top-ups that it is up to date with
-    first_event TEXT,
-    last_event TEXT,
-    checksum INTEGER,
-    UNIQUE (report, campaign_id)
-);
-CREATE INDEX walks_by_run ON walks (run, campaign_id);
-CREATE TABLE pages (                   -- of walks under way
-    walk INTEGER,
-    page INTEGER,
-    rows INTEGER NOT NULL,
-    cursor INTEGER,                    -- digest of the link it led to; NULL: the end
-    checksum INTEGER,
-    PRIMARY KEY (walk, page)
-) WITHOUT ROWID;
-"""
-_NAMES = ", ".join(STEERING)
-_FROM_1 = ("ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0",)
-_FROM_2 = (
-    *(f"ALTER TABLE walks ADD COLUMN {name} TEXT" for name in ("first_event", "last_event")),
-    *(f"ALTER TABLE {name} ADD COLUMN checksum INTEGER" for name in ("walks", "pages", "settings")),
-    f"UPDATE walks SET checksum = checksum(report, campaign_id, {_NAMES})",
-    "UPDATE pages SET checksum = checksum(walk, page, rows, cursor)",
-    "UPDATE settings SET checksum = checksum(name, value)",
-)
 CAMPAIGNS_BY_STATE = """
 SELECT state, count(*) FROM (
     SELECT CASE
@@ -77,6 +30,7 @@ SELECT state, count(*) FROM (
     END AS state FROM walks WHERE {} GROUP BY campaign_id
 ) GROUP BY state
 """
+_NAMES = ", ".join(STEERING)
 _SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
 _INSERT = (
     f"INSERT INTO walks (checksum, report, campaign_id, {_NAMES}) "
@@ -119,19 +73,10 @@ class CheckpointStore:
 
     def _create(self) -> None:
         ((version,),) = self._group.read("PRAGMA user_version")
-        if version not in range(FORMAT + 1):
-            raise ConfigError(
-                f"{self.path} has format {version}, this version of harvester knows {FORMAT}: "
-                "use the version that wrote it, or --fresh"
-            )
         self._group.define("checksum", checksum)
-        steps: Sequence[str] = _SCHEMA.split(";\n")
-        if version:
-            steps = (*(_FROM_1 if version < 2 else ()), *(_FROM_2 if version < 3 else ()))
-        if version < FORMAT:
-            for statement in (*steps, f"PRAGMA user_version = {FORMAT}"):
-                self._group.change(statement)
-            self._group.commit()
+        for statement in steps_from(version, self.path):
+            self._group.change(statement)
+        self._group.commit()
 
     def _check_integrity(self) -> None:
         if self._group.read("PRAGMA integrity_check") != [("ok",)]:
