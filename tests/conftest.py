@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,10 @@ import pytest
 from fakes import FakeClock, Seen
 from hypothesis import HealthCheck, settings
 from workbench import Workbench
+
+# A zone that is not UTC, and half an hour off: a day or a moment of local time would show.
+os.environ["TZ"] = "Asia/Kolkata"
+time.tzset()
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)

@@ -349,10 +349,10 @@ def lab(sandbox: Sandbox | None = None, *options: str) -> Iterator[Lab]:
 
 
 @contextmanager
-def labs(count: int = 2) -> Iterator[list[Lab]]:
-    """So many labs side by side, each with a server of its own: for `spread` and `every`."""
+def labs(count: int = 2, **settings: Any) -> Iterator[list[Lab]]:
+    """So many labs side by side, each with a small server of its own: for `spread`."""
     with ExitStack() as stack:
-        yield [stack.enter_context(lab()) for _ in range(count)]
+        yield [stack.enter_context(lab(small(**settings))) for _ in range(count)]
 
 
 def spread(labs: Sequence[Lab], work: Callable[[Lab, T], bool], jobs: Iterable[T]) -> int:

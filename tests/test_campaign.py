@@ -338,6 +338,16 @@ async def test_a_page_is_not_saved_in_a_directory_that_was_replaced(bench: Workb
     assert not bench.seen.of(events.PageCommitted)
 
 
+async def test_a_walk_keeps_the_time_when_it_began(bench: Workbench) -> None:
+    """Over a resume; one that starts over has a new one."""
+    await left(bench, page(3, "a"))
+    bench.clock.advance(3_600)
+    bench.begin()
+    await bench.harvest(page(1))
+    (line,) = bench.lines()
+    assert (line["started_at"][11:16], line["completed_at"][11:16]) == ("12:00", "13:00")
+
+
 # -- first and last event ----------------------------------------------------------------------
 
 

@@ -272,6 +272,12 @@ def test_the_reserve_is_left_to_others(quota: int, reserve: int, ours: int) -> N
     assert HarvestConfig(daily_quota=quota, quota_reserve=reserve).requests_a_day == ours
 
 
+@pytest.mark.parametrize(("concurrency", "walks"), [(1, 1), (2, 8), (16, 64)])
+def test_more_campaigns_are_open_than_are_asked(concurrency: int, walks: int) -> None:
+    """So that the giants among them are found out early; one at a time stays one at a time."""
+    assert HarvestConfig(concurrency=concurrency).open_walks == walks
+
+
 @pytest.mark.parametrize(
     ("rate", "every"), [(0.1, True), (3.3, True), (10.0, True), (11.0, False), (0.0, False)]
 )

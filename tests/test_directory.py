@@ -1,7 +1,10 @@
 """An output directory, opened for one run."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.model import Target
 
 Open = Callable[..., AbstractContextManager[Directory]]
 
@@ -42,7 +46,7 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             known_reports=KNOWN,
             fresh=fresh,
             provenance=provenance,
-            tops_up=False,
+            tops_up=config.tops_up,
             durable=True,
             now=clock.now(),
             removing=lambda files, size: removed.append((files, size)),
@@ -240,3 +244,70 @@ def test_a_folder_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> N
     (tmp_path / "out" / "opens").unlink()
     with opened():
         pass
+
+
+def test_a_top_up_keeps_where_the_harvest_began(opened: Open) -> None:
+    """A later top-up asks new campaigns from there, too; it cannot be changed in between."""
+    since = datetime(2026, 1, 31, tzinfo=UTC)
+    with opened(since=since) as directory:
+        assert directory.since == since
+    for _ in range(2):
+        with opened(since="last") as directory:
+            assert directory.since == since
+    with pytest.raises(ConfigError, match="--since"), opened(since="2026-02-01"):
+        pass
+
+
+@pytest.mark.parametrize("killed_at", range(1, 7))
+async def test_fresh_that_is_killed_leaves_no_state_that_calls_anything_done(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Without `fresh` the next run refuses what is left; with it all is new."""
+    with opened() as directory:
+        saved = directory.store.take(TARGET)
+        assert saved is not None
+        await directory.store.complete([saved], directory.manifest)
+        final = directory.layout.final(TARGET)
+        final.write_bytes(b"finished")
+    real, removed = os.unlink, 0
+
+    def unlink(*args: Any, **named: Any) -> None:
+        nonlocal removed
+        removed += 1
+        if removed == killed_at:
+            raise InterruptedError("killed")
+        real(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with contextlib.suppress(StorageError), opened(fresh=True):
+            pass
+    if killed_at == 1:
+        with opened() as directory:
+            assert final.read_bytes() == b"finished"
+    else:
+        with contextlib.suppress(ConfigError), opened() as directory:
+            assert not final.exists()
+            assert list(directory.store.complete_walks()) == []
+    with opened(fresh=True) as directory:
+        assert list(directory.store.complete_walks()) == []
+        assert not final.exists()
+
+
+async def test_a_copy_that_is_torn_is_refused(opened: Open) -> None:
+    """A state whose pages are of different moments is found by SQLite's own check."""
+    with opened() as directory:
+        for number in range(2_000):
+            directory.store.take(Target("opens", str(number)))
+        directory.store.save()
+        path = directory.store.path
+    data = bytearray(path.read_bytes())
+    size = len(data) // 4096
+    middle = 4096 * (size // 2)
+    data[middle : middle + 4096] = data[middle + 4096 : middle + 8192]
+    copy = path.with_name("copy")
+    copy.write_bytes(data)
+    copy.replace(path)
+    with pytest.raises((ConfigError, StorageError), match=r"a copy that was made|malformed"):  # noqa: SIM117
+        with opened():
+            pass

@@ -68,6 +68,7 @@ TROUBLES = {
     "no space for one write": (["write", "pwrite"], errno.ENOSPC, {"halves": True, "heals": True}),
     "a broken write": (["write", "pwrite"], errno.EIO, {}),
     "a broken sync": (["fsync", "fdatasync"], errno.EIO, {}),
+    "a broken sync at a fast pace": (["fsync", "fdatasync"], errno.EIO, {"durable": False}),
     "one broken sync": (["fsync", "fdatasync"], errno.EIO, {"heals": True}),
     "a name refused": (["rename", "replace", "link", "mkdir"], errno.EIO, {}),
     "a cut refused": (["ftruncate"], errno.EIO, {}),
@@ -86,11 +87,10 @@ def test_trouble_at_any_call_ends_the_run_with_one_clear_line(
         return fails_and_goes_on(
             lab,
             Home(tmp_path / str(at)),
-            durable=True,
             failing=failing,
             errno=number,
             fail_at=at,
-            **more,
+            **{"durable": True, **more},
         )
 
     points = spread(bench, point, itertools.count(1))

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from workbench import disk_calls
 
 from harvester.campaign.topup import Grown, grow, read_boundary
 from harvester.disk.compress import CODECS, Codec
@@ -119,3 +120,11 @@ def test_a_file_that_is_not_what_was_finished_is_damaged(tmp_path: Path, harm: s
             files.final.write_bytes(data[:-1])
     with pytest.raises(Damaged):
         files.grow()
+
+
+def test_a_grown_file_is_synced_when_it_is_told(tmp_path: Path) -> None:
+    """Its name is next: a power cut must not leave that name to half of it."""
+    files = Files(tmp_path, CODECS[None], joined(1), joined(2, 1))
+    with disk_calls([]) as calls:
+        files.grow()
+    assert calls == ["fdatasync grown"]

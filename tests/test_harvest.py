@@ -4,6 +4,8 @@ import asyncio
 import errno
 import json
 import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -457,6 +459,29 @@ async def test_a_count_that_cannot_be_kept_is_refused(field: Field, content: byt
     assert field.sandbox.requests == before
 
 
+@pytest.mark.parametrize("kind", [events.RunStarted, events.PageCommitted, events.RunFinished])
+async def test_an_observer_that_raises_harms_nothing(field: Field, kind: type[Event]) -> None:
+    """Not even the campaign: it gets no more events, and the report says where it failed."""
+    got: list[Event] = []
+
+    def observe(event: Event) -> None:
+        got.append(event)
+        if isinstance(event, kind):
+            raise KeyError("sandbox-token")
+
+    report = await field.run(observe=observe)
+    assert (report.exit_code, report.campaigns.failed) == (0, 0)
+    assert type(got[-1]) is kind
+    assert len([event for event in got if isinstance(event, kind)]) == 1
+    if kind is not events.RunFinished:
+        said = report.message or ""
+        assert re.fullmatch(
+            r"an observer raised KeyError at test_harvest\.py:\d+: it got no more events", said
+        )
+        assert field.summary()["message"] == said
+    field.check()
+
+
 async def test_an_observer_is_no_coroutine_function(field: Field) -> None:
     """Its events would be lost."""
 
@@ -601,6 +626,113 @@ async def test_a_directory_in_use_is_refused(field: Field) -> None:
     await tasks[0]
     assert (report.exit_code, len(refused)) == (0, 1)
     field.check()
+
+
+# -- the directory under a run -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+async def test_a_directory_made_anew_under_a_run_belongs_to_the_new_one(
+    field: Field, how: str
+) -> None:
+    """The forgotten run stops with one sentence, and no byte of it stands in the other's files."""
+    tasks: list[asyncio.Task[HarvestReport]] = []
+    pages = 0
+
+    def observe(event: Event) -> None:
+        nonlocal pages
+        pages += isinstance(event, events.PageCommitted)
+        if pages == 5 and not tasks:
+            if how == "moved":
+                field.root.rename(field.folder / "moved")
+            else:
+                shutil.rmtree(field.root)
+            tasks.append(asyncio.create_task(harvest(field.ids, field.config())))
+
+    old = await harvest(field.ids, field.config(), observe=observe)
+    new = await tasks[0]
+    assert (old.exit_code, old.reason) == (1, "storage")
+    assert "was moved, removed or replaced" in (old.message or "")
+    assert (new.exit_code, field.summary()["run_id"]) == (0, new.run_id)
+    assert [line["run_id"] for line in field.lines("runs")] == [new.run_id]
+    field.check()
+    assert list(verify(Layout(field.root))) == []
+
+
+async def test_a_run_whose_directory_was_replaced_leaves_no_summary_in_it(field: Field) -> None:
+    """Nor anything else: what stands at its path may be another run's."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, events.PageCommitted) and not (field.folder / "moved").exists():
+            field.root.rename(field.folder / "moved")
+            (field.root / ".harvester").mkdir(parents=True)
+            (field.root / ".harvester" / "lock").touch()
+
+    report = await harvest(field.ids, field.config(), observe=observe)
+    assert (report.exit_code, report.reason) == (1, "storage")
+    assert [path.name for path in field.root.rglob("*")] == [".harvester", "lock"]
+
+
+@pytest.mark.parametrize("early", ["finals", "state", "log"])
+@pytest.mark.parametrize(("first", "second"), [(2, 3), (2, 9), (4, 17), (8, 12), (11, 18)])
+async def test_a_copy_made_under_a_run_is_right_or_refused(
+    field: Field, early: str, first: int, second: int
+) -> None:
+    """Whichever of its files are of an earlier moment than the others."""
+    copy, pages = field.folder / "copy", 0
+
+    def take(*, state: bool, log: bool, finals: bool) -> None:
+        for path in [path for path in field.root.rglob("*") if path.is_file()]:
+            kind = ("log" if "-wal" in path.name else "state") if ".harv" in str(path) else "finals"
+            if {"state": state, "log": log, "finals": finals}[kind]:
+                to = copy / path.relative_to(field.root)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(path.read_bytes())
+
+    def observe(event: Event) -> None:
+        nonlocal pages
+        pages += isinstance(event, events.PageCommitted)
+        if isinstance(event, events.PageCommitted) and pages in {first, second}:
+            names = ("state", "log", "finals")
+            take(**{name: (name == early) == (pages == first) for name in names})
+
+    await field.run(observe=observe)
+    field.root = copy
+    try:
+        report = await harvest(field.ids, field.config())
+    except (ConfigError, StorageError):
+        return
+    assert report.exit_code == 0
+    for campaign_id in field.ids:
+        found = (copy / "opens" / f"{campaign_id}.ndjson").read_bytes()
+        assert found == field.content(campaign_id)
+    assert list(verify(Layout(copy))) == []
+
+
+async def test_obstructed_campaigns_fail_alone(field: Field) -> None:
+    """A directory at a final name, a part that is a link: the run goes on, and each start too."""
+    folder, precious = field.root / "opens", field.folder / "precious"
+    await field.run(field.ids[:1])
+    precious.write_bytes(b"precious")
+    (folder / f"{field.ids[1]}.ndjson").mkdir()
+    (folder / f"{field.ids[2]}.ndjson.part").symlink_to(precious)
+    for _ in range(2):
+        report = await field.run()
+        assert (report.exit_code, report.campaigns.failed, report.campaigns.complete) == (3, 2, 4)
+    kinds = Counter((line["campaign_id"], line["kind"]) for line in field.lines("errors"))
+    assert kinds == {(each, "obstructed"): 2 for each in field.ids[1:3]}
+    assert precious.read_bytes() == b"precious"
+    (folder / f"{field.ids[1]}.ndjson").rmdir()
+    (folder / f"{field.ids[2]}.ndjson.part").unlink()
+    assert (await field.run()).exit_code == 0
+    field.check()
+
+
+async def test_every_run_has_a_line(field: Field) -> None:
+    """The same as summary.json."""
+    reports = [await field.run(max_requests=7), await field.run()]
+    assert [line["run_id"] for line in field.lines("runs")] == [each.run_id for each in reports]
+    assert field.lines("runs")[-1] == field.summary()
 
 
 # -- the disk ----------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -214,16 +216,32 @@ async def test_what_cannot_be_named_fails_alone(bench: Workbench, harm: str) -> 
     assert states(bench) == {"pending": 1}
 
 
-async def test_a_directory_that_is_not_ours_any_more_is_left_alone(bench: Workbench) -> None:
-    """Removed and made anew under the run: nothing in it is touched."""
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_directory_that_is_not_ours_any_more_is_left_alone(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, *, late: bool
+) -> None:
+    """Moved away, and its place taken by a copy, also at the last moment: nothing in it is named,
+    listed or removed."""
     saved, part = await bench.ended(DATA)
-    bench.layout.root.rename(bench.layout.root.with_name("moved"))
-    bench.layout.state.mkdir(parents=True)
-    bench.final.parent.mkdir()
-    bench.layout.lock.touch()
+    root, finishing = bench.layout.root, CheckpointStore.finishing
+
+    def replace_directory() -> None:
+        root.rename(root.with_name("moved"))
+        shutil.copytree(root.with_name("moved"), root)
+
+    async def and_then(store: CheckpointStore, walks: Sequence[SavedWalk]) -> None:
+        await finishing(store, walks)
+        replace_directory()
+
+    if late:
+        monkeypatch.setattr(CheckpointStore, "finishing", and_then)
+    else:
+        replace_directory()
     with pytest.raises(StorageError, match="was moved, removed or replaced"):
         await bench.publisher.publish(saved, part)
-    assert [path.name for path in bench.layout.root.rglob("*") if path.is_file()] == ["lock"]
+    assert bench.part_path.read_bytes() == DATA
+    assert not bench.final.exists()
+    assert bench.layout.manifest.read_bytes() == b""
 
 
 # -- what a kill has left ----------------------------------------------------------------------
@@ -245,6 +263,18 @@ async def test_what_a_kill_interrupted_is_finished(bench: Workbench, stage: str)
             ("start", "run")
         ]
     assert states(bench) == {"complete": 1}
+
+
+async def test_what_a_kill_left_is_not_finished_in_a_directory_that_is_not_ours(
+    bench: Workbench,
+) -> None:
+    """A copy took its place since the run began."""
+    await finishing(bench)
+    moved = bench.layout.root.rename(bench.layout.root.with_name("moved"))
+    shutil.copytree(moved, bench.layout.root)
+    with pytest.raises(StorageError, match="was moved, removed or replaced"):
+        await bench.publisher.republish()
+    assert (bench.part_path.exists(), bench.final.exists()) == (True, False)
 
 
 @pytest.mark.parametrize("stage", ["part", "final"])

@@ -63,7 +63,8 @@ class CheckpointStore:
         self._group = GroupCommit(path, durable=durable, check=check)
         try:
             self._create()
-            self._inode = str(path.stat().st_ino)
+            found = path.stat()
+            self._inode = f"{found.st_dev}:{found.st_ino}"
             self.copied = self.settings().get("inode", self._inode) != self._inode
             if self.copied:
                 self._check_integrity()
