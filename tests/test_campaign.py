@@ -96,7 +96,7 @@ async def test_an_empty_campaign_is_a_finished_file(
 async def test_a_compressed_campaign_reads_like_a_plain_one(
     tmp_path: Path, clock: FakeClock, seen: Seen
 ) -> None:
-    """A member a page; manifest and digest speak of the file as it is."""
+    """A member a page; manifest and digest are of the file as it is."""
     bench = Workbench(tmp_path / "out", clock, seen, codec="gzip")
     await bench.harvest(page(3, "a"), page(0, "b"), page(2))
     assert gzip.decompress(bench.final.read_bytes()) == rows(3, 2)
@@ -122,7 +122,7 @@ async def test_limit_and_since_are_asked_with_the_first_page(bench: Workbench) -
 async def left(bench: Workbench, *script: Any) -> None:
     """A run that is ordered to stop after the pages of the script."""
     with pytest.raises(StopRun):
-        await bench.harvest(*script, StopRun("SIGTERM", "told"))
+        await bench.harvest(*script, StopRun("SIGTERM", "stop"))
 
 
 async def test_an_order_to_stop_leaves_a_good_part(bench: Workbench) -> None:
@@ -149,8 +149,8 @@ async def test_the_next_run_goes_on_from_there(bench: Workbench) -> None:
 
 
 async def test_a_run_killed_before_its_first_page_starts_over(bench: Workbench) -> None:
-    """Rows that no checkpoint speaks of are thrown away."""
-    bench.part_path.write_bytes(b"rows of nobody")
+    """Rows that no checkpoint covers are thrown away."""
+    bench.part_path.write_bytes(b"rows of no page")
     await bench.harvest(page(1))
     assert bench.final.read_bytes() == rows(1)
 
@@ -571,7 +571,7 @@ async def test_a_failed_walk_that_had_everything_is_only_published(bench: Workbe
 
 
 async def test_a_walk_whose_pages_are_damaged_in_the_state_starts_over(bench: Workbench) -> None:
-    """A loop could not be told from progress; the reports say so."""
+    """A loop could not be known from progress; the reports say so."""
     await left(bench, page(3, "a"), page(2, "b"))
     bench.close()
     with sqlite3.connect(bench.layout.database) as db:

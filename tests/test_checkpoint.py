@@ -38,7 +38,7 @@ async def test_a_new_walk_is_new(bench: Workbench) -> None:
 
 
 async def test_a_run_takes_a_walk_once(bench: Workbench) -> None:
-    """A repeated id is told apart from a new one; the next run may take it again."""
+    """A repeated id is known from a new one; the next run may take it again."""
     saved = bench.take()
     assert bench.store.take(TARGET) is None
     assert bench.take(OTHER).id != saved.id
@@ -308,7 +308,7 @@ async def test_no_checkpoint_is_ahead_of_its_data(bench: Workbench) -> None:
 async def test_a_run_has_one_durability(
     tmp_path: Path, clock: FakeClock, *, durable: bool, mode: int
 ) -> None:
-    """SQLite is told to sync each commit, or to sync when it sees fit; at the end all is synced."""
+    """SQLite syncs each commit, or when it empties its log; at the end all is synced."""
     bench = Workbench(tmp_path, clock, durable=durable)
     assert bench.store._group.read("PRAGMA synchronous") == [(mode,)]
     with disk_calls([]) as calls:
@@ -406,7 +406,7 @@ async def test_the_turn_need_not_be_waited_for(bench: Workbench, soon: str) -> N
 
 
 async def test_a_commit_that_fails_fails_every_walk_that_waits(bench: Workbench) -> None:
-    """Each is told why, and the position of none moves."""
+    """Each gets the reason, and the position of none moves."""
     walks, part = await some_walks(bench), bench.part()
     part.append(b"rows\n")
     with no_sync():

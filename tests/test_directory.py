@@ -163,7 +163,7 @@ def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], op
 def test_files_without_a_state_are_never_written_over(
     opened: Open, tmp_path: Path, name: str
 ) -> None:
-    """Somebody finished them, nobody knows who."""
+    """They may be a finished harvest of another program."""
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"precious")

@@ -77,7 +77,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_at_any_call_ends_the_run_with_one_clear_line(
-    bench: list[Lab], tmp_path: Path, trouble: str
+    bench: list[Lab], root: Path, trouble: str
 ) -> None:
     """Whichever call the disk refuses first, the run ends with one line that names the path, and
     the same command goes on to the same bytes once the disk is well."""
@@ -86,7 +86,7 @@ def test_trouble_at_any_call_ends_the_run_with_one_clear_line(
     def point(lab: Lab, at: int) -> bool:
         return fails_and_goes_on(
             lab,
-            Home(tmp_path / str(at)),
+            Home(root / str(at)),
             failing=failing,
             errno=number,
             fail_at=at,
@@ -98,13 +98,13 @@ def test_trouble_at_any_call_ends_the_run_with_one_clear_line(
     assert points > (3 if trouble != "a cut refused" else 0)  # nothing to cut in a new directory
 
 
-def test_a_failed_sync_is_not_tried_again(bench: list[Lab], tmp_path: Path) -> None:
+def test_a_failed_sync_is_not_tried_again(bench: list[Lab], root: Path) -> None:
     """After a failed sync the kernel may have dropped the pages: a second one would lie."""
-    lab, whole, trace = bench[0], Home(tmp_path / "whole"), tmp_path / "trace"
+    lab, whole, trace = bench[0], Home(root / "whole"), root / "trace"
     assert lab.run(whole, "-j", "1", durable=True, trace=str(trace)).code == 0
     syncs = [line for line in trace.read_text().splitlines() if " fdatasync " in line]
     for at in (n for n, line in enumerate(syncs, 1) if ".part" in line):
-        home, trace = Home(tmp_path / str(at)), tmp_path / f"trace-{at}"
+        home, trace = Home(root / str(at)), root / f"trace-{at}"
         order = {"failing": ["fdatasync"], "errno": errno.EIO, "fail_at": at, "heals": True}
         ended = lab.run(home, "-j", "1", durable=True, trace=str(trace), **order)
         assert_one_clear_line(ended, home)
@@ -113,19 +113,19 @@ def test_a_failed_sync_is_not_tried_again(bench: list[Lab], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("at_most", [1, 3, 100])
-def test_short_writes_lose_no_byte(bench: list[Lab], tmp_path: Path, at_most: int) -> None:
+def test_short_writes_lose_no_byte(bench: list[Lab], root: Path, at_most: int) -> None:
     """A system that takes a few bytes at a time gets all of them."""
-    home = Home(tmp_path / "home")
+    home = Home(root / "home")
     assert bench[0].run(home, at_most=at_most).code == 0
     home.assert_undisturbed(bench[0].expected)
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(bench: list[Lab], tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_a_full_disk(bench: list[Lab], root: Path) -> None:
     """Under `ulimit -f`, wherever it strikes (SQLite's log and its index too), the run ends with
     one line that names the path; without it, the same command goes on."""
 
     def point(lab: Lab, size: int) -> bool:
-        return fails_and_goes_on(lab, Home(tmp_path / str(size)), durable=True, file_size=size)
+        return fails_and_goes_on(lab, Home(root / str(size)), durable=True, file_size=size)
 
     sizes = itertools.chain(range(800, 32_768, 1_500), itertools.count(33_000, 4_703))
     points = spread(bench, point, sizes)
@@ -153,11 +153,11 @@ def mounted(path: Path, *options: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("kilobytes", [4, 16, 40, 60, 72, 80, 96, 120])
 def test_a_full_file_system_ends_the_run_and_space_lets_it_go_on(
-    bench: list[Lab], tmp_path: Path, kilobytes: int
+    bench: list[Lab], root: Path, kilobytes: int
 ) -> None:
     """On a real file system with too little room the run ends with one clear line; with more room
     the same command goes on."""
-    lab, home = bench[0], Home(tmp_path / "home")
+    lab, home = bench[0], Home(root / "home")
     with mounted(home.out, "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs"):
         before = lab.seen()
         assert_one_clear_line(lab.run(home, "-j", "2", durable=True), home)
@@ -170,10 +170,10 @@ def test_a_full_file_system_ends_the_run_and_space_lets_it_go_on(
 
 
 def test_a_disk_that_is_full_for_the_ledger_sends_nothing_uncounted(
-    bench: list[Lab], tmp_path: Path
+    bench: list[Lab], root: Path
 ) -> None:
     """Where the day's count cannot be written, no request is sent."""
-    lab, home = bench[0], Home(tmp_path / "home")
+    lab, home = bench[0], Home(root / "home")
     home.state.write_text("in the way")
     before = lab.seen()
     assert_one_clear_line(lab.run(home), home)
@@ -199,10 +199,10 @@ def read_only(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_read_only_directory_is_refused(bench: list[Lab], tmp_path: Path, *, begun: bool) -> None:
+def test_a_read_only_directory_is_refused(bench: list[Lab], root: Path, *, begun: bool) -> None:
     """A directory that cannot be written to is refused before anything is sent; writable again, it
     takes the same command."""
-    lab, home = bench[0], Home(tmp_path / "home")
+    lab, home = bench[0], Home(root / "home")
     home.out.mkdir()
     if begun:
         assert lab.run(home, "-j", "1", "--max-requests", "3").code == 75
@@ -216,11 +216,9 @@ def test_a_read_only_directory_is_refused(bench: list[Lab], tmp_path: Path, *, b
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
-def test_a_read_only_harvest_can_be_looked_at(
-    bench: list[Lab], tmp_path: Path, command: str
-) -> None:
+def test_a_read_only_harvest_can_be_looked_at(bench: list[Lab], root: Path, command: str) -> None:
     """`status` and `verify` work where nothing can be written, as in an archive."""
-    lab, home = bench[0], Home(tmp_path / "home")
+    lab, home = bench[0], Home(root / "home")
     assert lab.run(home).code == 0
     with read_only(home.out / ".harvester"), read_only(home.out):
         ended = lab.run(home, argv=[command, str(home.out)])
@@ -230,10 +228,10 @@ def test_a_read_only_harvest_can_be_looked_at(
 
 @pytest.mark.parametrize("inside", ["", ".harvester", "opens"])
 def test_a_file_in_the_place_of_a_directory_is_refused(
-    bench: list[Lab], tmp_path: Path, inside: str
+    bench: list[Lab], root: Path, inside: str
 ) -> None:
     """A file where a directory has to be is named, and nothing is sent."""
-    lab, home = bench[0], Home(tmp_path / "home")
+    lab, home = bench[0], Home(root / "home")
     if inside:
         home.out.mkdir()
     obstacle = home.out / inside

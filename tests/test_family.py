@@ -1,7 +1,7 @@
 """The whole family of reports: six at a time, topped up, cross-checked, and found by themselves.
 
 What a harvest must come to is asked of the sandbox's world. A top-up is compared as a multiset: it
-adds what is new at the end of a file, and nobody promises an order there.
+adds what is new at the end of a file, in no promised order.
 """
 
 import asyncio
@@ -406,8 +406,8 @@ async def test_only_what_grew_gets_a_line_in_the_manifest(tmp_path: Path) -> Non
         account.add(3, to=grown)
         await account.harvest(since="last")
         manifest = lines(account.out / "manifest.ndjson")
-        told = Counter(line["campaign_id"] for line in manifest)
-        assert told == {**dict.fromkeys(account.ids, 1), grown: 2}
+        listed = Counter(line["campaign_id"] for line in manifest)
+        assert listed == {**dict.fromkeys(account.ids, 1), grown: 2}
         assert manifest[-1]["rows"] == sandbox.world.rows("opens", grown)
         assert account.read("opens", grown).startswith(before)
 
@@ -428,8 +428,8 @@ async def test_a_top_up_asks_only_for_what_may_be_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("news", [0, 2])
 async def test_a_top_up_that_was_stopped_goes_on_where_it_was(tmp_path: Path, news: int) -> None:
-    """The same command comes to the end of the campaigns, asking for none again; what it tells
-    beforehand is what is left. The top-up after that begins anew."""
+    """The same command comes to the end of the campaigns, asking for none again; what `plan`
+    counts beforehand is what is left. The top-up after that begins anew."""
     async with world() as sandbox:
         account = Account(tmp_path, sandbox)
         await account.harvest()
@@ -594,7 +594,7 @@ async def test_a_doctored_summary_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_told_in_the_closing_table(tmp_path: Path) -> None:
-    """Whoever asked for the comparison reads at the end where it does not hold."""
+    """With `--summary` the end says where the counts differ."""
     doctored = world().world.campaign_ids[1]
     with Served(world(doctored=[doctored])) as served:
         done = run(tmp_path, served.sandbox, "--summary", *served.sandbox.world.campaign_ids)

@@ -336,7 +336,7 @@ async def test_a_spent_day_stops_until_the_reset(field: Field) -> None:
 
 @sandbox_with(quota=7)
 async def test_the_apis_word_that_the_day_is_spent_is_believed(field: Field) -> None:
-    """With one worker it costs one request to be told."""
+    """With one worker it costs one request to learn it."""
     report = await field.run(concurrency=1)
     assert (report.exit_code, report.reason) == (75, "quota_spent")
     assert report.requests.sent == 8
@@ -366,11 +366,11 @@ async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, a
 
     def observe(event: Event) -> None:
         if isinstance(event, events.PageCommitted) and len(field.sandbox.log) > after:
-            harvester.stop("SIGTERM", "told")
+            harvester.stop("SIGTERM", "stop")
 
     harvester = Harvester(field.config(), observe=observe)
     report = await harvester.run(field.ids)
-    assert (report.exit_code, report.reason, report.message) == (143, "SIGTERM", "told")
+    assert (report.exit_code, report.reason, report.message) == (143, "SIGTERM", "stop")
     assert report.campaigns.total == 6
     assert (await field.run()).exit_code == 0
     assert field.sandbox.requests == 18
@@ -380,18 +380,18 @@ async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, a
 async def test_a_stop_before_the_run_sends_nothing(field: Field) -> None:
     """`stop` may be called at any time."""
     harvester = Harvester(field.config())
-    harvester.stop("SIGINT", "told")
+    harvester.stop("SIGINT", "stop")
     report = await harvester.run(field.ids)
     assert (report.exit_code, report.requests.sent, report.campaigns.total) == (130, 0, 6)
 
 
 async def test_a_stop_among_finished_campaigns_forgets_none(field: Field) -> None:
-    """Ids that nobody came to are counted, also the one that was just being read."""
+    """Ids that were not begun are counted, also the one that was just being read."""
     await field.run()
 
     def observe(event: Event) -> None:
         if isinstance(event, events.CampaignSkipped):
-            harvester.stop("SIGTERM", "told")
+            harvester.stop("SIGTERM", "stop")
 
     harvester = Harvester(field.config(), observe=observe)
     report = await harvester.run(field.ids)
@@ -399,7 +399,7 @@ async def test_a_stop_among_finished_campaigns_forgets_none(field: Field) -> Non
 
 
 async def test_a_reason_of_ones_own_still_ends_in_a_report(field: Field) -> None:
-    """Whoever stops a run from Python may say why in his own words."""
+    """A run that is stopped from Python may have a reason of the caller's."""
     harvester = Harvester(field.config())
     harvester.stop("enough", "seen enough")
     report = await harvester.run(field.ids)
@@ -579,14 +579,14 @@ async def test_a_single_id_is_not_a_list_of_digits(field: Field) -> None:
 
 @pytest.mark.parametrize("lazily", [False, True])
 async def test_an_id_that_is_no_text_is_refused_like_any_other(field: Field, lazily: bool) -> None:
-    """A number is told by name, not by a traceback."""
+    """A number gets an error with its name, not a traceback."""
     ids: Any = [int(field.ids[0])]
     with pytest.raises(ConfigError, match="not a campaign id"):
         await harvest(iter(ids) if lazily else ids, field.config())
 
 
 async def test_ids_that_fail_still_leave_a_summary(field: Field) -> None:
-    """The error of whoever gives the ids comes out as it is, after everything was saved."""
+    """The error of the source of the ids comes out as it is, after everything was saved."""
 
     def broken() -> Iterator[str]:
         yield from field.ids[:2]
@@ -607,7 +607,7 @@ async def test_missing_secrets_cost_nothing(field: Field) -> None:
 
 
 async def test_a_directory_in_use_is_refused(field: Field) -> None:
-    """A second run is told who holds it, and the first does not notice."""
+    """A second run learns which process holds it; the first is not disturbed."""
 
     refused: list[str] = []
 
@@ -773,7 +773,7 @@ async def test_after_a_failed_commit_the_report_still_counts_what_was_saved(
         name = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
         if name.endswith(".part") and len(seen.of(events.CampaignCompleted)) == 2:
             if signal is not None:
-                harvester.stop(signal, "told to stop")
+                harvester.stop(signal, "stopped")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(file)
 

@@ -25,7 +25,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_a_directory_has_one_run(layout: Layout) -> None:
-    """A second one is refused and told who holds it; after the first it may."""
+    """A second one is refused, with the process that holds it; after the first it may."""
     with locked(layout, now=NOON):
         refused = pytest.raises(StopRun, match=f"process {os.getpid()}, since 2026-03-01T12:00")
         with refused, locked(layout, now=NOON):

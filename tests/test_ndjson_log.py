@@ -89,7 +89,7 @@ def test_a_line_is_never_glued_to_a_torn_one(
 
 
 def test_a_line_holds_json_only(tmp_path: Path) -> None:
-    """Text of any kind stays on its line; what is no JSON is a mistake of ours, told at once."""
+    """Text of any kind stays on its line; what is no JSON is a bug, found at once."""
     journal = NdjsonLog(tmp_path / "j")
     journal.append({"message": "a\nb\u2028\x00é"})
     with pytest.raises(TypeError):

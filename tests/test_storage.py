@@ -23,7 +23,7 @@ from harvester.errors import StorageError
     ],
 )
 def test_trouble_is_named_with_its_path(wrong: Exception) -> None:
-    """Whatever the disk says becomes a storage error that tells where."""
+    """Every error of the disk becomes a storage error that names the path."""
     with (
         pytest.raises(StorageError, match="cannot use /some/file: ") as caught,
         storage("/some/file"),

@@ -35,7 +35,7 @@ class WalkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The API and the way to it, the directory's files, and who is told."""
+    """The API and the way to it, the directory's files, and the receiver of events."""
 
     run_id: str
     fetcher: Fetcher

@@ -6,6 +6,7 @@ published form the next batch: one thread, two transactions and one sync of the 
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import TEMPORARY, Folder, storage
 from harvester.errors import CampaignError
 from harvester.runtime import stamp
+
+_SYNCS_AT_ONCE = 4  # more make the disk no faster
 
 
 @dataclass(eq=False, slots=True)
@@ -197,8 +200,10 @@ class Publisher:
 
 
 def _sync_parts(parts: Sequence[PartFile]) -> None:
-    for part in parts:
-        part.sync()
+    """A journaling file system makes what is synced at the same time durable in one step."""
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(PartFile.sync, parts):
+            pass  # raises what a sync raised
 
 
 def _files_of(manifest: Path) -> Iterator[str]:

@@ -136,7 +136,7 @@ class GroupCommit:
         try:
             self.commit()
         except StorageError:
-            return  # each task that waits was told; `change` and `sync` tell the others
+            return  # the tasks that wait have it; `change` and `sync` raise it for the others
 
     # -- one transaction -----------------------------------------------------------------------
 
