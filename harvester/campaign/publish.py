@@ -75,10 +75,9 @@ class Publisher:
             raise self._broken
         try:
             parts = [each.part for each in batch if each.part is not None]
-            await anyio.to_thread.run_sync(
-                _sync_parts, parts
-            )  # (3) the data, before any final name
-            await self._store.finishing([each.saved for each in batch])  # (4)
+            # (3) the data, before any final name; (4) from here on only names are missing
+            await anyio.to_thread.run_sync(_sync_parts, parts)
+            await self._store.finishing([each.saved for each in batch])
             await self._name(batch)
         except BaseException as error:
             self._broken = error
