@@ -91,5 +91,5 @@ def test_a_failed_replacement_leaves_a_whole_file(
 
 def test_a_directory_that_is_gone_is_trouble(tmp_path: Path) -> None:
     """Syncing a directory that is not there says so, and leaks no file."""
-    with pytest.raises(StorageError), storage(tmp_path / "gone"):
+    with pytest.raises(StorageError, match="gone"):
         sync_directory(tmp_path / "gone")

@@ -20,7 +20,7 @@ from harvester.campaign.context import RunContext
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.part import Damaged, Obstructed, PartFile, publish
 from harvester.disk.saved_walk import SavedWalk
-from harvester.disk.storage import TEMPORARY, Folder, storage
+from harvester.disk.storage import TEMPORARY, storage, sync_directory
 from harvester.errors import CampaignError
 from harvester.runtime import stamp
 
@@ -134,7 +134,7 @@ class Publisher:
 
     def _sync_names(self, walks: Sequence[SavedWalk]) -> None:
         for folder in {self._layout.final(saved.target).parent for saved in walks}:
-            Folder(folder).sync()
+            sync_directory(folder)
         self._manifest.sync()
 
     def _line(self, saved: SavedWalk) -> dict[str, Any]:

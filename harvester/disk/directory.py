@@ -10,7 +10,7 @@ from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.layout import Layout
 from harvester.disk.lock import DirectoryLock, locked
 from harvester.disk.ndjson_log import NdjsonLog
-from harvester.disk.storage import Folder, storage
+from harvester.disk.storage import storage, sync_directory
 from harvester.errors import ConfigError
 
 _NAMES = {
@@ -93,7 +93,7 @@ def open_directory(
         # What a killed run had renamed and listed, before a durable commit can refer to it.
         manifest.sync()
         for report in reports:
-            Folder(layout.root / report).sync()
+            sync_directory(layout.root / report)
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
         store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
         yield Directory(
