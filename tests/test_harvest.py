@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from harvester.disk.compress import CODECS
 from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.part import PartFile
+from harvester.disk.saved_walk import STEERING
 from harvester.errors import ConfigError, HarvestError, StopRun, StorageError
 from harvester.events import Event
 from harvester.reporting.summary import HarvestReport
@@ -707,6 +710,27 @@ async def test_a_copy_made_under_a_run_is_right_or_refused(
         found = (copy / "opens" / f"{campaign_id}.ndjson").read_bytes()
         assert found == field.content(campaign_id)
     assert list(verify(Layout(copy))) == []
+
+
+@pytest.mark.parametrize("column", [*STEERING, "report", "campaign_id", "checksum"])
+async def test_a_flipped_bit_in_the_state_is_never_followed(field: Field, column: str) -> None:
+    """In whatever field of each walk, complete, under way or new: every file ends right."""
+    await field.run(max_requests=9)
+    with closing(sqlite3.connect(field.root / ".harvester" / "state.sqlite")) as db, db:
+        for walk, value in db.execute(f"SELECT id, {column} FROM walks").fetchall():
+            if isinstance(value, int):
+                flipped: Any = value ^ 1
+            else:
+                data = value.encode() if isinstance(value, str) else value or b"\0"
+                flipped = bytes([data[0] ^ 1]) + data[1:]
+                flipped = flipped.decode() if isinstance(value, str) else flipped
+            db.execute(f"UPDATE walks SET {column} = ? WHERE id = ?", (flipped, walk))
+    report = await harvest(field.ids, field.config())
+    assert (report.exit_code, report.campaigns.complete) == (0, 6)
+    for campaign_id in field.ids:
+        path = field.root / "opens" / f"{campaign_id}.ndjson"
+        assert path.read_bytes() == field.content(campaign_id)
+    assert list((field.root / "opens").glob("*.part")) == []
 
 
 async def test_obstructed_campaigns_fail_alone(field: Field) -> None:
