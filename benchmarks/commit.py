@@ -1,24 +1,22 @@
 """Saving a page: what does each durability cost, beside a plain write?
 
 `PartFile.append` and `CheckpointStore.commit` for pages of 500 rows, round-robin over 32 walks as
-a run makes them: every commit on the disk (`sync_every` 0: the default at any pace an API
-allows), grouped ten times a second, and never forced. It is a disk that is
-measured here: expect other figures elsewhere.
+a run makes them: every commit on the disk (durable: at any pace an API allows), and left to SQLite.
+It is a disk that is measured here: expect other figures elsewhere.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack, closing
-from inspect import isawaitable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.measure import Figure, Options, interleaved, middle, scratch, times
 from benchmarks.workload import Workload
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.part import PartFile
-from harvester.model import Page, Position, Target
+from harvester.model import Page, Target
 from harvester.request.pagination import cursor_digest
 
 _WALKS = 32
@@ -32,9 +30,8 @@ def measure(options: Options) -> list[Figure]:
     few, many = options.of(200, 100), options.of(1_500, 500)
     contenders: dict[str, Callable[[int], float]] = {
         FLOOR: lambda number: _plain(ndjson, many),
-        "sync_every=inf": lambda number: _saved(ndjson, many, math.inf),
-        "sync_every=0.1": lambda number: _saved(ndjson, many, 0.1),
-        "sync_every=0": lambda number: _saved(ndjson, few, 0.0),
+        "left to SQLite": lambda number: _saved(ndjson, many, durable=False),
+        "durable": lambda number: _saved(ndjson, few, durable=True),
     }
     runs = interleaved(contenders, options.runs)
     figures = []
@@ -58,10 +55,10 @@ def _plain(ndjson: bytes, pages: int) -> float:
         return (time.perf_counter() - began) / pages
 
 
-def _saved(ndjson: bytes, pages: int, sync_every: float) -> float:
+def _saved(ndjson: bytes, pages: int, *, durable: bool) -> float:
     """Seconds a page."""
     with scratch() as folder, ExitStack() as stack:
-        store = CheckpointStore(folder / "state.sqlite", sync_every=sync_every)
+        store = CheckpointStore(folder / "state.sqlite", durable=durable)
         stack.enter_context(closing(store))
         store.begin_run({})
         each = -(-pages // _WALKS)
@@ -84,16 +81,13 @@ async def _together(walks: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def _walk(
     store: CheckpointStore, number: int, part: PartFile, ndjson: bytes, pages: int
 ) -> None:
-    record = store.take(Target("opens", str(number)))
-    assert record is not None  # noqa: S101
-    position = Position()
-    for page in range(pages):
-        link = f"/v2/emailmarketing/campaigns/{number}/tracking/opens?next={page}"
-        position = position.after(Page(ndjson, 500, link), part.append(ndjson))
-        saved = store.commit(
-            record.walk, position, 500, cursor_digest(link), part, started_at=_STARTED
+    saved = store.take(Target("opens", str(number)))
+    assert saved is not None  # noqa: S101
+    for number in range(pages):
+        link = f"/v2/emailmarketing/campaigns/{number}/tracking/opens?next={number}"
+        page = Page(ndjson, 500, link, cursor=cursor_digest(link))
+        at = saved.position.after(page, part.append(ndjson))
+        saved = replace(
+            saved, state="partial", position=at, digest=part.digest(), started_at=_STARTED
         )
-        if isawaitable(saved):
-            await saved
-        else:
-            await asyncio.sleep(0)  # the next walk's turn
+        await store.commit(saved, page, part)

@@ -200,8 +200,8 @@ class HarvestConfig:
 
     @property
     def open_files(self) -> int:
-        """Files that may be open at once: a part, and its second descriptor while it is synced,
-        for each campaign under way, a connection for each request, and what every process has."""
+        """Files that may be open at once: a part for each campaign under way (two in a top-up), a
+        connection for each request, and what every process has."""
         return 2 * self.open_walks + self.concurrency + 64
 
     @property
@@ -210,9 +210,9 @@ class HarvestConfig:
         return self.daily_quota - self.quota_reserve if self.daily_quota else 0
 
     @property
-    def sync_every(self) -> float:
-        """How far durable commits may lie apart (s): none is missing at a pace an API allows."""
-        return 0.0 if 0 < self.rate <= 10 else 2.0
+    def durable(self) -> bool:
+        """Whether each commit is on the disk before the run goes on: at any pace an API allows."""
+        return 0 < self.rate <= 10
 
     def identity(self) -> dict[str, str]:
         """What must not change within one output directory."""

@@ -30,7 +30,7 @@ class Coordinator(Generic[T]):
         feeding = anyio.CancelScope()
         async with anyio.create_task_group() as watch:
             watch.start_soon(self._obey, feeding, watch.cancel_scope)
-            # Never longer than there are free workers; None tells one of them that there is no
+            # Never longer than there are free workers; None says to one of them that there is no
             # more. A memory stream does the same at several times the cost of each campaign.
             free, ready = asyncio.Semaphore(0), asyncio.Queue[T | None]()
             async with anyio.create_task_group() as group:

@@ -23,7 +23,9 @@ Translation happens at three borders only: `request.http` (aiohttp), `api` (the 
 secret can stand.
 """
 
+import traceback
 from datetime import datetime
+from pathlib import Path
 
 
 class HarvestError(Exception):
@@ -173,3 +175,11 @@ class StorageError(StopRun):
 
     def __init__(self, message: str) -> None:
         super().__init__("storage", message)
+
+
+def describe_bug(error: BaseException) -> str:
+    """The type of an error, and the file and line that raised it; never its text, which may hold
+    anything, a secret too."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {where}"

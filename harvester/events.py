@@ -2,7 +2,7 @@
 
 Every report, the log, the progress display and the summary are reducers over these events, and
 an `observe=` callable gets the very same stream. Emitting is synchronous: an observer must be
-quick and must not raise.
+quick. One that raises gets no more events.
 """
 
 from collections.abc import Callable
@@ -201,6 +201,13 @@ class PaceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ObserverFailed:
+    """An observer raised and gets no more events; `error` is the type, the file and the line."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStopping:
     """No new request from here on; those in flight are still saved."""
 
@@ -235,6 +242,7 @@ Event: TypeAlias = (
     | CampaignInterrupted
     | Paused
     | PaceChanged
+    | ObserverFailed
     | RunStopping
     | RunFinished
 )

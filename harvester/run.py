@@ -2,47 +2,36 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Collection
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from harvester import events
 from harvester.api.base import Api
+from harvester.campaign.context import RunContext, WalkOptions
 from harvester.campaign.harvest import CampaignHarvester
 from harvester.campaign.publish import Publisher
-from harvester.campaign.walk import WalkOptions
 from harvester.client import Stack, open_credentials, open_stack, require_ledger
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
-from harvester.disk.checkpoint import SavedWalk
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
 from harvester.disk.part import is_whole
-from harvester.disk.storage import replace_file
-from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.disk.saved_walk import SavedWalk
+from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.reporting.counters import Counters, EventDispatcher, Reducer
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
-from harvester.reporting.summary import (
-    Campaigns,
-    HarvestReport,
-    Quota,
-    Requests,
-    conclude,
-    new_run_id,
-    to_json,
-)
+from harvester.reporting.run_end import RunEnd
+from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, next_reset, require_open_files
+from harvester.runtime import Clock, StopSignal, require_open_files
 
-T = TypeVar("T")
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
 
@@ -52,10 +41,14 @@ async def harvest(
     """Harvest the campaigns into `config.output`; the same call again continues.
 
     `campaign_ids` is read lazily, each id once. `observe` gets every event (`harvester.events`),
-    synchronously. Returns the report, whatever the run came to: look at `exit_code`.
+    synchronously. If it raises, it gets no more events and the run goes on: an `ObserverFailed`
+    event, and the report's `message`, name the error with its file and line.
 
-    Raises `ConfigError` if a setting, an id, or a directory cannot be used. Cancelling the task
-    is the orderly stop: everything is saved, then `CancelledError` goes on its way.
+    Returns the report, whatever the run came to: look at `exit_code`.
+
+    Raises `ConfigError` if a setting, an id, or a directory cannot be used, and `StopRun` with the
+    reason "locked" if another run works in the directory. Cancelling the task is the orderly stop:
+    everything is saved, then `CancelledError` goes on its way.
     """
     return await Harvester(config, observe=observe).run(campaign_ids)
 
@@ -71,7 +64,7 @@ class Harvester:
         clock: Clock | None = None,
     ) -> None:
         if inspect.iscoroutinefunction(observe):
-            raise ConfigError("observe: a plain function, for nobody would await what it returns")
+            raise ConfigError("observe: a plain function, for what it returns is not awaited")
         self.config = config
         self._observe = observe
         self._clock = clock or Clock()
@@ -84,14 +77,15 @@ class Harvester:
     async def run(self, campaign_ids: CampaignIds) -> HarvestReport:
         """See `harvest`. Raises `StopRun` if `stop` was called before the first token was there:
         then the directory was not touched."""
-        config = self.config
-        api = config.make_api()
+        config, api = self.config, self.config.make_api()
         if isinstance(campaign_ids, str | bytes):
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
         require_open_files(config.open_files)
         credentials = await open_credentials(config, self._stop)
         require_ledger(config)
-        with closing(KnownSizes()) as sizes:
+        early: list[Event] = []
+        with ExitStack() as stack:
+            sizes = stack.enter_context(closing(KnownSizes()))
             if isinstance(campaign_ids, Collection):
                 for campaign_id in campaign_ids:
                     api.check_id(campaign_id)
@@ -99,30 +93,24 @@ class Harvester:
                 sizes.read(Path(config.sizes))
                 if isinstance(campaign_ids, Collection):
                     campaign_ids = sizes.longest_first(campaign_ids)
-            return await self._run(campaign_ids, api, credentials, sizes)
-
-    async def _run(
-        self, campaign_ids: CampaignIds, api: Api, credentials: Credentials, sizes: KnownSizes
-    ) -> HarvestReport:
-        config, clock = self.config, self._clock
-        layout = Layout(config.directory, CODECS[config.compress].suffix)
-        early: list[Event] = []
-        with open_directory(
-            layout,
-            config.identity(),
-            reports=config.walks,
-            known_reports=KNOWN,
-            fresh=config.fresh,
-            provenance=config.provenance,
-            tops_up=config.tops_up,
-            sync_every=config.sync_every,
-            clock=clock,
-            removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
-        ) as directory:
-            run = _Run(config, directory, self._stop, clock, self._observe, sizes)
+            directory = stack.enter_context(
+                open_directory(
+                    Layout(config.directory, CODECS[config.compress].suffix),
+                    config.identity(),
+                    reports=config.walks,
+                    known_reports=KNOWN,
+                    fresh=config.fresh,
+                    provenance=config.provenance,
+                    tops_up=config.tops_up,
+                    durable=config.durable,
+                    now=self._clock.now(),
+                    removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
+                )
+            )
+            run = _Run(config, api, directory, self._stop, self._clock, self._observe, sizes)
             for event in early:
                 run.emit(event)
-            return await run.make(campaign_ids, api, credentials)
+            return await run.harvest(campaign_ids, credentials)
 
 
 class _Run:
@@ -131,6 +119,7 @@ class _Run:
     def __init__(
         self,
         config: HarvestConfig,
+        api: Api,
         directory: Directory,
         stop: StopSignal,
         clock: Clock,
@@ -138,12 +127,12 @@ class _Run:
         sizes: KnownSizes,
     ) -> None:
         self._config = config
+        self._api = api
         self._sizes = sizes
         self._directory = directory
         self._stop = stop
         self._clock = clock
-        self._started = (clock.now(), clock.monotonic())
-        self.run_id = new_run_id(self._started[0])
+        self.run_id = new_run_id(clock.now())
         self._tally = Counters()
         reducers: list[Reducer] = [
             self._tally,
@@ -153,22 +142,29 @@ class _Run:
         if directory.pages is not None:
             reducers.append(Provenance(directory.pages, self.run_id, clock))
         self.emit = EventDispatcher(reducers, () if observe is None else (observe,))
-        self._source: WalkQueue | None = None
+        self._end = RunEnd(
+            self.run_id,
+            directory,
+            tally=self._tally,
+            daily_quota=config.daily_quota,
+            stop=stop,
+            clock=clock,
+            emit=self.emit,
+        )
         stop.on_order = lambda order: self.emit(
             events.RunStopping(order.reason, str(order), order.resume_at)
         )
 
-    async def make(
-        self, campaign_ids: CampaignIds, api: Api, credentials: Credentials
-    ) -> HarvestReport:
+    async def harvest(self, campaign_ids: CampaignIds, credentials: Credentials) -> HarvestReport:
         """Do the work, then conclude, however the work ended."""
-        self._source = WalkQueue(
+        queue = WalkQueue(
             campaign_ids,
-            api,
+            self._api,
             self._directory.store,
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
+            is_there=self._is_there,
             is_whole=self._is_whole if self._config.repair else None,
             stop=self._stop,
             emit=self.emit,
@@ -177,80 +173,77 @@ class _Run:
             async with open_stack(
                 self._config,
                 credentials,
-                api,
+                self._api,
                 stop=self._stop,
                 clock=self._clock,
                 emit=self.emit,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
-                await self._work(stack, api, self._source)
+                await self._work(stack, queue)
         except StopRun as order:
             self._stop.request(order)
         except BaseException as error:
-            # A cancel, or the caller's own ids or observer failed: saved and told all the same.
+            # A cancel, or the caller's own ids failed: saved and reported all the same.
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 self._stop.request(StopRun("cancelled", "the task was cancelled"))
-            self._stop.request(StopRun("bug", f"an unexpected {type(error).__name__}"))
-            self._conclude()
+            self._stop.request(StopRun("bug", f"an unexpected {describe_bug(error)}"))
+            self._end.conclude(queue.drain)
             raise
-        report = self._conclude()
-        if self._source.refused is not None:
-            raise self._source.refused
+        report = self._end.conclude(queue.drain)
+        if queue.refused is not None:
+            raise queue.refused
         return report
 
-    def _is_whole(self, record: SavedWalk) -> bool:
-        final = self._directory.layout.final(record.target)
-        return is_whole(final, size=record.position.offset, digest=record.digest)
+    def _is_there(self, saved: SavedWalk) -> bool:
+        return self._directory.layout.final(saved.target).exists()
 
-    async def _work(self, stack: Stack, api: Api, source: WalkQueue) -> None:
-        used = stack.ledger.used_today()
+    def _is_whole(self, saved: SavedWalk) -> bool:
+        final = self._directory.layout.final(saved.target)
+        return is_whole(final, size=saved.position.offset, digest=saved.digest)
+
+    async def _work(self, stack: Stack, queue: WalkQueue) -> None:
+        config, directory = self._config, self._directory
+        used = self._tally.used_today = stack.ledger.used_today()
         self.emit(
             events.RunStarted(
                 self.run_id,
-                str(self._config.directory),
-                source.total,
-                self._config.rate,
-                self._config.requests_a_day,
+                str(config.directory),
+                queue.total,
+                config.rate,
+                config.requests_a_day,
                 used,
             )
         )
-        self._tally.used_today = used
-        publisher = Publisher(
-            self._directory.store,
-            self._directory.layout,
-            self._directory.manifest,
+        context = RunContext(
             run_id=self.run_id,
-            clock=self._clock,
-            emit=self.emit,
-        )
-        publisher.republish()
-        campaigns = CampaignHarvester(
-            stack.fetcher,
-            api,
-            WalkOptions(
-                self._config.page_size,
-                self._directory.since,
-                self._config.max_pages,
-                self._config.summary,
-                self._sizes.pages,
-                self._config.min_page_size,
+            fetcher=stack.fetcher,
+            api=self._api,
+            options=WalkOptions(
+                page_size=config.page_size,
+                min_page_size=config.min_page_size,
+                since=directory.since,
+                max_pages=config.max_pages,
+                summary=config.summary,
+                expected=self._sizes.pages,
             ),
-            store=self._directory.store,
-            layout=self._directory.layout,
-            publisher=publisher,
-            codec=CODECS[self._config.compress],
+            layout=directory.layout,
+            lock=directory.lock,
+            store=directory.store,
+            manifest=directory.manifest,
+            codec=CODECS[config.compress],
             clock=self._clock,
             emit=self.emit,
         )
-        coordinator = Coordinator(
-            campaigns.harvest, workers=self._config.open_walks, stop=self._stop
-        )
-        timer = self._stop_after(self._config.max_duration)
+        publisher = Publisher(context)
+        await publisher.republish()
+        campaigns = CampaignHarvester(context, publisher)
+        coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
+        timer = self._stop_after(config.max_duration)
         try:
-            await coordinator.run(source.records())
+            await coordinator.run(queue.walks())
             all_asked = not self._stop.requested and self._tally.deferred_until is None
-            if self._config.tops_up and all_asked:
-                self._directory.store.end_round()
+            if config.tops_up and all_asked:
+                directory.store.end_round()
         except ExceptionGroup as group:
             raise _only(group) from None
         finally:
@@ -268,69 +261,6 @@ class _Run:
             self._stop.request(StopRun("max_duration", why, resume_at=resume_at))
 
         return asyncio.get_running_loop().call_later(seconds, stop)
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def _conclude(self) -> HarvestReport:
-        """Count, write summary.json, and say how it ended. Awaits nothing: a cancel cannot cut
-        it short; nor does a step that the disk refuses: what was saved before is counted."""
-        self._attempt(self._drain)
-        self._attempt(self._directory.sync)
-        campaigns = self._attempt(self._count) or Campaigns()
-        report = self._report(campaigns)
-        try:
-            replace_file(self._directory.layout.summary, to_json(report))
-        except StorageError as full:
-            self._stop.request(full)
-            report = self._report(campaigns)
-        self.emit(events.RunFinished(report.exit_code, report.reason))
-        return report
-
-    def _attempt(self, step: Callable[[], T]) -> T | None:
-        """Take a step; None if the disk refuses, which the run ends with then.
-
-        The run's own reason, if it has one, is the better one to tell.
-        """
-        try:
-            return step()
-        except StorageError as full:
-            self._stop.request(full)
-            return None
-
-    def _drain(self) -> None:
-        if self._source is not None:
-            self._source.drain()
-
-    def _count(self) -> Campaigns:
-        counts = self._directory.store.counts()
-        return Campaigns(
-            total=sum(counts.values()),
-            complete=counts.get("complete", 0),
-            failed=counts.get("failed", 0),
-            partial=counts.get("partial", 0),
-            pending=counts.get("pending", 0),
-        )
-
-    def _report(self, campaigns: Campaigns) -> HarvestReport:
-        tally, (started, began) = self._tally, self._started
-        now = self._clock.now()
-        end = conclude(self._stop.order, campaigns, tally.deferred_until)
-        return HarvestReport(
-            run_id=self.run_id,
-            exit_code=end.exit_code,
-            reason=end.reason,
-            message=end.message,
-            resume_at=end.resume_at,
-            campaigns=campaigns,
-            requests=Requests(tally.sent, tally.ok, tally.retried, tally.throttled),
-            pages=tally.pages,
-            rows=tally.rows,
-            bytes=tally.bytes,
-            quota=Quota(self._config.daily_quota, tally.used_today, next_reset(now)),
-            started_at=started,
-            finished_at=now,
-            elapsed_s=round(self._clock.monotonic() - began, 3),
-        )
 
 
 def _only(group: ExceptionGroup[Exception]) -> Exception:

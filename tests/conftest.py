@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,11 @@ import anyio.to_thread
 import pytest
 from fakes import FakeClock, Seen
 from hypothesis import HealthCheck, settings
+from workbench import Workbench
+
+# A zone that is not UTC, and half an hour off: a day or a moment of local time would show.
+os.environ["TZ"] = "Asia/Kolkata"
+time.tzset()
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
@@ -52,3 +58,11 @@ def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(*args)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture
+def bench(root: Path, clock: FakeClock, seen: Seen) -> Iterator[Workbench]:
+    """An output directory, and the first run in it."""
+    bench = Workbench(root / "out", clock, seen)
+    yield bench
+    bench.close()

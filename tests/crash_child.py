@@ -10,6 +10,7 @@ What an order may hold is in `Order`. The file is a program: `python tests/crash
 
 import ctypes
 import gc
+import itertools
 import json
 import os
 import resource
@@ -87,8 +88,8 @@ class Disk:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._points = 0
-        self._failing = 0
+        self._points = itertools.count(1)  # atomic: threads sync side by side
+        self._failing = itertools.count(1)
         self._trace = os.open(order.trace, os.O_WRONLY | os.O_CREAT) if order.trace else None
         self._write = os.write
 
@@ -115,19 +116,17 @@ class Disk:
 
     def point(self, name: str, *what: object) -> None:
         """One point at which to die."""
-        self._points += 1
-        if self._points == self._order.kill_at:
+        point = next(self._points)
+        if point == self._order.kill_at:
             die()
         if self._trace is not None:
-            self._write(self._trace, f"{self._points} {name} {_named(what)}\n".encode())
+            self._write(self._trace, f"{point} {name} {_named(what)}\n".encode())
 
     def _fails(self, name: str) -> None:
         order = self._order
         if name in order.failing:
-            self._failing += 1
-            if self._failing == order.fail_at or (
-                self._failing > order.fail_at > 0 and not order.heals
-            ):
+            number = next(self._failing)
+            if number == order.fail_at or (number > order.fail_at > 0 and not order.heals):
                 raise OSError(order.errno, os.strerror(order.errno))
 
     def _changing(self, name: str, real: Callable[..., Any], *args: Any, **named: Any) -> Any:
@@ -143,11 +142,10 @@ class Disk:
             if self._order.halves:
                 real(file, data[: len(data) // 2], *at)
             raise
-        if len(data) > 1:  # the kernel may have taken only a part of it
-            self._points += 1
-            if self._points == self._order.kill_at:
-                real(file, data[: len(data) // 2], *at)
-                die()
+        # The kernel may have taken only a part of it.
+        if len(data) > 1 and next(self._points) == self._order.kill_at:
+            real(file, data[: len(data) // 2], *at)
+            die()
         return real(file, data[: self._order.at_most or None], *at)
 
 
@@ -175,8 +173,8 @@ def perform(order: Order) -> int:
     if order.durable:
         assert harvester.request.quota._SYNC_EVERY > 0
         harvester.request.quota._SYNC_EVERY = 0.0
-        assert isinstance(HarvestConfig.sync_every, property)
-        HarvestConfig.sync_every = property(lambda self: 0.0)  # type: ignore[assignment]
+        assert isinstance(HarvestConfig.durable, property)
+        HarvestConfig.durable = property(lambda self: True)  # type: ignore[assignment]
     if order.file_size >= 0:
         if order.file_size_kills:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -203,7 +201,7 @@ def serve() -> None:
             code = 1
             try:
                 os.close(go)
-                if sys.platform == "linux":  # whoever is asked to may trace us
+                if sys.platform == "linux":  # the tests' strace may trace us
                     libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
                 os.read(gate, 1)
                 os.close(gate)

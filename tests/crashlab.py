@@ -245,7 +245,8 @@ class Home:
         """The directory is what a run leaves that nothing ever happened to."""
         assert self.finals() == expected.files
         names = {str(path.relative_to(self.out)) for path in self.out.rglob("*") if path.is_file()}
-        reports = {"manifest.ndjson", "errors.ndjson", "retries.ndjson", "summary.json"}
+        logs = ("manifest", "errors", "retries", "runs")
+        reports = {*(f"{name}.ndjson" for name in logs), "summary.json"}
         state = {".harvester/lock", ".harvester/state.sqlite"}
         assert names == {*expected.files, *reports, *state}
         manifest = self.lines("manifest.ndjson")
@@ -257,6 +258,7 @@ class Home:
         assert all(each["bytes"] == len(expected.files[each["file"]]) for each in manifest)
         assert list(inspection.verify(Layout(self.out))) == []
         summary = self.summary()
+        assert self.lines("runs.ndjson")[-1] == summary
         assert (summary["exit_code"], summary["reason"]) == (0, "complete")
         assert summary["campaigns"]["complete"] == summary["campaigns"]["total"]
         assert summary["campaigns"]["total"] == len(expected.files)
@@ -347,10 +349,10 @@ def lab(sandbox: Sandbox | None = None, *options: str) -> Iterator[Lab]:
 
 
 @contextmanager
-def labs(count: int = 2) -> Iterator[list[Lab]]:
-    """So many labs side by side, each with a server of its own: for `spread` and `every`."""
+def labs(count: int = 2, **settings: Any) -> Iterator[list[Lab]]:
+    """So many labs side by side, each with a small server of its own: for `spread`."""
     with ExitStack() as stack:
-        yield [stack.enter_context(lab()) for _ in range(count)]
+        yield [stack.enter_context(lab(small(**settings))) for _ in range(count)]
 
 
 def spread(labs: Sequence[Lab], work: Callable[[Lab, T], bool], jobs: Iterable[T]) -> int:

@@ -1,4 +1,4 @@
-"""How a page becomes bytes: members that can be appended, cut apart, and read by everybody."""
+"""How a page becomes bytes: members that can be appended, cut apart, and read by every reader."""
 
 import gzip
 import tempfile

@@ -272,12 +272,18 @@ def test_the_reserve_is_left_to_others(quota: int, reserve: int, ours: int) -> N
     assert HarvestConfig(daily_quota=quota, quota_reserve=reserve).requests_a_day == ours
 
 
+@pytest.mark.parametrize(("concurrency", "walks"), [(1, 1), (2, 8), (16, 64)])
+def test_more_campaigns_are_open_than_are_asked(concurrency: int, walks: int) -> None:
+    """So that the giants among them are found out early; one at a time stays one at a time."""
+    assert HarvestConfig(concurrency=concurrency).open_walks == walks
+
+
 @pytest.mark.parametrize(
     ("rate", "every"), [(0.1, True), (3.3, True), (10.0, True), (11.0, False), (0.0, False)]
 )
 def test_every_commit_is_durable_at_the_apis_pace(rate: float, every: bool) -> None:
     """Only a pace that no API allows groups its syncs."""
-    assert (HarvestConfig(rate=rate).sync_every == 0.0) is every
+    assert HarvestConfig(rate=rate).durable is every
 
 
 def test_an_identity_is_what_decides_about_the_rows() -> None:

@@ -90,7 +90,7 @@ def test_a_source_is_read_no_further_than_needed() -> None:
 
         async def stop_later() -> None:
             await anyio.sleep(5.5)
-            bench.stop.request(StopRun("SIGTERM", "told"))
+            bench.stop.request(StopRun("SIGTERM", "stop"))
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_later)
@@ -164,7 +164,7 @@ def test_a_grace_is_the_longest_that_work_may_take(grace: float, ends: float) ->
         async with anyio.create_task_group() as group:
             group.start_soon(bench.run, itertools.count())
             await anyio.sleep(0.5)
-            bench.stop.request(StopRun("SIGTERM", "told"), grace=grace)
+            bench.stop.request(StopRun("SIGTERM", "stop"), grace=grace)
         assert bench.clock.monotonic() == pytest.approx(ends)
         return bench
 
@@ -178,7 +178,7 @@ def test_a_stop_that_came_before_begins_nothing() -> None:
 
     async def main() -> Bench:
         bench = Bench(a_second)
-        bench.stop.request(StopRun("SIGTERM", "told"))
+        bench.stop.request(StopRun("SIGTERM", "stop"))
         await bench.run(itertools.count())
         return bench
 
@@ -199,7 +199,7 @@ def test_a_stop_reaches_a_source_that_waits() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(bench.coordinator.run, slow())
             await anyio.sleep(10)
-            bench.stop.request(StopRun("SIGINT", "told"))
+            bench.stop.request(StopRun("SIGINT", "stop"))
         return bench
 
     assert run(main).done == [1]
@@ -224,7 +224,7 @@ def test_a_bug_is_not_swallowed() -> None:
 
 
 def test_a_source_that_fails_is_not_swallowed() -> None:
-    """The error of whoever gives the items comes out."""
+    """The error of the source of the items comes out."""
 
     async def main() -> Bench:
         bench = Bench(a_second)

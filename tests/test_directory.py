@@ -1,7 +1,10 @@
 """An output directory, opened for one run."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
 from harvester.disk.ndjson_log import NdjsonLog
-from harvester.errors import ConfigError, StorageError
+from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.model import Target
 
 Open = Callable[..., AbstractContextManager[Directory]]
 
@@ -42,9 +46,9 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
             known_reports=KNOWN,
             fresh=fresh,
             provenance=provenance,
-            tops_up=False,
-            sync_every=0.0,
-            clock=clock,
+            tops_up=config.tops_up,
+            durable=True,
+            now=clock.now(),
             removing=lambda files, size: removed.append((files, size)),
         )
 
@@ -67,7 +71,12 @@ def test_a_new_directory_is_made(opened: Open, tmp_path: Path) -> None:
         assert directory.store.run == 1
         directory.sync()
     assert (tmp_path / "a" / "b" / "opens").is_dir()
-    assert set(tree(tmp_path / "a" / "b")) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+    assert set(tree(tmp_path / "a" / "b")) == {
+        "manifest.ndjson",
+        "errors.ndjson",
+        "retries.ndjson",
+        "runs.ndjson",
+    }
 
 
 async def test_a_directory_is_opened_again(opened: Open) -> None:
@@ -82,14 +91,11 @@ async def test_a_directory_is_opened_again(opened: Open) -> None:
 
 
 async def test_the_manifest_is_cut_back_to_what_is_acknowledged(opened: Open) -> None:
-    """A line that the state does not know of is written again by whoever republishes."""
+    """A line that the state does not know of is written again when its walk is published."""
     with opened() as directory:
-        record = directory.store.take(TARGET)
-        assert record is not None
         directory.manifest.append({"n": 1})
-        directory.store.complete(record.walk, directory.errors, directory.manifest)
+        await directory.store.complete([], directory.manifest)
         directory.manifest.append({"n": 2})
-        directory.store.save()
     with opened() as directory:
         assert directory.manifest.path.read_bytes() == b'{"n":1}\n'
 
@@ -113,7 +119,7 @@ def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
     """The second is refused before it touches anything."""
     with opened() as directory:
         directory.errors.append({"n": 1})
-        with pytest.raises(ConfigError, match="another run works in"), opened(fresh=True):
+        with pytest.raises(StopRun, match="another run works in"), opened(fresh=True):
             pass
     with opened() as directory:
         assert directory.errors.size > 0
@@ -157,7 +163,7 @@ def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], op
 def test_files_without_a_state_are_never_written_over(
     opened: Open, tmp_path: Path, name: str
 ) -> None:
-    """Somebody finished them, nobody knows who."""
+    """They may be a finished harvest of another program."""
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"precious")
@@ -194,8 +200,13 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         record = directory.store.take(TARGET)
         assert record is not None
         assert record.state == "new"
-    assert removed == [(7, 20 + 8)]
-    assert set(tree(layout.root)) == {"manifest.ndjson", "errors.ndjson", "retries.ndjson"}
+    assert removed == [(8, 20 + 8)]
+    assert set(tree(layout.root)) == {
+        "manifest.ndjson",
+        "errors.ndjson",
+        "retries.ndjson",
+        "runs.ndjson",
+    }
 
 
 def test_fresh_in_a_new_directory_removes_nothing(
@@ -233,3 +244,70 @@ def test_a_folder_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> N
     (tmp_path / "out" / "opens").unlink()
     with opened():
         pass
+
+
+def test_a_top_up_keeps_where_the_harvest_began(opened: Open) -> None:
+    """A later top-up asks new campaigns from there, too; it cannot be changed in between."""
+    since = datetime(2026, 1, 31, tzinfo=UTC)
+    with opened(since=since) as directory:
+        assert directory.since == since
+    for _ in range(2):
+        with opened(since="last") as directory:
+            assert directory.since == since
+    with pytest.raises(ConfigError, match="--since"), opened(since="2026-02-01"):
+        pass
+
+
+@pytest.mark.parametrize("killed_at", range(1, 7))
+async def test_fresh_that_is_killed_leaves_no_state_that_calls_anything_done(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Without `fresh` the next run refuses what is left; with it all is new."""
+    with opened() as directory:
+        saved = directory.store.take(TARGET)
+        assert saved is not None
+        await directory.store.complete([saved], directory.manifest)
+        final = directory.layout.final(TARGET)
+        final.write_bytes(b"finished")
+    real, removed = os.unlink, 0
+
+    def unlink(*args: Any, **named: Any) -> None:
+        nonlocal removed
+        removed += 1
+        if removed == killed_at:
+            raise InterruptedError("killed")
+        real(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with contextlib.suppress(StorageError), opened(fresh=True):
+            pass
+    if killed_at == 1:
+        with opened() as directory:
+            assert final.read_bytes() == b"finished"
+    else:
+        with contextlib.suppress(ConfigError), opened() as directory:
+            assert not final.exists()
+            assert list(directory.store.complete_walks()) == []
+    with opened(fresh=True) as directory:
+        assert list(directory.store.complete_walks()) == []
+        assert not final.exists()
+
+
+async def test_a_copy_that_is_torn_is_refused(opened: Open) -> None:
+    """A state whose pages are of different moments is found by SQLite's own check."""
+    with opened() as directory:
+        for number in range(2_000):
+            directory.store.take(Target("opens", str(number)))
+        directory.store.save()
+        path = directory.store.path
+    data = bytearray(path.read_bytes())
+    size = len(data) // 4096
+    middle = 4096 * (size // 2)
+    data[middle : middle + 4096] = data[middle + 4096 : middle + 8192]
+    copy = path.with_name("copy")
+    copy.write_bytes(data)
+    copy.replace(path)
+    with pytest.raises((ConfigError, StorageError), match=r"a copy that was made|malformed"):  # noqa: SIM117
+        with opened():
+            pass

@@ -110,7 +110,7 @@ sys.exit(main(sys.argv[3:]))
     ("module", "name"),
     [
         ("harvester.run", "open_directory"),
-        ("harvester.run", "conclude"),
+        ("harvester.reporting.run_end", "conclude"),
         ("harvester.cli.run", "open_screen"),
     ],
 )

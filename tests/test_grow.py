@@ -4,11 +4,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from workbench import disk_calls
 
-from harvester.campaign.grow import Grown, grow, read_boundary
-from harvester.disk.checkpoint import Base
+from harvester.campaign.topup import Grown, grow, read_boundary
 from harvester.disk.compress import CODECS, Codec
 from harvester.disk.part import Damaged
+from harvester.disk.saved_walk import Base
 
 KINDS = [None, "gzip", "zstd"]
 
@@ -56,7 +57,7 @@ class Files:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_rows_follow_the_stored_bytes(tmp_path: Path, kind: str | None) -> None:
-    """The finished file is the head of the new one, to the byte; size and digest are told."""
+    """The finished file is the head of the new one, to the byte; size and digest are given."""
     files = Files(tmp_path, CODECS[kind], joined(3, 2, 1), joined(6, 5), joined(4, 3))
     grown = files.grow()
     data = files.grown.read_bytes()
@@ -119,3 +120,11 @@ def test_a_file_that_is_not_what_was_finished_is_damaged(tmp_path: Path, harm: s
             files.final.write_bytes(data[:-1])
     with pytest.raises(Damaged):
         files.grow()
+
+
+def test_a_grown_file_is_synced_when_it_is_given(tmp_path: Path) -> None:
+    """Its name is next: a power cut must not leave that name to half of it."""
+    files = Files(tmp_path, CODECS[None], joined(1), joined(2, 1))
+    with disk_calls([]) as calls:
+        files.grow()
+    assert calls == ["fdatasync grown"]

@@ -4,8 +4,12 @@ import asyncio
 import errno
 import json
 import os
+import re
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,8 @@ from harvester.disk.compress import CODECS
 from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.part import PartFile
-from harvester.errors import ConfigError, HarvestError, StorageError
+from harvester.disk.saved_walk import STEERING
+from harvester.errors import ConfigError, HarvestError, StopRun, StorageError
 from harvester.events import Event
 from harvester.reporting.summary import HarvestReport
 from harvester.request.retry_policy import RetryPolicy
@@ -332,7 +337,7 @@ async def test_a_spent_day_stops_until_the_reset(field: Field) -> None:
 
 @sandbox_with(quota=7)
 async def test_the_apis_word_that_the_day_is_spent_is_believed(field: Field) -> None:
-    """With one worker it costs one request to be told."""
+    """With one worker it costs one request to learn it."""
     report = await field.run(concurrency=1)
     assert (report.exit_code, report.reason) == (75, "quota_spent")
     assert report.requests.sent == 8
@@ -362,11 +367,11 @@ async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, a
 
     def observe(event: Event) -> None:
         if isinstance(event, events.PageCommitted) and len(field.sandbox.log) > after:
-            harvester.stop("SIGTERM", "told")
+            harvester.stop("SIGTERM", "stop")
 
     harvester = Harvester(field.config(), observe=observe)
     report = await harvester.run(field.ids)
-    assert (report.exit_code, report.reason, report.message) == (143, "SIGTERM", "told")
+    assert (report.exit_code, report.reason, report.message) == (143, "SIGTERM", "stop")
     assert report.campaigns.total == 6
     assert (await field.run()).exit_code == 0
     assert field.sandbox.requests == 18
@@ -376,18 +381,18 @@ async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, a
 async def test_a_stop_before_the_run_sends_nothing(field: Field) -> None:
     """`stop` may be called at any time."""
     harvester = Harvester(field.config())
-    harvester.stop("SIGINT", "told")
+    harvester.stop("SIGINT", "stop")
     report = await harvester.run(field.ids)
     assert (report.exit_code, report.requests.sent, report.campaigns.total) == (130, 0, 6)
 
 
 async def test_a_stop_among_finished_campaigns_forgets_none(field: Field) -> None:
-    """Ids that nobody came to are counted, also the one that was just being read."""
+    """Ids that were not begun are counted, also the one that was just being read."""
     await field.run()
 
     def observe(event: Event) -> None:
         if isinstance(event, events.CampaignSkipped):
-            harvester.stop("SIGTERM", "told")
+            harvester.stop("SIGTERM", "stop")
 
     harvester = Harvester(field.config(), observe=observe)
     report = await harvester.run(field.ids)
@@ -395,7 +400,7 @@ async def test_a_stop_among_finished_campaigns_forgets_none(field: Field) -> Non
 
 
 async def test_a_reason_of_ones_own_still_ends_in_a_report(field: Field) -> None:
-    """Whoever stops a run from Python may say why in his own words."""
+    """A run that is stopped from Python may have a reason of the caller's."""
     harvester = Harvester(field.config())
     harvester.stop("enough", "seen enough")
     report = await harvester.run(field.ids)
@@ -455,6 +460,29 @@ async def test_a_count_that_cannot_be_kept_is_refused(field: Field, content: byt
     assert field.sandbox.requests == before
 
 
+@pytest.mark.parametrize("kind", [events.RunStarted, events.PageCommitted, events.RunFinished])
+async def test_an_observer_that_raises_harms_nothing(field: Field, kind: type[Event]) -> None:
+    """Not even the campaign: it gets no more events, and the report says where it failed."""
+    got: list[Event] = []
+
+    def observe(event: Event) -> None:
+        got.append(event)
+        if isinstance(event, kind):
+            raise KeyError("sandbox-token")
+
+    report = await field.run(observe=observe)
+    assert (report.exit_code, report.campaigns.failed) == (0, 0)
+    assert type(got[-1]) is kind
+    assert len([event for event in got if isinstance(event, kind)]) == 1
+    if kind is not events.RunFinished:
+        said = report.message or ""
+        assert re.fullmatch(
+            r"an observer raised KeyError at test_harvest\.py:\d+: it got no more events", said
+        )
+        assert field.summary()["message"] == said
+    field.check()
+
+
 async def test_an_observer_is_no_coroutine_function(field: Field) -> None:
     """Its events would be lost."""
 
@@ -468,7 +496,21 @@ async def test_an_observer_is_no_coroutine_function(field: Field) -> None:
 # -- repair ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["gone", "shorter", "other"])
+async def test_a_finished_file_that_is_gone_is_harvested_again(field: Field) -> None:
+    """Without being asked, and it alone."""
+    await field.run()
+    path = field.root / "opens" / f"{field.ids[0]}.ndjson"
+    content = path.read_bytes()
+    path.unlink()
+    seen = Seen()
+    assert (await field.run(observe=seen)).exit_code == 0
+    assert path.read_bytes() == content
+    assert {e.target.campaign_id for e in seen.of(events.RequestSent)} == {field.ids[0]}
+    assert [e.cause for e in seen.of(events.WalkRestarted)] == ["damaged_file"]
+    assert (await field.run()).requests.sent == 0
+
+
+@pytest.mark.parametrize("damage", ["shorter", "other"])
 async def test_a_finished_file_that_is_not_whole_is_harvested_again(
     field: Field, damage: str
 ) -> None:
@@ -477,8 +519,6 @@ async def test_a_finished_file_that_is_not_whole_is_harvested_again(
     path = field.root / "opens" / f"{field.ids[0]}.ndjson"
     content = path.read_bytes()
     path.write_bytes(content[:-1] if damage == "shorter" else content.swapcase())
-    if damage == "gone":
-        path.unlink()
     assert (await field.run()).requests.sent == 0
     report = await field.run(repair=True)
     assert (report.exit_code, report.campaigns.complete) == (0, len(field.ids))
@@ -508,7 +548,7 @@ async def test_fresh_says_what_it_removes(field: Field) -> None:
     seen = Seen()
     await field.run(fresh=True, observe=seen)
     (removed,) = seen.of(events.FilesRemoved)
-    assert removed.files == 6 + 4
+    assert removed.files == 6 + 5
     assert seen.events.index(removed) == 0
     field.check()
 
@@ -540,14 +580,14 @@ async def test_a_single_id_is_not_a_list_of_digits(field: Field) -> None:
 
 @pytest.mark.parametrize("lazily", [False, True])
 async def test_an_id_that_is_no_text_is_refused_like_any_other(field: Field, lazily: bool) -> None:
-    """A number is told by name, not by a traceback."""
+    """A number gets an error with its name, not a traceback."""
     ids: Any = [int(field.ids[0])]
     with pytest.raises(ConfigError, match="not a campaign id"):
         await harvest(iter(ids) if lazily else ids, field.config())
 
 
 async def test_ids_that_fail_still_leave_a_summary(field: Field) -> None:
-    """The error of whoever gives the ids comes out as it is, after everything was saved."""
+    """The error of the source of the ids comes out as it is, after everything was saved."""
 
     def broken() -> Iterator[str]:
         yield from field.ids[:2]
@@ -568,12 +608,12 @@ async def test_missing_secrets_cost_nothing(field: Field) -> None:
 
 
 async def test_a_directory_in_use_is_refused(field: Field) -> None:
-    """A second run is told who holds it, and the first does not notice."""
+    """A second run learns which process holds it; the first is not disturbed."""
 
     refused: list[str] = []
 
     async def second() -> None:
-        with pytest.raises(ConfigError, match="another run works in") as caught:
+        with pytest.raises(StopRun, match="another run works in") as caught:
             await harvest(field.ids, field.config())
         refused.append(str(caught.value))
 
@@ -587,6 +627,134 @@ async def test_a_directory_in_use_is_refused(field: Field) -> None:
     await tasks[0]
     assert (report.exit_code, len(refused)) == (0, 1)
     field.check()
+
+
+# -- the directory under a run -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+async def test_a_directory_made_anew_under_a_run_belongs_to_the_new_one(
+    field: Field, how: str
+) -> None:
+    """The forgotten run stops with one sentence, and no byte of it stands in the other's files."""
+    tasks: list[asyncio.Task[HarvestReport]] = []
+    pages = 0
+
+    def observe(event: Event) -> None:
+        nonlocal pages
+        pages += isinstance(event, events.PageCommitted)
+        if pages == 5 and not tasks:
+            if how == "moved":
+                field.root.rename(field.folder / "moved")
+            else:
+                shutil.rmtree(field.root)
+            tasks.append(asyncio.create_task(harvest(field.ids, field.config())))
+
+    old = await harvest(field.ids, field.config(), observe=observe)
+    new = await tasks[0]
+    assert (old.exit_code, old.reason) == (1, "storage")
+    assert "was moved, removed or replaced" in (old.message or "")
+    assert (new.exit_code, field.summary()["run_id"]) == (0, new.run_id)
+    assert [line["run_id"] for line in field.lines("runs")] == [new.run_id]
+    field.check()
+    assert list(verify(Layout(field.root))) == []
+
+
+async def test_a_run_whose_directory_was_replaced_leaves_no_summary_in_it(field: Field) -> None:
+    """Nor anything else: what stands at its path may be another run's."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, events.PageCommitted) and not (field.folder / "moved").exists():
+            field.root.rename(field.folder / "moved")
+            (field.root / ".harvester").mkdir(parents=True)
+            (field.root / ".harvester" / "lock").touch()
+
+    report = await harvest(field.ids, field.config(), observe=observe)
+    assert (report.exit_code, report.reason) == (1, "storage")
+    assert [path.name for path in field.root.rglob("*")] == [".harvester", "lock"]
+
+
+@pytest.mark.parametrize("early", ["finals", "state", "log"])
+@pytest.mark.parametrize(("first", "second"), [(2, 3), (2, 9), (4, 17), (8, 12), (11, 18)])
+async def test_a_copy_made_under_a_run_is_right_or_refused(
+    field: Field, early: str, first: int, second: int
+) -> None:
+    """Whichever of its files are of an earlier moment than the others."""
+    copy, pages = field.folder / "copy", 0
+
+    def take(*, state: bool, log: bool, finals: bool) -> None:
+        for path in [path for path in field.root.rglob("*") if path.is_file()]:
+            kind = ("log" if "-wal" in path.name else "state") if ".harv" in str(path) else "finals"
+            if {"state": state, "log": log, "finals": finals}[kind]:
+                to = copy / path.relative_to(field.root)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(path.read_bytes())
+
+    def observe(event: Event) -> None:
+        nonlocal pages
+        pages += isinstance(event, events.PageCommitted)
+        if isinstance(event, events.PageCommitted) and pages in {first, second}:
+            names = ("state", "log", "finals")
+            take(**{name: (name == early) == (pages == first) for name in names})
+
+    await field.run(observe=observe)
+    field.root = copy
+    try:
+        report = await harvest(field.ids, field.config())
+    except (ConfigError, StorageError):
+        return
+    assert report.exit_code == 0
+    for campaign_id in field.ids:
+        found = (copy / "opens" / f"{campaign_id}.ndjson").read_bytes()
+        assert found == field.content(campaign_id)
+    assert list(verify(Layout(copy))) == []
+
+
+@pytest.mark.parametrize("column", [*STEERING, "report", "campaign_id", "checksum"])
+async def test_a_flipped_bit_in_the_state_is_never_followed(field: Field, column: str) -> None:
+    """In whatever field of each walk, complete, under way or new: every file ends right."""
+    await field.run(max_requests=9)
+    with closing(sqlite3.connect(field.root / ".harvester" / "state.sqlite")) as db, db:
+        for walk, value in db.execute(f"SELECT id, {column} FROM walks").fetchall():
+            if isinstance(value, int):
+                flipped: Any = value ^ 1
+            else:
+                data = value.encode() if isinstance(value, str) else value or b"\0"
+                flipped = bytes([data[0] ^ 1]) + data[1:]
+                flipped = flipped.decode() if isinstance(value, str) else flipped
+            db.execute(f"UPDATE walks SET {column} = ? WHERE id = ?", (flipped, walk))
+    report = await harvest(field.ids, field.config())
+    assert (report.exit_code, report.campaigns.complete) == (0, 6)
+    for campaign_id in field.ids:
+        path = field.root / "opens" / f"{campaign_id}.ndjson"
+        assert path.read_bytes() == field.content(campaign_id)
+    assert list((field.root / "opens").glob("*.part")) == []
+
+
+async def test_obstructed_campaigns_fail_alone(field: Field) -> None:
+    """A directory at a final name, a part that is a link: the run goes on, and each start too."""
+    folder, precious = field.root / "opens", field.folder / "precious"
+    await field.run(field.ids[:1])
+    precious.write_bytes(b"precious")
+    (folder / f"{field.ids[1]}.ndjson").mkdir()
+    (folder / f"{field.ids[2]}.ndjson.part").symlink_to(precious)
+    for _ in range(2):
+        report = await field.run()
+        assert (report.exit_code, report.campaigns.failed, report.campaigns.complete) == (3, 2, 4)
+    kinds = Counter((line["campaign_id"], line["kind"]) for line in field.lines("errors"))
+    assert kinds == {(each, "obstructed"): 2 for each in field.ids[1:3]}
+    assert precious.read_bytes() == b"precious"
+    (folder / f"{field.ids[1]}.ndjson").rmdir()
+    (folder / f"{field.ids[2]}.ndjson.part").unlink()
+    assert (await field.run()).exit_code == 0
+    field.check()
+
+
+async def test_every_run_has_a_line(field: Field) -> None:
+    """The same as summary.json."""
+    reports = [await field.run(max_requests=7), await field.run()]
+    assert [line["run_id"] for line in field.lines("runs")] == [each.run_id for each in reports]
+    assert field.lines("runs")[-1] == field.summary()
 
 
 # -- the disk ----------------------------------------------------------------------------------
@@ -627,12 +795,12 @@ async def test_after_a_failed_commit_the_report_still_counts_what_was_saved(
         name = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
         if name.endswith(".part") and len(seen.of(events.CampaignCompleted)) == 2:
             if signal is not None:
-                harvester.stop(signal, "told to stop")
+                harvester.stop(signal, "stopped")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HarvestConfig, "sync_every", 0.0)
+        patch.setattr(HarvestConfig, "durable", True)
         patch.setattr(os, "fdatasync", refused)
         report = await harvester.run(field.ids)
     assert (report.exit_code, report.reason) == ((143, signal) if signal else (1, "storage"))
@@ -654,7 +822,7 @@ async def test_a_summary_that_cannot_be_written_is_told(
     def full(*_: object) -> None:
         raise StorageError("cannot use summary.json: No space left on device")
 
-    monkeypatch.setattr("harvester.run.replace_file", full)
+    monkeypatch.setattr("harvester.reporting.run_end.replace_file", full)
     report = await harvest(field.ids, field.config())
     assert (report.exit_code, report.reason) == (1, "storage")
     assert report.campaigns.complete == len(field.ids)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from fakes import NOON
 
 from harvester.disk.layout import Layout
 from harvester.disk.lock import locked
-from harvester.errors import ConfigError, HarvestError
+from harvester.errors import HarvestError, StopRun, StorageError
 
 
 @pytest.fixture
@@ -24,9 +25,9 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_a_directory_has_one_run(layout: Layout) -> None:
-    """A second one is refused and told who holds it; after the first it may."""
+    """A second one is refused, with the process that holds it; after the first it may."""
     with locked(layout, now=NOON):
-        refused = pytest.raises(ConfigError, match=f"process {os.getpid()}, since 2026-03-01T12:00")
+        refused = pytest.raises(StopRun, match=f"process {os.getpid()}, since 2026-03-01T12:00")
         with refused, locked(layout, now=NOON):
             pass
     with locked(layout, now=NOON):
@@ -49,7 +50,7 @@ def test_who_only_looks_does_not_keep_a_run_from_starting(layout: Layout, looks:
 
         with locked(layout, now=NOON, sleep=sleep):
             assert len(slept) == 1
-        with locked(layout, now=NOON), pytest.raises(ConfigError):  # noqa: SIM117
+        with locked(layout, now=NOON), pytest.raises(StopRun):  # noqa: SIM117
             with locked(layout, now=NOON, sleep=sleep):
                 pass
     assert sum(slept) < 0.5
@@ -59,7 +60,7 @@ def test_a_link_to_the_directory_is_the_directory(layout: Layout, tmp_path: Path
     """The same place under another name is the same lock."""
     (tmp_path / "link").symlink_to(layout.root)
     again = locked(Layout(tmp_path / "link"), now=NOON)
-    with locked(layout, now=NOON), pytest.raises(ConfigError), again:
+    with locked(layout, now=NOON), pytest.raises(StopRun), again:
         pass
 
 
@@ -77,7 +78,7 @@ def test_a_killed_run_holds_nothing(layout: Layout) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        refused = pytest.raises(ConfigError, match="process 0, since long ago")
+        refused = pytest.raises(StopRun, match="process 0, since long ago")
         with refused, locked(layout, now=NOON):
             pass
         holder.kill()
@@ -90,3 +91,24 @@ def test_a_lock_that_cannot_be_opened_is_told(layout: Layout) -> None:
     layout.lock.mkdir()
     with pytest.raises(HarvestError), locked(layout, now=NOON):
         pass
+
+
+@pytest.mark.parametrize("harm", ["moved", "removed", "replaced", "state removed"])
+def test_a_run_notices_that_its_directory_is_not_its_own_any_more(
+    layout: Layout, harm: str
+) -> None:
+    """Whatever happened to it; and it says so in one sentence with the directory's name."""
+    with locked(layout, now=NOON) as lock:
+        lock.check()
+        if harm == "state removed":
+            shutil.rmtree(layout.state)
+        elif harm == "removed":
+            shutil.rmtree(layout.root)
+        else:
+            layout.root.rename(layout.root.with_name("moved"))
+        if harm == "replaced":
+            layout.state.mkdir(parents=True)
+            layout.lock.touch()
+        assert not lock.holds()
+        with pytest.raises(StorageError, match=f"{layout.root} was moved, removed or replaced"):
+            lock.check()

@@ -61,6 +61,14 @@ def test_an_unacknowledged_line_is_cut_off(tmp_path: Path, keep: int, left: byte
     assert lines(tmp_path / "j", keep=keep) == (whole if left is None else left)
 
 
+@pytest.mark.parametrize("keep", [1, 1_048_576, 1_500_000, 2_500_001, 3_000_000, 3_000_003])
+def test_a_large_log_is_cut_back_to_a_whole_line(tmp_path: Path, keep: int) -> None:
+    """Wherever the acknowledged length lies in it, and however far back the last newline is."""
+    content = b"x" * 999_999 + b"\n" + b"y" * 1_499_999 + b"\n" + b"z" * 500_002 + b"\n"
+    (tmp_path / "j").write_bytes(content)
+    assert lines(tmp_path / "j", keep=keep) == content[: content.rfind(b"\n", 0, keep) + 1]
+
+
 @pytest.mark.parametrize(
     ("torn", "left"), [(b'{"n":0}\n{"n":', b'{"n":0}\n'), (b'{"n":0', b""), (b"", b"")]
 )
@@ -81,7 +89,7 @@ def test_a_line_is_never_glued_to_a_torn_one(
 
 
 def test_a_line_holds_json_only(tmp_path: Path) -> None:
-    """Text of any kind stays on its line; what is no JSON is a mistake of ours, told at once."""
+    """Text of any kind stays on its line; what is no JSON is a bug, found at once."""
     journal = NdjsonLog(tmp_path / "j")
     journal.append({"message": "a\nb\u2028\x00é"})
     with pytest.raises(TypeError):

@@ -144,7 +144,7 @@ def test_any_cut_of_any_part_resumes_at_its_checkpoint(
 
 
 def test_publishing_twice_is_publishing_once(tmp_path: Path) -> None:
-    """A kill after the rename does no harm: the second time finds the work done."""
+    """Idempotent: after a kill that came behind the rename, the work is found done."""
     part, final = tmp_path / "x.part", tmp_path / "x"
     part.write_bytes(b"rows")
     for _ in range(2):

@@ -49,7 +49,7 @@ def test_a_full_temporary_folder_is_storage_trouble(
 
 
 def test_trouble_with_the_records_is_not_that_of_the_temporary_folder() -> None:
-    """Whoever opened their file knows its name."""
+    """The code that opened their file knows its name."""
 
     def broken() -> Iterator[bytes]:
         yield b'{"contact_id":"1"}\n'
@@ -93,7 +93,7 @@ class SlowFetcher(FakeFetcher):
 
 
 def test_a_campaign_waits_for_its_own_summary_only() -> None:
-    """Where one is long in coming, nobody else is held up; each is asked for once."""
+    """Where one is long in coming, no other is held up; each is asked for once."""
 
     async def main() -> None:
         fetcher = SlowFetcher(*[{"opens": 1}] * 5)
@@ -109,7 +109,7 @@ def test_a_campaign_waits_for_its_own_summary_only() -> None:
 
 @pytest.mark.parametrize("end", ["refused", "stopped", "cancelled"])
 def test_who_waits_for_a_summary_learns_what_came_of_it_or_asks(end: str) -> None:
-    """What the API refuses is known to everybody; who was stopped or cancelled knew nothing."""
+    """What the API refuses is kept for all tasks; a stop or a cancel keeps nothing."""
 
     async def main() -> None:
         first: Any = {"refused": CampaignError("rejected", "no"), "stopped": StopRun("x", "y")}

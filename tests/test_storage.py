@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from workbench import disk_calls
 
 from harvester.disk import storage as module
 from harvester.disk.storage import replace_file, storage, sync_directory, write_all
@@ -22,7 +23,7 @@ from harvester.errors import StorageError
     ],
 )
 def test_trouble_is_named_with_its_path(wrong: Exception) -> None:
-    """Whatever the disk says becomes a storage error that tells where."""
+    """Every error of the disk becomes a storage error that names the path."""
     with (
         pytest.raises(StorageError, match="cannot use /some/file: ") as caught,
         storage("/some/file"),
@@ -33,7 +34,7 @@ def test_trouble_is_named_with_its_path(wrong: Exception) -> None:
 
 
 def test_what_is_not_of_the_disk_passes() -> None:
-    """Other errors are nobody's business here."""
+    """Other errors are left as they are."""
     with pytest.raises(KeyError), storage("x"):
         raise KeyError("x")
 
@@ -62,6 +63,15 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["summary.json"]  # noqa: PTH208
 
 
+def test_a_replacement_is_synced_before_it_has_the_name_and_the_name_after_it(
+    tmp_path: Path,
+) -> None:
+    """A power cut leaves all of the old or all of the new, and the new once it has returned."""
+    with disk_calls([]) as calls:
+        replace_file(tmp_path / "summary.json", b"new")
+    assert calls == ["fsync summary.json.new", "rename summary.json", f"fsync {tmp_path.name}"]
+
+
 @pytest.mark.parametrize("step", ["write_all", "fsync", "sync_directory"])
 def test_a_failed_replacement_leaves_a_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -81,5 +91,5 @@ def test_a_failed_replacement_leaves_a_whole_file(
 
 def test_a_directory_that_is_gone_is_trouble(tmp_path: Path) -> None:
     """Syncing a directory that is not there says so, and leaks no file."""
-    with pytest.raises(StorageError), storage(tmp_path / "gone"):
+    with pytest.raises(StorageError, match="gone"):
         sync_directory(tmp_path / "gone")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harvester.campaign.moments import Moments
 from harvester.campaign.topup import (
     FilterForgotten,
     HighWaterMark,
-    Moments,
     additions,
     boundary,
     overlap,

@@ -7,137 +7,100 @@ import anyio
 import orjson
 
 from harvester import events
-from harvester.api.base import Api
-from harvester.campaign.grower import Grower
+from harvester.campaign.context import RunContext
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
-from harvester.campaign.walk import Walk, Walker, WalkOptions
-from harvester.disk.checkpoint import Base, CheckpointStore, SavedWalk
-from harvester.disk.compress import Codec
-from harvester.disk.layout import Layout
+from harvester.campaign.topup import TopUp
+from harvester.campaign.walk import Walk, Walker
+from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
-from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun
-from harvester.events import Observer
-from harvester.model import Fetcher, Position
-from harvester.runtime import Clock, stamp
+from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun, describe_bug
+from harvester.runtime import stamp
 
 
 class CampaignHarvester:
     """Harvests one campaign at a call; shared by all workers."""
 
-    def __init__(
-        self,
-        fetcher: Fetcher,
-        api: Api,
-        asked: WalkOptions,
-        *,
-        store: CheckpointStore,
-        layout: Layout,
-        publisher: Publisher,
-        codec: Codec,
-        clock: Clock,
-        emit: Observer,
-    ) -> None:
-        self._walker = Walker(
-            fetcher, api, asked, store=store, layout=layout, codec=codec, clock=clock, emit=emit
-        )
-        self._grower = Grower(
-            fetcher, api, self._walker, store=store, layout=layout, codec=codec, emit=emit
-        )
-        self._reconciles = asked.summary
-        self._api = api
-        self._store = store
-        self._layout = layout
+    def __init__(self, context: RunContext, publisher: Publisher) -> None:
+        self._context = context
+        self._store = context.store
+        self._emit = context.emit
         self._publisher = publisher
-        self._codec = codec
-        self._clock = clock
-        self._emit = emit
-        self._summaries = Summaries(fetcher, api)
+        self._walker = Walker(context)
+        self._top_up = TopUp(context, self._walker)
+        self._summaries = Summaries(context.fetcher, context.api)
 
-    async def harvest(self, record: SavedWalk) -> None:
+    async def harvest(self, saved: SavedWalk) -> None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
-        with self._walker.opened(record) as walk:
-            at = record.position
-            self._emit(events.CampaignStarted(walk.target, at.pages, at.rows))
-            try:
+        walk = self._walker.new(saved)
+        self._emit(events.CampaignStarted(walk.target, walk.position.pages, walk.position.rows))
+        try:
+            with self._walker.opened(walk):
                 finished = await self._finished(walk)
                 if finished is not None:
-                    self._publisher.publish(finished)
-            except Deferred as aside:
-                self._deferred(walk, aside)
-            except CampaignError as error:
-                self._fail(walk, error)
-            except (StopRun, anyio.get_cancelled_exc_class()):
-                at = walk.position
-                self._emit(events.CampaignInterrupted(walk.target, at.pages, at.rows))
-                raise
-            except Exception as bug:
-                # One campaign's surprise, whatever it is, must not end the others.
-                self._fail(walk, CampaignError("unexpected", f"a bug: {type(bug).__name__}"))
+                    await self._publisher.publish(finished, walk.part)  # (3) to (7)
+        except Deferred as deferred:
+            self._defer(walk, deferred)
+        except CampaignError as error:
+            self._fail(walk, error)
+        except (StopRun, anyio.get_cancelled_exc_class()):
+            at = walk.position
+            self._emit(events.CampaignInterrupted(walk.target, at.pages, at.rows))
+            raise
+        except Exception as bug:
+            # One campaign's surprise, whatever it is, must not end the others.
+            self._fail(walk, CampaignError("unexpected", f"a bug: {describe_bug(bug)}"))
 
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
-        if walk.base is None:
+        if (base := walk.saved.base) is not None:
+            finished = await self._top_up.walk(walk, base)
+            if finished is None:
+                return None
+        else:
             await self._walker.walk(walk)
-            return await self._finishing(walk, walk.position, walk.part.digest())
-        await self._grower.read_base(walk, walk.base)
-        await self._walker.walk(walk)
-        grown = await self._grower.grown(walk)
-        if grown is None:
-            return None
-        at = _grown_position(walk.base, walk.position, grown.added, grown.size)
-        return await self._finishing(walk, at, grown.digest)
-
-    async def _finishing(self, walk: Walk, position: Position, digest: bytes) -> SavedWalk:
-        """Save that every row is there: what is left is the name and the manifest's line."""
+            finished = walk.saved
         found = await self._reconcile(walk)
-        record = replace(
-            walk.record,
-            position=position,
-            digest=digest,
-            started_at=walk.started_at,
-            completed_at=stamp(self._clock.now()),
-            findings=found,
-        )
-        await self._store.finishing(record)  # (4)
-        return record
+        now = self._context.clock.now()
+        return replace(finished, completed_at=stamp(now), findings=found)
 
     # -- the API's own counts ------------------------------------------------------------------
 
     async def _reconcile(self, walk: Walk) -> str | None:
         """What the manifest is to say of the campaign's summary, as JSON."""
-        target = walk.target
-        if not self._reconciles or not self._api.reports[target.report].paged:
+        context, target = self._context, walk.target
+        if not context.options.summary or not context.api.reports[target.report].paged:
             return None
         summary = await self._summaries.of(target)
-        path = self._layout.part if walk.base is None else self._layout.grown
+        path = context.layout.part if walk.saved.base is None else context.layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
         return orjson.dumps(findings(target.report, summary, contacts)).decode()
 
     def _count_contacts(self, path: Path) -> int:
-        with storage(path), self._codec.open(path) as lines:
+        with storage(path), self._context.codec.open(path) as lines:
             return distinct_contacts(lines)
 
     # -- other ends ----------------------------------------------------------------------------
 
-    def _deferred(self, walk: Walk, aside: Deferred) -> None:
+    def _defer(self, walk: Walk, deferred: Deferred) -> None:
         self._emit(
             events.CampaignDeferred(
                 walk.target,
-                str(aside),
-                aside.status,
-                aside.attempts,
+                str(deferred),
+                deferred.status,
+                deferred.attempts,
                 walk.position.pages,
                 walk.position.rows,
-                aside.resume_at,
+                deferred.resume_at,
             )
         )
 
     def _fail(self, walk: Walk, error: CampaignError) -> None:
+        at = walk.position
         if isinstance(error, CursorDropped):
-            # A cursor that died twice is of no use to the next try either.
-            self._store.restart(walk.id, restarts=0)
-        self._store.fail(walk.id, error.kind)
+            # A cursor that was dropped twice is of no use to the next try either.
+            walk.saved = self._store.restart(walk.saved)
+        self._store.fail(walk.saved, error.kind)
         self._emit(
             events.CampaignFailed(
                 walk.target,
@@ -146,12 +109,7 @@ class CampaignHarvester:
                 error.error_key,
                 str(error),
                 error.attempts,
-                walk.position.pages,
-                walk.position.rows,
+                at.pages,
+                at.rows,
             )
         )
-
-
-def _grown_position(base: Base, walked: Position, added: int, size: int) -> Position:
-    """Where a topped-up file ends: what it had, and what was walked and added."""
-    return Position(None, base.pages + walked.pages, base.rows + added, size)

@@ -1,77 +1,145 @@
-"""From the last page to the final name and the manifest's line; done again, it is no harm.
+"""From the last page to the final name and the manifest's line; each step is idempotent.
 
-The numbers (5) to (7) continue those of `campaign`.
+The numbers (3) to (7) continue those of `walk`. Walks that reach their end while others are being
+published form the next batch: one thread, two transactions and one sync of the manifest for all.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from harvester import events
-from harvester.disk.checkpoint import CheckpointStore, SavedWalk
+from harvester.campaign.context import RunContext
 from harvester.disk.disk_set import DiskSet
-from harvester.disk.layout import Layout
-from harvester.disk.ndjson_log import NdjsonLog
-from harvester.disk.part import Damaged, publish
-from harvester.disk.storage import TEMPORARY, Folder, storage
-from harvester.events import Observer
-from harvester.runtime import Clock, stamp
+from harvester.disk.part import Damaged, Obstructed, PartFile, publish
+from harvester.disk.saved_walk import SavedWalk
+from harvester.disk.storage import TEMPORARY, storage, sync_directory
+from harvester.errors import CampaignError
+from harvester.runtime import stamp
+
+_SYNCS_AT_ONCE = 4  # more make the disk no faster
+
+
+@dataclass(eq=False, slots=True)
+class _Finished:
+    """A walk whose last page has come. Without its open `part` it is of an earlier run."""
+
+    saved: SavedWalk
+    part: PartFile | None = None
+    published: bool = False
+    error: Damaged | Obstructed | None = None
 
 
 class Publisher:
-    """Publishes walks whose every row stands in a synced file, and whose state says so."""
+    """Publishes finished walks; shared by all workers."""
 
-    def __init__(
-        self,
-        store: CheckpointStore,
-        layout: Layout,
-        manifest: NdjsonLog,
-        *,
-        run_id: str,
-        clock: Clock,
-        emit: Observer,
-    ) -> None:
-        self._store = store
-        self._layout = layout
-        self._manifest = manifest
-        self._run_id = run_id
-        self._clock = clock
-        self._emit = emit
+    def __init__(self, context: RunContext) -> None:
+        self._layout = context.layout
+        self._lock = context.lock
+        self._store = context.store
+        self._manifest = context.manifest
+        self._run_id = context.run_id
+        self._clock = context.clock
+        self._emit = context.emit
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Finished] = []
+        self._broken: BaseException | None = None
 
-    def publish(self, record: SavedWalk, *, again: bool = False) -> None:
-        """Give the file its name and its line. Raise `Damaged` if it is not there or not whole.
+    async def publish(self, saved: SavedWalk, part: PartFile) -> None:
+        """Give a file its name and its line; a cancel waits for it.
 
-        `again` after a kill: what was synced then is read once more before it is believed.
+        Raise `CampaignError` if the file is not there any more, or something obstructs its name;
+        `StorageError` if the disk refuses: then nothing more is published.
         """
-        target, at = record.target, record.position
-        final, part = self._layout.final(target), self._layout.part(target)
-        source = part if record.base is None else self._layout.grown(target)
-        digest = record.digest if again else None
-        publish(source, final, size=at.offset, digest=digest)  # (5) the final name
-        if record.base is not None:
-            with storage(part):
-                part.unlink(missing_ok=True)  # its rows are in the final file now
-        line = self._line(record)
-        self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) did not come
-        self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (7)
-        self._emit(
-            events.CampaignCompleted(
-                target,
-                line["file"],
-                at.pages,
-                at.rows,
-                at.offset,
-                line["sha256"],
-                line.get("reconciled"),
-            )
-        )
+        mine = _Finished(saved, part)
+        self._waiting.append(mine)
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                if not mine.published and mine.error is None:
+                    batch, self._waiting = self._waiting, []
+                    await self._publish(batch)
+        if isinstance(mine.error, Damaged):
+            raise CampaignError("damaged_file", str(mine.error))
+        if mine.error is not None:
+            raise mine.error
 
-    def _line(self, record: SavedWalk) -> dict[str, Any]:
+    async def _publish(self, batch: Sequence[_Finished]) -> None:
+        if self._broken is not None:
+            raise self._broken
+        try:
+            parts = [each.part for each in batch if each.part is not None]
+            # (3) the data, before any final name; (4) from here on only names are missing
+            await anyio.to_thread.run_sync(_sync_parts, parts)
+            await self._store.finishing([each.saved for each in batch])
+            await self._name(batch)
+        except BaseException as error:
+            self._broken = error
+            raise
+
+    async def _name(self, batch: Sequence[_Finished]) -> None:
+        """The final names, the manifest's lines, and the state that says so."""
+        lines = await anyio.to_thread.run_sync(self._rename_and_list, batch)
+        done = [each for each in batch if each.error is None]
+        await self._store.complete([each.saved for each in done], self._manifest)  # (7)
+        for each, line in zip(done, lines, strict=True):
+            each.published = True
+            at = each.saved.position
+            self._emit(
+                events.CampaignCompleted(
+                    each.saved.target,
+                    line["file"],
+                    at.pages,
+                    at.rows,
+                    at.offset,
+                    line["sha256"],
+                    line.get("reconciled"),
+                )
+            )
+
+    def _rename_and_list(self, batch: Sequence[_Finished]) -> list[dict[str, Any]]:
+        """Steps (5) and (6), durable when this returns; what cannot be named gets its error."""
+        self._lock.check()
+        for each in batch:
+            try:
+                self._rename(each)  # (5) the final name
+            except (Damaged, Obstructed) as error:
+                each.error = error
+        done = [each.saved for each in batch if each.error is None]
+        lines = [self._line(saved) for saved in done]
+        for line in lines:
+            self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) fails
+        self._sync_names(done)
+        return lines
+
+    def _rename(self, finished: _Finished) -> None:
+        saved, part = finished.saved, finished.part
+        target, size = saved.target, saved.position.offset
+        digest = saved.digest if part is None else None  # time has passed: read it once more
+        final, path = self._layout.final(target), self._layout.part(target)
+        if part is not None and not part.stands():
+            raise Damaged("the part file was moved, removed or replaced")
+        if saved.base is None:
+            publish(path, final, size=size, digest=digest)
+            return
+        publish(self._layout.grown(target), final, size=size, digest=digest)
+        with storage(path):
+            path.unlink(missing_ok=True)  # its rows are in the final file now
+
+    def _sync_names(self, walks: Sequence[SavedWalk]) -> None:
+        for folder in {self._layout.final(saved.target).parent for saved in walks}:
+            sync_directory(folder)
+        self._manifest.sync()
+
+    def _line(self, saved: SavedWalk) -> dict[str, Any]:
         """What the manifest says of a finished file."""
-        target, at = record.target, record.position
+        target, at = saved.target, saved.position
         return {
             "report": target.report,
             "campaign_id": target.campaign_id,
@@ -79,51 +147,66 @@ class Publisher:
             "rows": at.rows,
             "pages": at.pages,
             "bytes": at.offset,
-            "sha256": record.digest.hex(),
-            "started_at": record.started_at,
-            "completed_at": record.completed_at or stamp(self._clock.now()),
+            "sha256": saved.digest.hex(),
+            "first_event": saved.first_event,
+            "last_event": saved.last_event,
+            "started_at": saved.started_at,
+            "completed_at": saved.completed_at or stamp(self._clock.now()),
             "run_id": self._run_id,
-            **(orjson.loads(record.findings) if record.findings else {}),
+            **(orjson.loads(saved.findings) if saved.findings else {}),
         }
 
-    def republish(self) -> None:
+    # -- what a kill has left ------------------------------------------------------------------
+
+    async def republish(self) -> None:
         """Finish what a kill interrupted between (4) and (7), or begin it anew if it is gone.
 
         If the manifest has lost lines, they are written again first.
         """
-        if self._manifest.lost:
-            self._list_again()
-        for record in self._store.finishing_walks():
-            try:
-                self.publish(record, again=True)
-            except Damaged as damage:
-                if record.base is None:  # what is not finished must not be called so meanwhile
-                    with storage(self._layout.root):
-                        self._layout.final(record.target).unlink(missing_ok=True)
-                self._store.restart(record.walk, restarts=record.restarts)
-                self._emit(
-                    events.WalkRestarted(
-                        record.target, record.position.pages, "damaged_file", None, str(damage)
-                    )
-                )
+        if self._manifest.lost or self._store.copied:
+            await self._list_again()
+        batch = [_Finished(saved) for saved in self._store.finishing_walks()]
+        if batch:
+            await self._name(batch)
+        for each in batch:
+            if isinstance(each.error, Damaged):  # what is obstructed is left to its own campaign
+                self._begin_again(each.saved, each.error)
 
-    def _list_again(self) -> None:
+    def _begin_again(self, saved: SavedWalk, damage: Damaged) -> None:
+        if saved.base is None:  # what is not finished must not be called so meanwhile
+            with storage(self._layout.root):
+                self._layout.final(saved.target).unlink(missing_ok=True)
+        self._store.restart(saved, restarts=saved.restarts)
+        self._emit(
+            events.WalkRestarted(
+                saved.target, saved.position.pages, "damaged_file", None, str(damage)
+            )
+        )
+
+    async def _list_again(self) -> None:
         """Write the lines that the state acknowledged and the manifest does not have.
 
-        The files are not looked at: whether they still are what was written, `verify` tells.
+        The files are not looked at: `verify` does that.
         """
         with storage(TEMPORARY), closing(DiskSet()) as listed:
             listed.extend(_files_of(self._manifest.path))
-            for record in self._store.complete_walks():
-                line = self._line(record)
+            for saved in self._store.complete_walks():
+                line = self._line(saved)
                 if _file_of(line) not in listed:
                     self._manifest.append(line)
-                folder = Folder(self._layout.final(record.target).parent)
-                self._store.complete(record.walk, folder, self._manifest)
+        self._manifest.sync()
+        await self._store.complete([], self._manifest)
+
+
+def _sync_parts(parts: Sequence[PartFile]) -> None:
+    """A journaling file system makes what is synced at the same time durable in one step."""
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(PartFile.sync, parts):
+            pass  # raises what a sync raised
 
 
 def _files_of(manifest: Path) -> Iterator[str]:
-    """The finished files that a manifest tells of."""
+    """The finished files that a manifest has."""
     with storage(manifest), manifest.open("rb") as lines:
         for line in lines:
             with suppress(orjson.JSONDecodeError, KeyError, TypeError):  # not a line of ours

@@ -31,14 +31,14 @@ class Summaries:
     def __init__(self, fetcher: Fetcher, api: Api) -> None:
         self._fetcher = fetcher
         self._api = api
-        # A lock for each campaign that is asked for now; one that nobody holds is gone.
+        # A lock for each campaign that is asked for now; one that is not held is gone.
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._known: OrderedDict[str, dict[str, int] | None] = OrderedDict()
 
     async def of(self, target: Target) -> dict[str, int] | None:
-        """Unique recipients by report; None if the API does not tell.
+        """Unique recipients by report; None if the API does not say.
 
-        Whoever wants the same campaign's waits for the answer, and nobody else does.
+        Tasks that want the same campaign's wait for one answer; no other task waits.
         """
         campaign_id = target.campaign_id
         asking = self._asking.setdefault(campaign_id, asyncio.Lock())
@@ -94,7 +94,7 @@ def _contacts(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         try:
             contact = _row.decode(line).contact_id
-        except msgspec.DecodeError:  # a lone surrogate somewhere in the record
+        except msgspec.DecodeError:  # a lone surrogate somewhere in the row
             contact = json.loads(line).get("contact_id")
         if contact is not None:
             yield str(contact)

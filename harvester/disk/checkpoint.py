@@ -1,58 +1,25 @@
 """Where every walk stands, in one SQLite file: the truth that a resume starts from.
 
 What a walk does often is saved together with what others did in the same turn of the event loop
-(`GroupCommit`): it needs a running loop, and whoever must not go on before it is saved awaits it.
-Everything else is committed when the call returns.
+(`GroupCommit`): it needs a running loop, and is awaited by a task that may not go on before it is
+saved. Everything else is committed when the call returns.
+
+Each row has a checksum. A walk whose row is damaged starts over; damaged settings are refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from harvester.disk.group_commit import GroupCommit, Syncable
+from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
-from harvester.disk.part import PartFile
-from harvester.errors import ConfigError
-from harvester.model import Position, Target
-from harvester.runtime import Clock
+from harvester.disk.part import Damaged, PartFile
+from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
+from harvester.disk.state_format import steps_from
+from harvester.errors import ConfigError, StorageError
+from harvester.model import Page, Position, Target
 
-FORMAT = 2
-_SCHEMA = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE walks (
-    id INTEGER PRIMARY KEY,
-    report TEXT NOT NULL,
-    campaign_id TEXT NOT NULL,
-    run INTEGER NOT NULL,              -- the last run that was asked for it
-    state TEXT NOT NULL DEFAULT 'new', -- new, partial, finishing, complete, failed
-    next TEXT,                         -- the link to ask next, never with a secret
-    pages INTEGER NOT NULL DEFAULT 0,
-    rows INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,  -- up to here the part file is good
-    digest BLOB,                       -- SHA-256 of those bytes
-    restarts INTEGER NOT NULL DEFAULT 0,
-    kind TEXT,                         -- why it failed
-    started_at TEXT,
-    completed_at TEXT,
-    findings TEXT,                     -- JSON for the manifest: how the API's own counts compare
-    base_pages INTEGER,                -- the finished file that a top-up is to grow; all NULL else
-    base_rows INTEGER,
-    base_bytes INTEGER,
-    base_digest BLOB,
-    round INTEGER NOT NULL DEFAULT 0,  -- the last round of top-ups that it is up to date with
-    UNIQUE (report, campaign_id)
-);
-CREATE INDEX walks_by_run ON walks (run, campaign_id);
-CREATE TABLE pages (                   -- of walks under way
-    walk INTEGER,
-    page INTEGER,
-    rows INTEGER NOT NULL,
-    cursor INTEGER,                    -- digest of the link it led to; NULL: the end
-    PRIMARY KEY (walk, page)
-) WITHOUT ROWID;
-"""
-_FROM_FORMAT_1 = "ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0"
 CAMPAIGNS_BY_STATE = """
 SELECT state, count(*) FROM (
     SELECT CASE
@@ -63,72 +30,74 @@ SELECT state, count(*) FROM (
     END AS state FROM walks WHERE {} GROUP BY campaign_id
 ) GROUP BY state
 """
-_FORGET_PAGES = "DELETE FROM pages WHERE walk = ?"
-_RECORD = (
-    "id, report, campaign_id, state, next, pages, rows, bytes, digest, restarts, kind, "
-    "started_at, completed_at, findings, round, base_pages, base_rows, base_bytes, base_digest"
+_NAMES = ", ".join(STEERING)
+_SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
+_INSERT = (
+    f"INSERT INTO walks (checksum, report, campaign_id, {_NAMES}) "
+    f"VALUES (?, ?, ?{', ?' * len(STEERING)}) RETURNING id"
+)
+_UPDATE = (
+    f"UPDATE walks SET checksum = ?, {', '.join(f'{name} = ?' for name in STEERING)} WHERE id = ?"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SavedWalk:
-    """One walk as it was saved."""
+class SavedPage(NamedTuple):
+    """A page of a walk under way: its rows, and the digest of the link it led to."""
 
-    walk: int
-    target: Target
-    state: str
-    position: Position
-    digest: bytes
-    restarts: int
-    kind: str | None
-    started_at: str | None
-    completed_at: str | None
-    findings: str | None
-    round: int
-    base: "Base | None"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The finished file that a top-up is to grow."""
-
-    pages: int
     rows: int
-    size: int
-    digest: bytes
+    cursor: int | None
 
 
 class CheckpointStore:
-    """The state of one output directory. Opened for writing by the run that holds the lock."""
+    """The state of one output directory. Opened for writing by the run that holds the lock.
 
-    def __init__(self, path: Path, *, sync_every: float = 0.0, clock: Clock | None = None) -> None:
+    `copied` says that the file was opened at another place before: a copy made under a run mixes
+    moments.
+    """
+
+    def __init__(
+        self, path: Path, *, durable: bool = True, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.path = path
         self.run = self.round = 0
-        self._group = GroupCommit(path, sync_every=sync_every, clock=clock or Clock())
+        self._group = GroupCommit(path, durable=durable, check=check)
         try:
             self._create()
+            found = path.stat()
+            self._inode = f"{found.st_dev}:{found.st_ino}"
+            self.copied = self.settings().get("inode", self._inode) != self._inode
+            if self.copied:
+                self._check_integrity()
         except BaseException:
             self._group.close()
             raise
 
     def _create(self) -> None:
         ((version,),) = self._group.read("PRAGMA user_version")
-        if version == 0:
-            statements = [(statement, ()) for statement in _SCHEMA.split(";\n")]
-            self._apply(*statements, (f"PRAGMA user_version = {FORMAT}", ()))
-        elif version == 1:
-            self._apply((_FROM_FORMAT_1, ()), (f"PRAGMA user_version = {FORMAT}", ()))
-        elif version != FORMAT:
+        self._group.define("checksum", checksum)
+        for statement in steps_from(version, self.path):
+            self._group.change(statement)
+        self._group.commit()
+
+    def _check_integrity(self) -> None:
+        if self._group.read("PRAGMA integrity_check") != [("ok",)]:
             raise ConfigError(
-                f"{self.path} has format {version}, this version of harvester knows {FORMAT}: "
-                "use the version that wrote it, or --fresh"
+                f"{self.path} is damaged, as in a copy that was made while a run worked: copy the "
+                "directory again when no run works in it, or start over with --fresh"
             )
 
     # -- one run -------------------------------------------------------------------------------
 
     def settings(self) -> dict[str, str]:
         """What the directory was harvested with; empty in a new one."""
-        return dict(self._group.read("SELECT name, value FROM settings"))
+        found = self._group.read("SELECT name, value, checksum FROM settings")
+        for name, value, stored in found:
+            if name != "synced" and checksum(name, value) != stored:
+                raise StorageError(
+                    f"cannot use {self.path}: the setting {name!r} is damaged: restore the "
+                    "directory from a copy, or start over with --fresh"
+                )
+        return {name: value for name, value, _ in found}
 
     def begin_run(self, settings: dict[str, str], *, tops_up: bool = False) -> None:
         """Remember the settings, and count this run.
@@ -139,39 +108,53 @@ class CheckpointStore:
         before = self.settings()
         self.run = int(before.get("run", 0)) + 1
         self.round = int(before.get("round", 0))
-        values = {**settings, "run": str(self.run)}
+        values = {**settings, "run": str(self.run), "inode": self._inode}
         if tops_up:
             self.round += before.get("round_under_way") != "yes"
             values |= {"round": str(self.round), "round_under_way": "yes"}
-        self._apply(*(("REPLACE INTO settings VALUES (?, ?)", pair) for pair in values.items()))
+        for name, value in values.items():
+            self._set(name, value)
+        self._group.commit()
 
     def end_round(self) -> None:
         """Every campaign was topped up, or failed: the next top-up begins a new round."""
-        self._apply(("REPLACE INTO settings VALUES ('round_under_way', 'no')", ()))
+        self._set("round_under_way", "no")
+        self._group.commit()
 
     def take(self, target: Target) -> SavedWalk | None:
-        """The walk of `target`, new or as it was left; None if this run has had it already."""
-        rows = self._group.change(
-            "INSERT INTO walks (report, campaign_id, run) VALUES (?, ?, ?) "
-            "ON CONFLICT (report, campaign_id) DO UPDATE SET run = excluded.run "
-            "WHERE walks.run < excluded.run "
-            f"RETURNING {_RECORD}",
-            (target.report, target.campaign_id, self.run),
+        """The walk of `target`, new or as it was left; None if this run has had it already.
+
+        Its state is "damaged" if its checksum is wrong: then it must start over.
+        """
+        found = self._group.read(
+            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
         )
         self._group.commit_soon()
-        return _record(rows[0]) if rows else None
+        if not found:
+            walk = SavedWalk(id=0, target=target, run=self.run)
+            key = (_checksum(walk), target.report, target.campaign_id)
+            ((number,),) = self._group.change(_INSERT, (*key, *to_row(walk)))
+            return replace(walk, id=number)
+        walk = from_row(found[0])
+        if walk.state != "damaged" and walk.run >= self.run:
+            return None
+        walk = replace(walk, target=target, run=self.run)
+        if walk.state != "damaged":
+            self._write(walk)
+        return walk
 
-    def cursors(self, walk: int) -> set[int]:
-        """The digests of every link that the walk was led to."""
+    def pages(self, walk: SavedWalk) -> list[SavedPage]:
+        """The pages of a walk under way, in order. Raise `Damaged` if they are not as saved."""
         rows = self._group.read(
-            "SELECT cursor FROM pages WHERE walk = ? AND cursor IS NOT NULL", (walk,)
+            "SELECT page, rows, cursor, checksum FROM pages WHERE walk = ? ORDER BY page",
+            (walk.id,),
         )
-        return {cursor for (cursor,) in rows}
-
-    def page_rows(self, walk: int) -> list[int]:
-        """The rows of each page of a walk under way, in order."""
-        rows = self._group.read("SELECT rows FROM pages WHERE walk = ? ORDER BY page", (walk,))
-        return [count for (count,) in rows]
+        for number, (page, count, cursor, stored) in enumerate(rows, 1):
+            if page != number or checksum(walk.id, page, count, cursor) != stored:
+                raise Damaged("the state of its pages is damaged")
+        if len(rows) != walk.position.pages:
+            raise Damaged("the state does not have all of its pages")
+        return [SavedPage(count, cursor) for _, count, cursor, _ in rows]
 
     def counts(self) -> dict[str, int]:
         """How many campaigns of this run are complete, failed, partial or pending.
@@ -182,26 +165,12 @@ class CheckpointStore:
 
     # -- one walk ------------------------------------------------------------------------------
 
-    async def commit(
-        self,
-        walk: int,
-        position: Position,
-        rows: int,
-        cursor: int | None,
-        part: PartFile,
-        *,
-        started_at: str | None,
-    ) -> None:
-        """Save the position of a walk after a page of `rows` that stands in `part` already."""
+    async def commit(self, walk: SavedWalk, page: Page, part: PartFile) -> None:
+        """Save a walk after a page whose rows stand in `part` already."""
         self._group.sync_before_commit(part)
-        self._group.change(
-            "UPDATE walks SET state = 'partial', kind = NULL, next = ?, pages = ?, rows = ?, "
-            "bytes = ?, digest = ?, started_at = ? WHERE id = ?",
-            (*_columns(position), part.digest(), started_at, walk),
-        )
-        self._group.change(
-            "INSERT INTO pages VALUES (?, ?, ?, ?)", (walk, position.pages, rows, cursor)
-        )
+        self._write(walk)
+        values = (walk.id, walk.position.pages, page.rows, page.cursor)
+        self._group.change("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", (*values, checksum(*values)))
         await self._group.committed()
 
     def call_after_commit(self, then: Callable[[], None]) -> None:
@@ -212,83 +181,44 @@ class CheckpointStore:
         """Commit at once what is waiting to be."""
         self._group.commit()
 
-    def restart(self, walk: int, *, restarts: int) -> None:
+    def restart(self, walk: SavedWalk, *, restarts: int = 0) -> SavedWalk:
         """Forget the position: the walk starts over at its first page."""
-        self._apply(
-            (
-                "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
-                "digest = NULL, restarts = ? WHERE id = ?",
-                (restarts, walk),
-            ),
-            (_FORGET_PAGES, (walk,)),
-        )
+        walk = replace(walk, state="new", position=Position(), digest=b"", restarts=restarts)
+        if walk.base is None:
+            walk = replace(walk, first_event=None, last_event=None)
+        return self._save(walk, forget_pages=True)
 
-    def fail(self, walk: int, kind: str) -> None:
+    def fail(self, walk: SavedWalk, kind: str) -> SavedWalk:
         """The walk is over for this run; its position stays for the next try."""
-        self._apply(("UPDATE walks SET state = 'failed', kind = ? WHERE id = ?", (kind, walk)))
+        return self._save(replace(walk, state="failed", kind=kind))
 
-    async def finishing(self, record: SavedWalk) -> None:
+    def begin_top_up(self, walk: SavedWalk) -> SavedWalk:
+        """A finished file is to grow: keep what it is, and walk again from the first page."""
+        at = walk.position
+        base = Base(at.pages, at.rows, at.offset, walk.digest)
+        return self.restart(replace(walk, base=base))
+
+    def cancel_top_up(self, walk: SavedWalk, base: Base) -> SavedWalk:
+        """A top-up found nothing new: the finished file stays what it is."""
+        at = Position(None, base.pages, base.rows, base.size)
+        walk = replace(walk, state="complete", position=at, digest=base.digest)
+        return self._save(replace(walk, base=None, round=self.round), forget_pages=True)
+
+    # -- finished files ------------------------------------------------------------------------
+
+    async def finishing(self, walks: Sequence[SavedWalk]) -> None:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
-        self._group.change(
-            "UPDATE walks SET state = 'finishing', kind = NULL, next = ?, pages = ?, rows = ?, "
-            "bytes = ?, digest = ?, started_at = ?, completed_at = ?, findings = ? "
-            "WHERE id = ?",
-            (
-                *_columns(record.position),
-                record.digest,
-                record.started_at,
-                record.completed_at,
-                record.findings,
-                record.walk,
-            ),
-        )
-        self._group.change(_FORGET_PAGES, (record.walk,))
+        for walk in walks:
+            self._write(replace(walk, state="finishing", kind=None))
+            self._forget_pages(walk)
         await self._group.committed()
 
-    def complete(self, walk: int, folder: Syncable, manifest: NdjsonLog) -> None:
-        """The final name stands in its folder, and the manifest has its line.
-
-        Saved soon, with others: until then a kill has it done again.
-        """
-        self._group.sync_before_commit(folder, manifest)
-        self._group.change(
-            "UPDATE walks SET state = 'complete', round = ?, base_pages = NULL, "
-            "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
-            (self.round, walk),
-        )
-        self._group.change("REPLACE INTO settings VALUES ('manifest', ?)", (str(manifest.size),))
-        self._group.commit_soon()
-
-    def begin_top_up(self, record: SavedWalk) -> SavedWalk:
-        """A finished file is to grow: keep what it is, and walk again from the first page."""
-        self._apply(
-            (
-                "UPDATE walks SET state = 'new', next = NULL, pages = 0, rows = 0, bytes = 0, "
-                "digest = NULL, restarts = 0, base_pages = pages, base_rows = rows, "
-                "base_bytes = bytes, base_digest = digest WHERE id = ?",
-                (record.walk,),
-            ),
-        )
-        at = record.position
-        base = Base(at.pages, at.rows, at.offset, record.digest)
-        return replace(record, state="new", position=Position(), digest=b"", base=base)
-
-    def begin_again(self, record: SavedWalk) -> SavedWalk:
-        """A finished file is gone or damaged: the campaign is walked from its first page."""
-        self.restart(record.walk, restarts=0)
-        return replace(record, state="new", position=Position(), digest=b"", restarts=0)
-
-    def cancel_top_up(self, walk: int) -> None:
-        """A top-up found nothing new: the finished file stays what it is."""
-        self._apply(
-            (
-                "UPDATE walks SET state = 'complete', round = ?, next = NULL, pages = base_pages, "
-                "rows = base_rows, bytes = base_bytes, digest = base_digest, base_pages = NULL, "
-                "base_rows = NULL, base_bytes = NULL, base_digest = NULL WHERE id = ?",
-                (self.round, walk),
-            ),
-            (_FORGET_PAGES, (walk,)),
-        )
+    async def complete(self, walks: Sequence[SavedWalk], manifest: NdjsonLog) -> None:
+        """The final names stand, and the manifest has their lines; both were synced."""
+        for walk in walks:
+            self._write(replace(walk, state="complete", kind=None, round=self.round, base=None))
+        self._set("manifest", str(manifest.size))
+        await self._group.committed()
 
     def manifest_bytes(self) -> int:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
@@ -296,36 +226,18 @@ class CheckpointStore:
 
     def finishing_walks(self) -> list[SavedWalk]:
         """The walks that a kill caught between their last page and their manifest line."""
-        rows = self._group.read(
-            f"SELECT {_RECORD} FROM walks WHERE state = 'finishing' ORDER BY id"
-        )
-        return [_record(row) for row in rows]
+        return list(self._sound("finishing"))
 
     def complete_walks(self) -> Iterator[SavedWalk]:
         """The walks whose file is finished and acknowledged, read a thousand at a time."""
-        query = f"SELECT {_RECORD} FROM walks WHERE state = 'complete' AND id > ? ORDER BY id"
-        after = 0
-        while rows := self._group.read(f"{query} LIMIT 1000", (after,)):
-            yield from map(_record, rows)
-            after = rows[-1][0]
+        return self._sound("complete")
 
-    def sync_before_commit(self, part: PartFile) -> None:
-        """A part was found that an earlier run may have left unsynced."""
-        self._group.sync_before_commit(part)
-
-    def is_synced(self, part: PartFile) -> bool:
-        """Whether the disk has all that commits told of a part."""
-        return not self._group.awaits_sync(part)
-
-    def discard_pending_sync(self, part: PartFile) -> None:
-        """Somebody else has synced it, or tried to: a failed sync is final."""
-        self._group.discard_pending_sync(part)
-
-    def sync_and_release(self, part: PartFile) -> None:
-        """A part is about to be closed: sync it now, unless it is."""
-        if not self.is_synced(part):
-            part.sync()
-        self._group.discard_pending_sync(part)
+    def _sound(self, state: str) -> Iterator[SavedWalk]:
+        """The walks in a state, but for damaged ones: `take` finds those."""
+        query, after = f"{_SELECT} WHERE state = ? AND id > ? ORDER BY id LIMIT 1000", 0
+        while rows := self._group.read(query, (state, after)):
+            yield from (walk for walk in map(from_row, rows) if walk.state == state)
+            after = rows[-1][1]
 
     def sync(self) -> None:
         """Make everything durable that was committed."""
@@ -335,31 +247,26 @@ class CheckpointStore:
         """Give the file back."""
         self._group.close()
 
-    def _apply(self, *statements: tuple[str, Sequence[object]]) -> None:
-        """Make changes, and commit them at once."""
-        for statement, values in statements:
-            self._group.change(statement, values)
+    # -- rows ----------------------------------------------------------------------------------
+
+    def _save(self, walk: SavedWalk, *, forget_pages: bool = False) -> SavedWalk:
+        """Write a walk and commit it at once."""
+        self._write(walk)
+        if forget_pages:
+            self._forget_pages(walk)
         self._group.commit()
+        return walk
+
+    def _write(self, walk: SavedWalk) -> None:
+        self._group.change(_UPDATE, (_checksum(walk), *to_row(walk), walk.id))
+
+    def _forget_pages(self, walk: SavedWalk) -> None:
+        self._group.change("DELETE FROM pages WHERE walk = ?", (walk.id,))
+
+    def _set(self, name: str, value: str) -> None:
+        values = (name, value, checksum(name, value))
+        self._group.change("REPLACE INTO settings VALUES (?, ?, ?)", values)
 
 
-def _columns(position: Position) -> tuple[str | None, int, int, int]:
-    return position.next, position.pages, position.rows, position.offset
-
-
-def _record(row: tuple[Any, ...]) -> SavedWalk:
-    walk, report, campaign_id, state, next_, pages, rows, size, digest, *rest = row
-    restarts, kind, started_at, completed_at, findings, round_, *base = rest
-    return SavedWalk(
-        walk,
-        Target(report, campaign_id),
-        state,
-        Position(next_, pages, rows, size),
-        digest or b"",
-        restarts,
-        kind,
-        started_at,
-        completed_at,
-        findings,
-        round_,
-        Base(*base) if base[0] is not None else None,
-    )
+def _checksum(walk: SavedWalk) -> int:
+    return checksum(walk.target.report, walk.target.campaign_id, *to_row(walk))

@@ -3,53 +3,69 @@
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 
-_BATCH = 1_000
-
 
 class DiskSet(Collection[str]):
-    """Ids in the order they came, without repeats; `repeated` counts those left out."""
+    """Items without repeats: the heaviest first, those of one weight in the order they came.
+
+    A weight is 0 until it is set. `repeated` counts the items that `extend` left out.
+    """
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        self._db = sqlite3.connect("", isolation_level=None)  # a private file, gone when closed
         self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE ids (at INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+        self._db.execute(
+            "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
+            "weight REAL NOT NULL DEFAULT 0)"
+        )
         self._given = 0
 
-    def extend(self, ids: Iterable[str]) -> None:
-        """Add ids."""
+    def extend(self, items: Iterable[str]) -> None:
+        """Add items."""
         with self._db:
             self._db.execute("BEGIN")
-            for campaign_id in ids:
-                self._db.execute("INSERT OR IGNORE INTO ids (id) VALUES (?)", (campaign_id,))
+            for item in items:
+                self._db.execute("INSERT OR IGNORE INTO items (item) VALUES (?)", (item,))
                 self._given += 1
 
-    def add(self, campaign_id: str) -> bool:
-        """Add one id; False if it had come before."""
+    def weigh(self, items: Iterable[tuple[str, float]]) -> None:
+        """Add items with a weight; of an item that came before, the last weight counts."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO items (item, weight) VALUES (?, ?) "
+                "ON CONFLICT (item) DO UPDATE SET weight = excluded.weight",
+                items,
+            )
+
+    def add(self, item: str) -> bool:
+        """Add one item; False if it had come before."""
         before = self._db.total_changes
-        self.extend((campaign_id,))
+        self.extend((item,))
         return self._db.total_changes > before
+
+    def weight(self, item: str) -> float:
+        """The weight of an item; 0 if it is not here."""
+        row = self._db.execute("SELECT weight FROM items WHERE item = ?", (item,)).fetchone()
+        return float(row[0]) if row else 0.0
 
     @property
     def repeated(self) -> int:
-        """How many ids had come before."""
+        """How many items had come before."""
         return self._given - len(self)
 
     def __len__(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM ids").fetchone()
+        (count,) = self._db.execute("SELECT count(*) FROM items").fetchone()
         return int(count)
 
     def __iter__(self) -> Iterator[str]:
-        at = 0
-        while rows := self._db.execute(
-            "SELECT at, id FROM ids WHERE at > ? ORDER BY at LIMIT ?", (at, _BATCH)
-        ).fetchall():
-            yield from (campaign_id for _, campaign_id in rows)
-            at = rows[-1][0]
+        found = self._db.execute("SELECT item FROM items ORDER BY weight DESC, at")
+        return (item for (item,) in found)
 
-    def __contains__(self, campaign_id: object) -> bool:
-        found = self._db.execute("SELECT 1 FROM ids WHERE id = ?", (campaign_id,)).fetchone()
-        return found is not None
+    def __contains__(self, item: object) -> bool:
+        return (
+            self._db.execute("SELECT 1 FROM items WHERE item = ?", (item,)).fetchone() is not None
+        )
 
     def close(self) -> None:
-        """Drop the table."""
+        """Drop the items."""
         self._db.close()

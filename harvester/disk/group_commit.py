@@ -1,55 +1,45 @@
 """One SQLite connection whose changes are committed together: once for each turn of the event loop.
 
 Write-ahead log. A commit is in the kernel's hands when it returns, so SIGKILL never takes it back.
-Against a power cut it must be on the disk: at the API's pace every commit is (`sync_every=0`), at
-paces only a loopback server allows they are grouped (`sync_every` seconds). The files that a
-durable commit speaks of are synced before it, so no checkpoint is ahead of its data; where the
-disk itself mixed the order up, the digest of the part file tells.
+Against a power cut there are two modes, one for a whole run:
 
-SQLite takes its log into the database after durable commits only. To do so it syncs the log: after
-any other commit that would make durable what speaks of files which are yet to be synced.
+* durable: every commit is on the disk when it returns, and the part files that it refers to were
+  synced before it. No checkpoint is ahead of its data.
+* else (paces that only a loopback server allows): SQLite syncs when it takes its log into the
+  database. A power cut can leave a checkpoint ahead of its part file; the part's digest shows it.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from harvester.disk.part import PartFile
 from harvester.disk.storage import storage
 from harvester.errors import StorageError
-from harvester.runtime import Clock
-
-_LONG = 1_000  # pages of log (4 MB), as SQLite would have it
-
-
-class Syncable(Protocol):
-    """A file that a commit speaks of."""
-
-    def sync(self) -> None:
-        """Make its content durable."""
-        ...
 
 
 class GroupCommit:
     """The connection. What fails to be saved once is final: see `_give_up`."""
 
-    def __init__(self, path: Path, *, sync_every: float, clock: Clock) -> None:
+    def __init__(self, path: Path, *, durable: bool, check: Callable[[], None]) -> None:
+        """`check` is called before each commit, and raises if the file is no longer this run's."""
         self.path = path
-        self._clock = clock
-        self._sync_every = sync_every
-        self._synced = float("-inf")
-        self._durable: bool | None = None
-        self._unsynced: set[Syncable] = set()
+        self._durable = durable
+        self._check = check
+        self._unsynced: set[PartFile] = set()
         self._broken: str | None = None
-        self._unreported_error: StorageError | None = None
         self._scheduled: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._after_commit: list[Callable[[], None]] = []
         with storage(path):
             self._db = sqlite3.connect(path, isolation_level=None)
             try:
+                # A damaged text is read as it is, and found by its checksum.
+                self._db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
                 self._db.execute("PRAGMA journal_mode = WAL")
+                self._set_durable(durable)
             except BaseException:
                 self._db.close()
                 raise
@@ -66,23 +56,20 @@ class GroupCommit:
         try:
             with storage(self.path):
                 if not self._db.in_transaction:
-                    self._begin()
+                    self._db.execute("BEGIN IMMEDIATE")
                 return self._db.execute(statement, values).fetchall()
         except StorageError as broken:
             self._give_up(broken)
             raise
 
-    def sync_before_commit(self, *files: Syncable) -> None:
-        """Have files synced before the next durable commit."""
-        self._unsynced.update(files)
+    def define(self, name: str, function: Callable[..., int]) -> None:
+        """Let SQL call a function."""
+        self._db.create_function(name, -1, function, deterministic=True)
 
-    def awaits_sync(self, file: Syncable) -> bool:
-        """Whether the next durable commit is to sync it."""
-        return file in self._unsynced
-
-    def discard_pending_sync(self, file: Syncable) -> None:
-        """Have it synced no more."""
-        self._unsynced.discard(file)
+    def sync_before_commit(self, part: PartFile) -> None:
+        """The next commit refers to `part`."""
+        if self._durable:
+            self._unsynced.add(part)
 
     # -- when it is committed ------------------------------------------------------------------
 
@@ -94,7 +81,7 @@ class GroupCommit:
     async def committed(self) -> None:
         """Return when all changes made so far are committed. Raise `StorageError` if they are not.
 
-        Whoever is cancelled here is saved all the same, with the others.
+        A task that is cancelled here is saved all the same, with the others.
         """
         saved = asyncio.get_running_loop().create_future()
         self._waiting.append(saved)
@@ -104,13 +91,13 @@ class GroupCommit:
     def call_after_commit(self, then: Callable[[], None]) -> None:
         """Call `then` when what is changed until this turn ends is committed, or failed to be.
 
-        Those who wait for the commit go on before anything that `then` schedules.
+        Tasks that wait for the commit go on before anything that `then` schedules.
         """
         self._after_commit.append(then)
         self.commit_soon()
 
     def commit(self) -> None:
-        """Commit now; on the disk when this returns, if the last such commit is old enough."""
+        """Commit now."""
         try:
             self._commit()
         finally:
@@ -127,14 +114,10 @@ class GroupCommit:
                 then()
 
     def sync(self) -> None:
-        """Make everything durable that was committed. Raise what nobody was told yet."""
-        if self._unreported_error is not None:
-            raise self._unreported_error
-        if self._broken is None:
-            self.commit()
-        self._broken = None  # what follows says nothing new
-        self._synced = float("-inf")
-        self.change("REPLACE INTO settings VALUES ('synced', 'yes')")
+        """Make everything durable that was committed. Raise `StorageError` if a commit failed."""
+        self.commit()
+        self._set_durable(True)
+        self.change("REPLACE INTO settings (name, value) VALUES ('synced', 'yes')")
         self.commit()
 
     def close(self) -> None:
@@ -150,22 +133,16 @@ class GroupCommit:
 
     def _turn(self) -> None:
         self._scheduled = None
-        told = self._broken is not None or any(not saved.done() for saved in self._waiting)
         try:
             self.commit()
-        except StorageError as broken:
-            if not told:
-                self._unreported_error = broken
+        except StorageError:
+            return  # the tasks that wait have it; `change` and `sync` raise it for the others
 
     # -- one transaction -----------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        durable = self._clock.monotonic() - self._synced >= self._sync_every
-        if durable is not self._durable:  # SQLite takes these words between transactions only
+    def _set_durable(self, durable: bool) -> None:
+        with storage(self.path):
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {_LONG if durable else 0}")
-            self._durable = durable
-        self._db.execute("BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         if self._broken is not None:
@@ -173,21 +150,20 @@ class GroupCommit:
         if not self._db.in_transaction:
             return
         try:
+            self._check()
+            while self._unsynced:
+                self._unsynced.pop().sync()
             with storage(self.path):
-                while self._durable and self._unsynced:
-                    self._unsynced.pop().sync()  # taken out first: a failed sync is final
                 self._db.execute("COMMIT")
         except StorageError as broken:
             self._give_up(broken)
             raise
-        if self._durable:
-            self._synced = self._clock.monotonic()
 
     def _give_up(self, broken: StorageError) -> None:
         """Take the whole transaction back, and take no other one.
 
-        What a failed commit had written must not be spoken of by a later one: a second sync would
-        succeed without having saved anything.
+        No later commit may refer to what a failed one had written: a second sync would succeed
+        without having saved anything.
         """
         self._broken = str(broken)
         if self._db.in_transaction:

@@ -63,6 +63,18 @@ class Layout:
         return self.root / "pages.ndjson"
 
     @property
+    def runs(self) -> Path:
+        """A line for each run."""
+        return self.root / "runs.ndjson"
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """Every file about the harvest."""
+        return (
+            self.manifest, self.errors, self.retries, self.pages, self.runs, self.summary
+        )  # fmt: skip
+
+    @property
     def summary(self) -> Path:
         """The last run."""
         return self.root / "summary.json"

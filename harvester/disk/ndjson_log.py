@@ -17,7 +17,7 @@ class NdjsonLog:
     def __init__(self, path: Path, *, keep: int | None = None) -> None:
         """Open to append; `keep` cuts the file back to so many bytes first.
 
-        `lost` tells that fewer are left: a power cut or somebody took lines that were acknowledged.
+        `lost` says that fewer are left: lines that were acknowledged are gone.
         """
         self.path = path
         with storage(path):

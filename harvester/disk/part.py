@@ -5,36 +5,41 @@ A final name appears in one step (rename), and only once the API has said that t
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from harvester.disk.storage import storage, write_all
+from harvester.errors import CampaignError
 
 _CHUNK = 1 << 20
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Damaged(Exception):
-    """The part file does not hold what its checkpoint says."""
+    """A file does not hold what the state says."""
+
+
+class Obstructed(CampaignError):
+    """Something that is no regular file stands where a campaign's file belongs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("obstructed", f"{path} is not a regular file: move it away")
 
 
 class PartFile:
     """An open part file; `offset` is its length, `digest` the SHA-256 of all that is in it."""
 
-    def __init__(self, path: Path, *, file: int | None = None) -> None:
-        """Open it; `file` is a descriptor of it that is open already."""
+    def __init__(self, path: Path) -> None:
+        """Open it. Raise `Obstructed` if a link, a directory or a device has its name."""
         self.path = path
         self.offset = 0
         self._hash = hashlib.sha256()
+        self._synced = False
         with storage(path):
-            self._file = (
-                os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                if file is None
-                else file
-            )
-
-    def duplicate(self) -> "PartFile":
-        """The same file, to be synced from another thread and closed for itself."""
-        with storage(self.path):
-            return PartFile(self.path, file=os.dup(self._file))
+            if not _is_regular_or_new(path):
+                raise Obstructed(path)
+            self._file = os.open(path, _FLAGS, 0o644)
+            self._identity = os.fstat(self._file)
 
     def resume(self, offset: int, digest: bytes) -> None:
         """Cut the file back to `offset`. Raise `Damaged` if what is left is not what was saved.
@@ -56,6 +61,7 @@ class PartFile:
 
     def restart(self) -> None:
         """Throw everything away."""
+        self._synced = False
         with storage(self.path):
             if os.fstat(self._file).st_size:
                 os.ftruncate(self._file, 0)
@@ -65,6 +71,7 @@ class PartFile:
 
     def append(self, data: bytes) -> int:
         """Write `data` at the end, all of it; give the new offset."""
+        self._synced = False
         with storage(self.path):
             write_all(self._file, data)
         self._hash.update(data)
@@ -76,9 +83,23 @@ class PartFile:
         return self._hash.digest()
 
     def sync(self) -> None:
-        """Make the content durable. A failed fsync is final: the kernel may have dropped it."""
-        with storage(self.path):
-            os.fdatasync(self._file)
+        """Make the content durable, once after each change.
+
+        A failed sync is final and never tried again: the kernel may have dropped the data, and a
+        second sync would succeed without having saved anything.
+        """
+        if not self._synced:
+            self._synced = True
+            with storage(self.path):
+                os.fdatasync(self._file)
+
+    def stands(self) -> bool:
+        """Whether the name still leads to this file, whole."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, self._identity) and found.st_size == self.offset
 
     def close(self) -> None:
         """Give the file back."""
@@ -86,10 +107,11 @@ class PartFile:
 
 
 def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) -> None:
-    """Give a synced part its final name; to do it again after a kill is no harm.
+    """Give a synced part its final name. Idempotent: a kill may have come after the rename.
 
     Raise `Damaged` if neither name holds a file of `size` bytes, or, where time has passed and
-    `digest` is given, if it is not the one that was finished.
+    `digest` is given, if it is not the one that was finished; `Obstructed` if one of the names
+    is not that of a regular file.
     """
     with storage(final):
         file = part
@@ -100,20 +122,34 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
         if digest is not None and _sha256(file) != digest:
             raise Damaged("the finished file is not what was written")
         if file is part:
-            part.replace(final)
+            try:
+                part.replace(final)
+            except IsADirectoryError:
+                raise Obstructed(final) from None
 
 
 def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
     """Whether a finished file is there, and is what was written."""
     with storage(final):
-        return _size(final) == size and _sha256(final) == digest
+        return final.is_file() and _size(final) == size and _sha256(final) == digest
+
+
+def _is_regular_or_new(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def _size(path: Path) -> int | None:
+    """The length of a regular file; None if the name is free."""
     try:
-        return path.stat().st_size
+        found = path.lstat()
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(found.st_mode):
+        raise Obstructed(path)
+    return found.st_size
 
 
 def _sha256(path: Path) -> bytes:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -75,23 +74,12 @@ def write_all(file: int, data: bytes, *, at: int | None = None) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A directory whose names are to be durable."""
-
-    path: Path
-
-    def sync(self) -> None:
-        """Make its names durable."""
-        with storage(self.path):
-            sync_directory(self.path)
+    with storage(path):
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

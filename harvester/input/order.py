@@ -1,108 +1,67 @@
 """How many pages campaigns had in an earlier harvest: the longest are begun first.
 
 When latency is the limit, the order of campaigns decides more than any client does: begun last, a
-giant is walked alone at the end. Kept in a private temporary table, not in memory.
+giant is walked alone at the end.
 """
 
-import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from harvester.disk.disk_set import DiskSet
 from harvester.errors import ConfigError
 from harvester.model import Target
-
-_BATCH = 1_000
-_MOST = 2**63 - 1  # what a column of the table holds
 
 
 class _Line(msgspec.Struct):
     report: str
     campaign_id: str
-    pages: Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+    pages: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class KnownSizes:
-    """The pages of each walk, as far as a manifest tells them."""
+    """The pages of each walk, as far as a manifest has them; kept on disk."""
 
     def __init__(self) -> None:
-        self._empty = True
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(
-            "CREATE TABLE sizes (id TEXT, report TEXT, pages INTEGER, PRIMARY KEY (id, report)) "
-            "WITHOUT ROWID"
-        )
+        self._walks = DiskSet()
+        self._ordered = DiskSet()
+        self._reports: set[str] = set()
 
     def read(self, manifest: Path) -> None:
         """Take the sizes from a manifest.ndjson. Raise `ConfigError` if it cannot be read."""
-        self._empty = False
-        decoder = msgspec.json.Decoder(_Line)
         try:
-            with manifest.open("rb") as lines, self._db:
-                self._db.execute("BEGIN")
-                for line in lines:
-                    entry = decoder.decode(line)
-                    self._db.execute(
-                        "REPLACE INTO sizes VALUES (?, ?, ?)",
-                        (entry.campaign_id, entry.report, entry.pages),
-                    )
+            with manifest.open("rb") as lines:
+                self._walks.weigh(map(self._entry, lines))
         except OSError as wrong:
             raise ConfigError(f"cannot read {manifest} (--sizes): {wrong.strerror}") from None
         except msgspec.DecodeError:
             raise ConfigError(f"{manifest} (--sizes): not a manifest.ndjson") from None
 
+    def _entry(self, line: bytes) -> tuple[str, float]:
+        entry = _decode(line)
+        self._reports.add(entry.report)
+        return str(Target(entry.report, entry.campaign_id)), entry.pages
+
     def pages(self, target: Target) -> int:
         """The pages of a walk; 0 if they are not known."""
-        if self._empty:
-            return 0
-        row = self._db.execute(
-            "SELECT pages FROM sizes WHERE id = ? AND report = ?",
-            (target.campaign_id, target.report),
-        ).fetchone()
-        return row[0] if row else 0
+        return int(self._walks.weight(str(target))) if self._reports else 0
 
-    def longest_first(self, ids: Collection[str]) -> "LongestFirst":
-        """The ids in the order in which they are best begun."""
-        return LongestFirst(self._db, ids)
+    def longest_first(self, ids: Collection[str]) -> Collection[str]:
+        """The ids by the pages of all their reports; unknown ones keep their order, at the end."""
+        self._ordered.weigh(self._weighed(ids))
+        return self._ordered
+
+    def _weighed(self, ids: Collection[str]) -> Iterator[tuple[str, float]]:
+        for campaign_id in ids:
+            walks = (str(Target(report, campaign_id)) for report in self._reports)
+            yield campaign_id, sum(map(self._walks.weight, walks))
 
     def close(self) -> None:
-        """Drop the tables."""
-        self._db.close()
+        """Drop what was read."""
+        self._walks.close()
+        self._ordered.close()
 
 
-class LongestFirst(Collection[str]):
-    """Ids by their known pages, the most first; what is not known keeps its order, at the end."""
-
-    def __init__(self, db: sqlite3.Connection, ids: Collection[str]) -> None:
-        self._db = db
-        self._ids = ids
-        with db:
-            db.execute("BEGIN")
-            db.execute("CREATE TABLE queue (at INTEGER PRIMARY KEY, id TEXT)")
-            db.executemany(
-                "INSERT INTO queue (id) VALUES (?)", ((campaign_id,) for campaign_id in ids)
-            )
-            db.execute("CREATE TABLE ordered (at INTEGER PRIMARY KEY, id TEXT)")
-            db.execute(
-                "INSERT INTO ordered (id) SELECT queue.id FROM queue LEFT JOIN "
-                # total() is a float: unlike sum(), it has no largest number to go beyond
-                "(SELECT id, total(pages) AS pages FROM sizes GROUP BY id) AS known USING (id) "
-                "ORDER BY known.pages DESC, queue.at"
-            )
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __contains__(self, campaign_id: object) -> bool:
-        return campaign_id in self._ids
-
-    def __iter__(self) -> Iterator[str]:
-        at = 0
-        while rows := self._db.execute(
-            "SELECT at, id FROM ordered WHERE at > ? ORDER BY at LIMIT ?", (at, _BATCH)
-        ).fetchall():
-            yield from (campaign_id for _, campaign_id in rows)
-            at = rows[-1][0]
+_decode = msgspec.json.Decoder(_Line).decode

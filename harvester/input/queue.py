@@ -7,7 +7,8 @@ import anyio.lowlevel
 
 from harvester import events
 from harvester.api.base import Api
-from harvester.disk.checkpoint import CheckpointStore, SavedWalk
+from harvester.disk.checkpoint import CheckpointStore
+from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Observer
 from harvester.model import Target
@@ -15,13 +16,14 @@ from harvester.runtime import StopSignal
 
 CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 REFUSED_FOR_GOOD = "not_found"
-_YIELD_EVERY = 64  # ids in a row that may be passed over before others have their turn
+_YIELD_EVERY = 64  # ids in a row that may be passed over before other tasks have their turn
 
 
 class WalkQueue:
-    """The ids as walks to make: each taken once, what is done passed over.
+    """The ids as walks to make.
 
-    Where `is_whole` is given, it is asked of every finished file.
+    `is_there` is asked of every finished file, and where `is_whole` is given, that too: a walk
+    whose file is not there, or not whole, is made again.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class WalkQueue:
         reports: tuple[str, ...],
         retry_failed: bool,
         top_up: bool,
+        is_there: Callable[[SavedWalk], bool],
         is_whole: Callable[[SavedWalk], bool] | None = None,
         stop: StopSignal,
         emit: Observer,
@@ -46,22 +49,23 @@ class WalkQueue:
         self._reports = reports
         self._retry_failed = retry_failed
         self._top_up = top_up
+        self._is_there = is_there
         self._is_whole = is_whole
         self._stop = stop
         self._emit = emit
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
-    async def records(self) -> AsyncIterator[SavedWalk]:
+    async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
             async for campaign_id in self._each():
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
-                    record = self._store.take(target)
-                    if record is not None:
-                        record = await self._repaired(record)
-                    if (walk := self._walk(target, record)) is not None:
+                    saved = self._store.take(target)
+                    if saved is None:
+                        self._emit(events.IdRepeated(target.campaign_id))
+                    elif (walk := self._to_make(await self._sound(saved))) is not None:
                         yield walk
         except ConfigError as wrong:
             self.refused = wrong
@@ -81,43 +85,46 @@ class WalkQueue:
         checked = self._api.check_id(campaign_id)
         return (Target(report, checked) for report in self._reports)
 
-    async def _repaired(self, record: SavedWalk) -> SavedWalk:
-        """The same record; a new one where a finished file is to be whole, and is not."""
-        if self._is_whole is None or record.state != "complete":
-            return record
-        if await anyio.to_thread.run_sync(self._is_whole, record):
-            return record
-        why = "the finished file is gone, or is not what was written"
-        self._emit(events.WalkRestarted(record.target, 1, "damaged_file", None, why))
-        return self._store.begin_again(record)
-
-    def _walk(self, target: Target, record: SavedWalk | None) -> SavedWalk | None:
-        """The walk to make; None if there is none."""
-        if record is None:
-            self._emit(events.IdRepeated(target.campaign_id))
-        elif record.state == "complete" and self._grows(record):
-            return self._store.begin_top_up(record)
-        elif record.state == "complete" or self._is_refused(record):
-            self._emit(events.CampaignSkipped(target, record.state, record.kind))
+    async def _sound(self, saved: SavedWalk) -> SavedWalk:
+        """The same walk; a new one where the state or the finished file cannot be believed."""
+        if saved.state == "damaged":
+            cause, why = "damaged_state", "its checkpoint is not what was saved"
+        elif saved.state == "complete" and not self._is_there(saved):
+            cause, why = "damaged_file", "the finished file is gone"
+        elif (
+            self._is_whole is not None
+            and saved.state == "complete"
+            and not await anyio.to_thread.run_sync(self._is_whole, saved)
+        ):
+            cause, why = "damaged_file", "the finished file is not what was written"
         else:
-            return record
-        return None
+            return saved
+        saved = self._store.restart(saved)
+        self._emit(events.WalkRestarted(saved.target, 1, cause, None, why))
+        return saved
 
-    def _grows(self, record: SavedWalk) -> bool:
+    def _to_make(self, saved: SavedWalk) -> SavedWalk | None:
+        """The walk to make; None if there is none."""
+        if saved.state == "complete" and self._grows(saved):
+            return self._store.begin_top_up(saved)
+        if saved.state == "complete" or self._is_refused(saved):
+            self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind))
+            return None
+        return saved
+
+    def _grows(self, saved: SavedWalk) -> bool:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
         return (
             self._top_up
-            and self._api.reports[record.target.report].paged
-            and record.round < self._store.round
+            and self._api.reports[saved.target.report].paged
+            and saved.round < self._store.round
         )
 
-    def _is_refused(self, record: SavedWalk) -> bool:
-        return (
-            record.state == "failed" and record.kind == REFUSED_FOR_GOOD and not self._retry_failed
-        )
+    def _is_refused(self, saved: SavedWalk) -> bool:
+        return saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD and not self._retry_failed
 
     def drain(self) -> None:
-        """After a stop, count the walks that nobody came to, if there is an end to them."""
+        """After a stop, count the walks that were not begun, if there is an end to them."""
         for target in self._rest:
             self._store.take(target)
         if self._finite and not isinstance(self._ids, AsyncIterator):

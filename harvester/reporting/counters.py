@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from harvester import events
-from harvester.events import Event, Observer
+from harvester.errors import describe_bug
+from harvester.events import Event, Observer, ObserverFailed
 from harvester.model import Target
 
 Handlers: TypeAlias = dict[type, Callable[[Any], None]]
@@ -24,7 +25,11 @@ class Reducer:
 
 
 class EventDispatcher:
-    """Shows each event to the reducers that take its kind, then to the observers of all."""
+    """Shows each event to the reducers that take its kind, then to the observers of all.
+
+    An observer that raises gets no more events: the others are shown an `ObserverFailed`, and
+    `observer_failure` keeps its sentence for the report.
+    """
 
     def __init__(self, reducers: Iterable[Reducer], observers: Iterable[Observer]) -> None:
         self._handlers: dict[type, list[Callable[[Any], None]]] = {}
@@ -32,13 +37,20 @@ class EventDispatcher:
             for kind, handle in reducer.handlers.items():
                 self._handlers.setdefault(kind, []).append(handle)
         self._observers = tuple(observers)
+        self.observer_failure: str | None = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         for handle in self._handlers.get(type(event), ()):
             handle(event)
         for observe in self._observers:
-            observe(event)
+            try:
+                observe(event)
+            except Exception as error:
+                self._observers = tuple(each for each in self._observers if each is not observe)
+                failed = ObserverFailed(describe_bug(error))
+                self.observer_failure = f"an observer raised {failed.error}: it got no more events"
+                self(failed)
 
 
 class Counters(Reducer):

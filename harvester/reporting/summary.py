@@ -21,6 +21,7 @@ EXIT_CODES = {
     "throttled": 75,
     "sick_server": 75,
     "set_aside": 75,
+    "locked": 75,
     "max_requests": 75,
     "max_duration": 75,
     "SIGHUP": 129,
