@@ -41,7 +41,7 @@ class Stack:
 
 def require_credentials(config: HarvestConfig) -> None:
     """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
-    if not config.api_key:
+    if not config.key:
         raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
     if not (config.access_token or config.access_token_file or config.token_command):
         raise ConfigError(
@@ -55,7 +55,7 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
     `StopRun` if the order to stop comes while the token is waited for."""
     require_credentials(config)
     credentials = Credentials(
-        config.api_key or "",
+        config.key,
         access_token=config.access_token,
         token_file=Path(config.access_token_file) if config.access_token_file else None,
         token_command=config.token_command,
@@ -67,9 +67,7 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
 
 def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
     """The day's count of the config's key."""
-    path = ledger_path(
-        Path(config.state_dir or ""), origin=config.origin, identity=config.api_key or ""
-    )
+    path = ledger_path(Path(config.state_dir or ""), origin=config.origin, identity=config.key)
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
 
 
@@ -84,7 +82,7 @@ def require_ledger(config: HarvestConfig) -> None:
 
 def requests_used_today(config: HarvestConfig) -> int:
     """What the ledger has for the config's key; 0 without a key, or before its first run."""
-    if not config.api_key or not has_ledgers(Path(config.state_dir or "")):
+    if not config.key or not has_ledgers(Path(config.state_dir or "")):
         return 0
     with closing(open_ledger(config, Clock())) as ledger:
         return ledger.used_today()

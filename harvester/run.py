@@ -28,7 +28,7 @@ from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.events import Event, Observer
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
-from harvester.reporting.counters import Counters, EventDispatcher, Reducer
+from harvester.reporting.counters import Counters, EventDispatcher
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.summary import (
     Campaigns,
@@ -145,7 +145,7 @@ class _Run:
         self._started = (clock.now(), clock.monotonic())
         self.run_id = new_run_id(self._started[0])
         self._tally = Counters()
-        reducers: list[Reducer] = [
+        reducers: list[Observer] = [
             self._tally,
             RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),
@@ -206,12 +206,13 @@ class _Run:
         used = stack.ledger.used_today()
         self.emit(
             events.RunStarted(
-                self.run_id,
-                str(self._config.directory),
-                source.total,
-                self._config.rate,
-                self._config.requests_a_day,
-                used,
+                run_id=self.run_id,
+                output=str(self._config.directory),
+                total=source.total,
+                reports=self._config.walks,
+                rate=self._config.rate,
+                quota_limit=self._config.requests_a_day,
+                used_today=used,
             )
         )
         self._tally.used_today = used
@@ -330,6 +331,7 @@ class _Run:
             started_at=started,
             finished_at=now,
             elapsed_s=round(self._clock.monotonic() - began, 3),
+            errors=self._directory.layout.errors,
         )
 
 

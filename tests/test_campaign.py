@@ -275,7 +275,16 @@ async def test_a_failed_campaign_is_told_and_kept(house: House) -> None:
     error.attempts = 3
     await house.harvest(page(3, "a"), error)
     assert house.seen.of(events.CampaignFailed) == [
-        events.CampaignFailed(TARGET, "rejected", 406, "key", "HTTP 406", 3, 1, 3)
+        events.CampaignFailed(
+            target=TARGET,
+            kind="rejected",
+            status=406,
+            error_key="key",
+            message="HTTP 406",
+            attempts=3,
+            pages=1,
+            rows=3,
+        )
     ]
     assert (house.part.read_bytes(), house.final.exists()) == (rows(3), False)
     assert house.lines() == []
@@ -308,7 +317,15 @@ async def test_a_campaign_set_aside_is_not_failed(house: House) -> None:
     aside.attempts = 2
     await house.harvest(page(3, "a"), aside)
     assert house.seen.of(events.CampaignDeferred) == [
-        events.CampaignDeferred(TARGET, "wait", 503, 2, 1, 3, until)
+        events.CampaignDeferred(
+            target=TARGET,
+            message="wait",
+            status=503,
+            attempts=2,
+            pages=1,
+            rows=3,
+            resume_at=until,
+        )
     ]
     assert not house.seen.of(events.CampaignFailed)
     assert house.state() == "partial"

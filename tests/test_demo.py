@@ -20,7 +20,7 @@ from shell import (
     surroundings,
 )
 
-from harvester.cli.demo_world import DEMO, PAGE_SIZE, choose_port
+from harvester.cli.demo import DEMO, PAGE_SIZE, choose_port
 from harvester.errors import ConfigError
 from harvester.sandbox import Sandbox
 

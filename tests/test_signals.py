@@ -93,7 +93,7 @@ def caught(
             with process:
                 try:
                     until(lambda: (LONG, 2) in served.pages())
-                    until(lambda: inspection.read_states(Layout(home.out)).complete == 3)
+                    until(lambda: inspection.read_content(Layout(home.out)).campaigns.complete == 3)
                     yield Run(home, served, process, command, reference(sandbox, ids))
                 finally:
                     process.kill()

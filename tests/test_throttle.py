@@ -852,7 +852,7 @@ def test_a_request_is_announced_sent_and_told_of(bench: Make) -> None:
         assert await throttled_fetcher(one, "page").fetch(make_request(number=3)) == "page"
 
     assert on_a_bench(bench, use).seen.events == [
-        RequestSent(TARGET, 3, 1, 1),
+        RequestSent(target=TARGET, page=3, attempt=1, used_today=1),
         RequestSucceeded(TARGET, 3, 1),
     ]
 
@@ -880,7 +880,7 @@ def test_every_failure_is_told_with_its_cause(
         assert caught.value is error
 
     assert on_a_bench(bench, use).seen.of(RequestFailed) == [
-        RequestFailed(TARGET, 1, 1, cause, status)
+        RequestFailed(target=TARGET, page=1, attempt=1, cause=cause, status=status)
     ]
 
 

@@ -4,7 +4,7 @@ Everything here is a pure function or a frozen value. `Api` is what a version of
 must be able to say; `v2` and `v3` are those that are spoken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -29,7 +29,12 @@ class Api(Protocol):
         """The tracking reports this version has."""
         ...
 
-    def check_id(self, campaign_id: str) -> str:
+    @property
+    def lacks(self) -> Collection[str]:
+        """The settings of a harvest that this version has nothing for."""
+        ...
+
+    def check_id(self, campaign_id: str | int) -> str:
         """Give the id back if it can be one; raise `ConfigError` saying what one looks like."""
         ...
 

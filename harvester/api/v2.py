@@ -4,7 +4,7 @@ Source: v2.developer.constantcontact.com, "Email campaign tracking" and "Paginat
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -82,9 +82,12 @@ class V2:
     origin: str = ORIGIN
     name: str = "v2"
     reports: Sequence[str] = tuple(REPORTS)
+    lacks: Collection[str] = frozenset()
 
-    def check_id(self, campaign_id: str) -> str:
+    def check_id(self, campaign_id: str | int) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
+        if type(campaign_id) is int:
+            campaign_id = str(campaign_id)
         if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits)"

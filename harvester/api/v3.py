@@ -13,7 +13,7 @@ can be filtered by time there, so there is no `since`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
@@ -101,8 +101,9 @@ class V3:
     origin: str = ORIGIN
     name: str = "v3"
     reports: Sequence[str] = tuple(REPORTS)
+    lacks: Collection[str] = frozenset({"since", "summary", "links"})
 
-    def check_id(self, campaign_id: str) -> str:
+    def check_id(self, campaign_id: str | int) -> str:
         """v3 ids are UUIDs; in small letters, so that one campaign has one file."""
         found = campaign_id.lower() if isinstance(campaign_id, str) else ""
         if not _ID.fullmatch(found):

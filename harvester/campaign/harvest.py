@@ -123,13 +123,13 @@ class CampaignHarvester:
     def _deferred(self, walk: Walk, aside: Deferred) -> None:
         self._emit(
             events.CampaignDeferred(
-                walk.target,
-                str(aside),
-                aside.status,
-                aside.attempts,
-                walk.position.pages,
-                walk.position.rows,
-                aside.resume_at,
+                target=walk.target,
+                message=str(aside),
+                status=aside.status,
+                attempts=aside.attempts,
+                pages=walk.position.pages,
+                rows=walk.position.rows,
+                resume_at=aside.resume_at,
             )
         )
 
@@ -140,14 +140,14 @@ class CampaignHarvester:
         self._store.fail(walk.id, error.kind)
         self._emit(
             events.CampaignFailed(
-                walk.target,
-                error.kind,
-                error.status,
-                error.error_key,
-                str(error),
-                error.attempts,
-                walk.position.pages,
-                walk.position.rows,
+                target=walk.target,
+                kind=error.kind,
+                status=error.status,
+                error_key=error.error_key,
+                message=str(error),
+                attempts=error.attempts,
+                pages=walk.position.pages,
+                rows=walk.position.rows,
             )
         )
 

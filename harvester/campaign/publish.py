@@ -59,13 +59,13 @@ class Publisher:
         self._store.complete(record.walk, Folder(final.parent), self._manifest)  # (7)
         self._emit(
             events.CampaignCompleted(
-                target,
-                line["file"],
-                at.pages,
-                at.rows,
-                at.offset,
-                line["sha256"],
-                line.get("reconciled"),
+                target=target,
+                file=line["file"],
+                pages=at.pages,
+                rows=at.rows,
+                bytes=at.offset,
+                sha256=line["sha256"],
+                reconciled=line.get("reconciled"),
             )
         )
 
@@ -103,7 +103,11 @@ class Publisher:
                 self._store.restart(record.walk, restarts=record.restarts)
                 self._emit(
                     events.WalkRestarted(
-                        record.target, record.position.pages, "damaged_file", None, str(damage)
+                        target=record.target,
+                        page=record.position.pages,
+                        cause="damaged_file",
+                        status=None,
+                        message=str(damage),
                     )
                 )
 

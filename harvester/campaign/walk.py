@@ -200,7 +200,14 @@ class Walker:
         kill can cost is what was in flight."""
         size = offset - walk.position.offset
         at = walk.position = walk.position.after(page, offset)
-        saved = events.PageCommitted(walk.target, at.pages, page.rows, size, at.finished, page.link)
+        saved = events.PageCommitted(
+            target=walk.target,
+            page=at.pages,
+            rows=page.rows,
+            bytes=size,
+            last=at.finished,
+            link=page.link,
+        )
         try:
             await self._store.commit(
                 walk.id, at, page.rows, page.cursor, walk.part, started_at=walk.started_at
@@ -241,7 +248,11 @@ class Walker:
                 cause, status = "poison_page", why.status
             case Damaged():
                 cause, status = "damaged_part", None
-        self._emit(events.WalkRestarted(walk.target, page, cause, status, str(why)))
+        self._emit(
+            events.WalkRestarted(
+                target=walk.target, page=page, cause=cause, status=status, message=str(why)
+            )
+        )
 
     def _begin_anew(self, walk: Walk) -> None:
         self._store.restart(walk.id, restarts=walk.restarts)

@@ -50,9 +50,11 @@ class KnownSizes:
                         (entry.campaign_id, entry.report, entry.pages),
                     )
         except OSError as wrong:
-            raise ConfigError(f"cannot read {manifest} (--sizes): {wrong.strerror}") from None
+            raise ConfigError(
+                f"cannot read {manifest}: {wrong.strerror}", setting="sizes"
+            ) from None
         except msgspec.DecodeError:
-            raise ConfigError(f"{manifest} (--sizes): not a manifest.ndjson") from None
+            raise ConfigError(f"{manifest} is no manifest.ndjson", setting="sizes") from None
 
     def pages(self, target: Target) -> int:
         """The pages of a walk; 0 if they are not known."""
@@ -64,7 +66,7 @@ class KnownSizes:
         ).fetchone()
         return row[0] if row else 0
 
-    def longest_first(self, ids: Collection[str]) -> "LongestFirst":
+    def longest_first(self, ids: Collection[str | int]) -> "LongestFirst":
         """The ids in the order in which they are best begun."""
         return LongestFirst(self._db, ids)
 
@@ -76,14 +78,14 @@ class KnownSizes:
 class LongestFirst(Collection[str]):
     """Ids by their known pages, the most first; what is not known keeps its order, at the end."""
 
-    def __init__(self, db: sqlite3.Connection, ids: Collection[str]) -> None:
+    def __init__(self, db: sqlite3.Connection, ids: Collection[str | int]) -> None:
         self._db = db
         self._ids = ids
         with db:
             db.execute("BEGIN")
             db.execute("CREATE TABLE queue (at INTEGER PRIMARY KEY, id TEXT)")
             db.executemany(
-                "INSERT INTO queue (id) VALUES (?)", ((campaign_id,) for campaign_id in ids)
+                "INSERT INTO queue (id) VALUES (?)", ((str(campaign_id),) for campaign_id in ids)
             )
             db.execute("CREATE TABLE ordered (at INTEGER PRIMARY KEY, id TEXT)")
             db.execute(

@@ -13,7 +13,7 @@ from harvester.events import Observer
 from harvester.model import Target
 from harvester.runtime import StopSignal
 
-CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
 REFUSED_FOR_GOOD = "not_found"
 _YIELD_EVERY = 64  # ids in a row that may be passed over before others have their turn
 
@@ -37,10 +37,10 @@ class WalkQueue:
         stop: StopSignal,
         emit: Observer,
     ) -> None:
-        self._ids: AsyncIterator[str] | Iterator[str]
+        self._ids: AsyncIterator[str | int] | Iterator[str | int]
         self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
         self._finite = isinstance(ids, Collection)
-        self.total = len(ids) * len(reports) if isinstance(ids, Collection) else None
+        self.total = len(ids) if isinstance(ids, Collection) else None
         self._api = api
         self._store = store
         self._reports = reports
@@ -67,7 +67,7 @@ class WalkQueue:
             self.refused = wrong
             self._stop.request(StopRun("bad_input", str(wrong)))
 
-    async def _each(self) -> AsyncIterator[str]:
+    async def _each(self) -> AsyncIterator[str | int]:
         if isinstance(self._ids, AsyncIterator):
             async for campaign_id in self._ids:
                 yield campaign_id
@@ -77,7 +77,7 @@ class WalkQueue:
                 if number % _YIELD_EVERY == 0:  # after it: a cancel here loses no id
                     await anyio.lowlevel.checkpoint()
 
-    def _targets(self, campaign_id: str) -> Iterator[Target]:
+    def _targets(self, campaign_id: str | int) -> Iterator[Target]:
         checked = self._api.check_id(campaign_id)
         return (Target(report, checked) for report in self._reports)
 
@@ -88,7 +88,11 @@ class WalkQueue:
         if await anyio.to_thread.run_sync(self._is_whole, record):
             return record
         why = "the finished file is gone, or is not what was written"
-        self._emit(events.WalkRestarted(record.target, 1, "damaged_file", None, why))
+        self._emit(
+            events.WalkRestarted(
+                target=record.target, page=1, cause="damaged_file", status=None, message=why
+            )
+        )
         return self._store.begin_again(record)
 
     def _walk(self, target: Target, record: SavedWalk | None) -> SavedWalk | None:

@@ -222,13 +222,13 @@ class RetryingFetcher:
     ) -> None:
         self._emit(
             RetryScheduled(
-                call.target,
-                call.page,
-                tries.made + 1,
-                trouble.cause,
-                trouble.status,
-                wait,
-                source,
+                target=call.target,
+                page=call.page,
+                attempt=tries.made + 1,
+                cause=trouble.cause,
+                status=trouble.status,
+                wait_s=wait,
+                wait_source=source,
             )
         )
 

@@ -65,7 +65,9 @@ class ThrottledFetcher:
     async def _fetch(self, call: Request[T]) -> T:
         used = await self._pacer.slot(urgent=call.urgent)
         started = self._clock.monotonic()
-        self._emit(RequestSent(call.target, call.page, call.attempt, used))
+        self._emit(
+            RequestSent(target=call.target, page=call.page, attempt=call.attempt, used_today=used)
+        )
         try:
             found = await self._inner.fetch(call)
         except HarvestError as error:
@@ -90,4 +92,6 @@ def _failure(call: Request[T], error: HarvestError) -> RequestFailed:
             cause, status = error.kind, error.status
         case _:
             cause, status = getattr(error, "reason", type(error).__name__), None
-    return RequestFailed(call.target, call.page, call.attempt, cause, status)
+    return RequestFailed(
+        target=call.target, page=call.page, attempt=call.attempt, cause=cause, status=status
+    )

@@ -1,0 +1,240 @@
+"""What one setting accepts, written once.
+
+`HarvestConfig` checks itself by these rows; the command line has types, defaults and help of them.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from harvester.errors import ConfigError
+
+WHAT = "What to harvest"
+WHERE = "Where it goes"
+PACE = "Pace and quota"
+REPAIR = "Failures and repair"
+SIGN_IN = "Sign-in"
+SHOWN = "What is shown"
+GROUPS = (WHAT, WHERE, PACE, REPAIR, SIGN_IN, SHOWN)
+"""The headings of the help, in its order."""
+LAST = "last"
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_USUAL_PORT = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table. `types` are the Python types that are accepted, None aside.
+
+    Numbers lie from `least` to `most` (None: no bound); `above` excludes `least` itself. `unit` is
+    what a number counts. `words` are the only texts accepted, if there are any. `otherwise` says
+    what None stands for, `about` is the help.
+    """
+
+    types: tuple[type, ...]
+    group: str = ""
+    about: str = ""
+    metavar: str | None = None
+    otherwise: str = ""
+    unit: str = ""
+    least: float = 0
+    most: float | None = None
+    above: bool = False
+    words: tuple[str, ...] = ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether `least` and `most` apply."""
+        return int in self.types
+
+    @property
+    def accepted(self) -> str:
+        """The accepted values, as a message says it."""
+        if self.words:
+            return " or ".join(self.words)
+        if not self.is_number:
+            return "true or false" if bool in self.types else "text"
+        kind = "a number" if float in self.types else "a whole number"
+        if self.most is None:
+            bound = f"over {self.least:g}" if self.above else f"of {self.least:g} or more"
+        elif self.above:
+            bound = f"over {self.least:g}, at most {self.most:.0f}"
+        else:
+            bound = f"from {self.least:g} to {self.most:.0f}"
+        return f"{kind}{f' of {self.unit}' if self.unit else ''} {bound}"
+
+    def check(self, name: str, value: object) -> None:
+        """Raise `ConfigError` for a value that is not accepted. A settings file has types: 500.0,
+        "500" and true are not 500."""
+        fine = isinstance(value, self.types) and (type(value) is not bool or bool in self.types)
+        if fine and self.is_number and isinstance(value, int | float):
+            fine = math.isfinite(value) and value >= self.least
+            fine = fine and (self.most is None or value <= self.most)
+            fine = fine and not (self.above and value == self.least)
+        require(fine and (not self.words or value in self.words), name, self.accepted, value)
+
+
+def require(fine: bool, name: str, accepted: str, value: object) -> None:
+    """Raise `ConfigError` naming the setting and what it accepts, unless all is `fine`."""
+    if not fine:
+        raise ConfigError(f"{accepted}, not {value!r}", setting=name)
+
+
+# -- fields of the table ---------------------------------------------------------------------------
+
+
+def setting(
+    default: Any,
+    *types: type,
+    group: str = "",
+    about: str = "",
+    secret: bool = False,
+    **row: Any,
+) -> Any:
+    """A dataclass field with its row of the table; a `secret` one is not in the repr."""
+    metadata = {"setting": Setting(types=types, group=group, about=about, **row)}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+def whole(default: int | None, group: str, about: str, **row: Any) -> Any:
+    """A whole number."""
+    return setting(default, int, group=group, about=about, **row)
+
+
+def number(default: float | None, group: str, about: str, **row: Any) -> Any:
+    """A finite number."""
+    return setting(default, int, float, group=group, about=about, **row)
+
+
+def switch(group: str, about: str, *, default: bool = False) -> Any:
+    """On or off."""
+    return setting(default, bool, group=group, about=about)
+
+
+def word(default: str | None, group: str, about: str, *words: str, **row: Any) -> Any:
+    """One of some words."""
+    return setting(default, str, group=group, about=about, words=words, **row)
+
+
+def text(default: str | None, group: str = "", about: str = "", **row: Any) -> Any:
+    """Any text."""
+    return setting(default, str, group=group, about=about, **row)
+
+
+def path(default: str | None, group: str, about: str, **row: Any) -> Any:
+    """A path."""
+    return setting(default, str, Path, group=group, about=about, **row)
+
+
+def moment(group: str, about: str) -> Any:
+    """A moment, or `LAST`."""
+    return setting(None, object, group=group, about=about, metavar="WHEN")
+
+
+def report_names(default: str, group: str, about: str) -> Any:
+    """Names of reports: a sequence, or text with commas."""
+    names = "NAME[,NAME...]"
+    return setting(default, str, Sequence, group=group, about=about, metavar=names)
+
+
+# -- values that need more than a row --------------------------------------------------------------
+
+
+def parse_reports(asked: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The names asked for, each once, in the API's order; "all" is all of them."""
+    given = asked.split(",") if isinstance(asked, str) else list(asked)
+    names = [name.strip() if isinstance(name, str) else repr(name) for name in given]
+    names = [name for name in names if name]
+    if names == ["all"]:
+        names = list(known)
+    for name in names:
+        require(name in known, "report", f"any of {', '.join(known)}, or all", name)
+    require(bool(names), "report", f"any of {', '.join(known)}", asked)
+    return tuple(name for name in known if name in names)
+
+
+def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime | None:
+    """A moment as a person gives it, in UTC. Raise `ConfigError` naming the setting."""
+    accepted = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
+    if name == "since":
+        accepted += ", or last"
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+        except ValueError:
+            require(False, name, accepted, value)
+    if isinstance(value, datetime):
+        require(value.utcoffset() is not None, name, accepted, value.isoformat())
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            require(False, name, accepted, value.isoformat())
+    if isinstance(value, date):  # a day of the API, which counts in UTC
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    require(value is None, name, accepted, value)
+    return None
+
+
+def parse_origin(url: str | None, vendor: str, *, name: str) -> str:
+    """Scheme, host and port, in one form: else one key would be counted twice.
+
+    Plain http would show the token to the network: loopback only.
+    """
+    if url is None:
+        return vendor
+    accepted = "https://HOST[:PORT], or http:// for a loopback server; no path, no user"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"{accepted}, not a URL", setting=name) from None
+    host = (parts.hostname or "").removesuffix(".")
+    sane = _HOST.fullmatch(host) is not None and port != 0
+    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    # What is refused may hold a password: show the scheme and the host only.
+    require(sane and bare and secure, name, accepted, f"{parts.scheme}://{host}")
+    shown = f"[{host}]" if ":" in host else host
+    usual = port in {None, _USUAL_PORT[parts.scheme]}
+    return f"{parts.scheme}://{shown}" + ("" if usual else f":{port}")
+
+
+def parse_proxy(given: str | None) -> str | None:
+    """A proxy's URL; without a scheme it is http, as other tools have it. What is refused may hold
+    a password: nothing of it is shown but a scheme."""
+    if not given:
+        return None
+    url = given.strip() if "://" in given else f"http://{given.strip()}"
+    try:
+        parts = urlsplit(url)
+        sane = _HOST.fullmatch(parts.hostname or "") is not None and parts.port != 0
+    except ValueError:
+        sane = False
+    scheme = url.partition("://")[0]
+    if not sane or scheme.lower() not in _USUAL_PORT:
+        shown = f"{scheme}://" if scheme.isalnum() else "this"
+        raise ConfigError(
+            f"[http://][USER:PASSWORD@]HOST[:PORT], or https://, not {shown}", setting="proxy"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_secret(name: str, value: str | None) -> None:
+    """A blank or a line break in a key is a mistake in copying, and would break a header."""
+    if value is not None and (not value.isascii() or not value.isprintable() or " " in value):
+        raise ConfigError("a blank or a character that no key has is in it", setting=name)
