@@ -200,7 +200,7 @@ def test_a_run_that_was_stopped_says_when_it_can_go_on(monkeypatch: pytest.Monke
     said = closing(monkeypatch, "run", "-i", "my ids.txt", "-o", "out")
     assert "  ended by  the day's quota of requests is spent" in said
     assert "not before  Mon 02 Mar 2026, 00:00:00 UTC" in said
-    assert " next step  from then on harvester run -i 'my ids.txt' -o out; or add" in said
+    assert " next step  from then on harvester run -i 'my ids.txt' -o out" in said
     assert " campaigns  4,000 of 10,000 complete, 16 partial, 5,984 pending" in said
     assert "  this run  8,990 pages, 4,000,000 records, 800.0 MB in 0:45:27" in said
     assert "today 10,000 of 10,000" in said
@@ -447,5 +447,5 @@ def test_the_display_is_four_lines_however_narrow(width: int) -> None:
     assert all(len(line) <= width for line in text)
     if width >= 78:
         assert "12,345 of 100,000 campaigns, 12 failed" in text[0]
-        assert "at least 123,456 requests · quota spent: waits until Mon 00:00:00 UTC" in text[3]
+        assert "at least 123,456 requests · quota spent until Mon 00:00:00 UTC" in text[3]
         assert "…" not in "".join(text)

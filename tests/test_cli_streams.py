@@ -133,7 +133,7 @@ def test_a_closed_standard_input_is_a_mistake_of_who_reads_it(
     """`-i -` has nothing to read: exit code 2, nothing sent; all else does without."""
     before = sandbox.requests
     done = redirected(tmp_path, "<&-", *harvest(sandbox, "-i", "-"))
-    message = "harvester: error: cannot read standard input (--input): it is closed"
+    message = "harvester: error: --input: cannot read standard input: it is closed"
     assert (done.code, done.complaints) == (2, [message])
     assert sandbox.requests == before
     assert redirected(tmp_path, "<&-", *harvest(sandbox, "-q")).code == 0

@@ -24,6 +24,7 @@ from shell import (
     finals,
     harvester,
     lines,
+    quick,
     summary_of,
     surroundings,
 )
@@ -73,7 +74,7 @@ def moment(text: str) -> datetime:
 
 def assert_goes_on(home: Path, server: Served, *more: object) -> None:
     """The same command, allowed to end this time, ends complete."""
-    done = run(home, server, *more)
+    done = quick(home, *arguments(server, *more))
     assert done.code == 0, done.stderr
     assert_harvested(home / "out", server.sandbox, server.sandbox.world.campaign_ids)
 
@@ -94,7 +95,7 @@ def test_0_when_every_campaign_is_complete(tmp_path: Path) -> None:
 
 BROKEN = """
 import sys
-from harvester import report
+from harvester.reporting import summary
 import importlib
 
 def broken(*anything, **named):
@@ -218,7 +219,7 @@ def test_3_when_some_campaigns_failed(tmp_path: Path, fault: str, kind: str) -> 
     (error,) = lines(tmp_path / "out/errors.ndjson")
     assert (error["campaign_id"], error["kind"]) == (sick, kind)
     assert assert_told(tmp_path, 3, "failures")["campaigns"]["failed"] == 1
-    assert re.search(rf"failed  1 {kind}, as opens/{sick}", done.stderr)
+    assert re.search(rf"failed  1 {kind}, as opens/{sick}: \S", done.stderr)
     assert "out/errors.ndjson" in done.stderr
 
 
@@ -352,7 +353,7 @@ def test_a_signal_is_told_by_the_exit_code(tmp_path: Path, number: int, code: in
             process.send_signal(number)
             _, complaint = process.communicate(timeout=60)
         assert process.returncode == code, complaint
-        assert b"to go on  harvester run -o out" in complaint
+        assert b"next step  harvester run -o out" in complaint
         assert server.sandbox.requests < 8
         assert_told(tmp_path, code, signal.Signals(number).name)
         assert_goes_on(tmp_path, server)

@@ -78,7 +78,7 @@ def test_a_line_says_all_there_is() -> None:
     until = NOON + timedelta(hours=12)
     held = dataclasses.replace(FULL, paused="quota_spent", paused_until=until)
     assert " · ".join(left(held, NOON)) == (
-        "at least 180 requests · quota spent: waits until Mon 00:00:00 UTC"
+        "at least 180 requests · quota spent until Mon 00:00:00 UTC"
     )
 
 

@@ -121,12 +121,16 @@ def _by_option(wrong: ConfigError) -> str:
 
 
 def _stopped(order: StopRun) -> tuple[str, int]:
-    """An end before the first request, with the next step."""
+    """An end without a report, with the next step."""
     from harvester.cli.closing import next_step
     from harvester.reporting.summary import EXIT_CODES
 
-    step = next_step(order.reason, "give the same command again")
-    return f"{order}: {step}", EXIT_CODES.get(order.reason, BROKEN)
+    said = str(order)
+    if order.resume_at is not None:
+        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
+    if step := next_step(order.reason, "the same command"):
+        said += f"; next step: {step}"
+    return said, EXIT_CODES.get(order.reason, BROKEN)
 
 
 def _describe(bug: Exception) -> str:

@@ -28,7 +28,7 @@ NEXT_STEP = {
     "bad_input": "correct the ids; then {command}",
     "credentials_refused": "{sign_in}; then {command}",
     "locked": "wait for the other run or stop it; then {command}",
-    "quota_spent": "from then on {command}; or add --wait-for-quota",
+    "quota_spent": "from then on {command}",
     "throttled": "from then on {command}",
     "sick_server": "when the API works again {command}",
     "set_aside": "from then on {command}",

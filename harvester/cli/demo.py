@@ -95,7 +95,7 @@ def choose_port(memory: Path, *, fresh: bool) -> int:
     try:
         return _chosen(memory, fresh=fresh)
     except OSError as wrong:
-        raise ConfigError(f"cannot keep {memory} (--output): {wrong.strerror}") from None
+        raise ConfigError(f"cannot keep {memory}: {wrong.strerror}", setting="output") from None
 
 
 def _chosen(memory: Path, *, fresh: bool) -> int:

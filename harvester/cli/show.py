@@ -160,6 +160,8 @@ def display(figures: Figures, now: datetime, *, width: int) -> "Group":
 
     campaigns, *harvest = lines.harvested(figures)
     bar = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        bar.add_column(no_wrap=True, overflow="ellipsis")
     bar.add_row(
         ProgressBar(
             total=figures.campaigns_total or 1,

@@ -141,7 +141,7 @@ def left(figures: Figures, now: datetime) -> Iterator[str]:
         yield f"{bound}{count(figures.requests_left, 'request')}"
     if figures.paused and figures.paused_until and figures.paused_until > now:
         reason = figures.paused.replace("_", " ")
-        yield f"{reason}: waits until {figures.paused_until:%a %H:%M:%S} UTC"
+        yield f"{reason} until {figures.paused_until:%a %H:%M:%S} UTC"
     elif figures.done_about is not None and figures.requests_left:
         when = "not before" if figures.at_least else "done about"
         yield f"{when} {figures.done_about:%a %H:%M} UTC"
