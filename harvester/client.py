@@ -157,7 +157,7 @@ async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]
 
 
 async def walk(
-    campaign_id: str, config: HarvestConfig, *, report: str = "opens"
+    campaign_id: str | int, config: HarvestConfig, *, report: str = "opens"
 ) -> AsyncGenerator[Page, None]:
     """Yield one campaign's pages, in order, without any file.
 

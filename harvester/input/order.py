@@ -1,7 +1,7 @@
 """How many pages campaigns had in an earlier harvest: the longest are begun first.
 
-When latency is the limit, the order of campaigns decides more than any client does: begun last, a
-giant is walked alone at the end. Kept in a private temporary table, not in memory.
+A long campaign that is begun last is walked alone at the end. The sizes are in a private temporary
+table, not in memory.
 """
 
 import sqlite3
@@ -14,7 +14,6 @@ import msgspec
 from harvester.errors import ConfigError
 from harvester.model import Target
 
-_BATCH = 1_000
 _MOST = 2**63 - 1  # what a column of the table holds
 
 
@@ -25,7 +24,7 @@ class _Line(msgspec.Struct):
 
 
 class KnownSizes:
-    """The pages of each walk, as far as a manifest tells them."""
+    """The pages of each walk, as far as a manifest has them."""
 
     def __init__(self) -> None:
         self._empty = True
@@ -76,7 +75,8 @@ class KnownSizes:
 
 
 class LongestFirst(Collection[str]):
-    """Ids by their known pages, the most first; what is not known keeps its order, at the end."""
+    """Ids by their known pages, the most first; an id with no known pages keeps its order, at the
+    end."""
 
     def __init__(self, db: sqlite3.Connection, ids: Collection[str | int]) -> None:
         self._db = db
@@ -87,13 +87,6 @@ class LongestFirst(Collection[str]):
             db.executemany(
                 "INSERT INTO queue (id) VALUES (?)", ((str(campaign_id),) for campaign_id in ids)
             )
-            db.execute("CREATE TABLE ordered (at INTEGER PRIMARY KEY, id TEXT)")
-            db.execute(
-                "INSERT INTO ordered (id) SELECT queue.id FROM queue LEFT JOIN "
-                # total() is a float: unlike sum(), it has no largest number to go beyond
-                "(SELECT id, total(pages) AS pages FROM sizes GROUP BY id) AS known USING (id) "
-                "ORDER BY known.pages DESC, queue.at"
-            )
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -102,9 +95,10 @@ class LongestFirst(Collection[str]):
         return campaign_id in self._ids
 
     def __iter__(self) -> Iterator[str]:
-        at = 0
-        while rows := self._db.execute(
-            "SELECT at, id FROM ordered WHERE at > ? ORDER BY at LIMIT ?", (at, _BATCH)
-        ).fetchall():
-            yield from (campaign_id for _, campaign_id in rows)
-            at = rows[-1][0]
+        # total() is a float: unlike sum(), it has no largest number to go beyond
+        ordered = self._db.execute(
+            "SELECT queue.id FROM queue LEFT JOIN "
+            "(SELECT id, total(pages) AS pages FROM sizes GROUP BY id) AS known USING (id) "
+            "ORDER BY known.pages DESC, queue.at"
+        )
+        return (campaign_id for (campaign_id,) in ordered)

@@ -138,8 +138,8 @@ class Progress:
         )
 
     def _requests_left(self) -> int | None:
-        """One for each walk that is not over. Its pages are not known: the walks that are over do
-        not tell them, for small campaigns end first."""
+        """One for each walk that is not over, whose pages are not known. The average of the walks
+        that are over would be too low: small campaigns end first."""
         if self._total is None:
             return None
         return max(0, self._total * self._reports - self._repeated_walks - self._ended_walks)
