@@ -1,6 +1,7 @@
 """The command line as a whole: commands, exit codes of what never begins, plan, status, verify."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -433,6 +434,38 @@ def test_verify_names_every_file_that_differs(harvested: Path, tmp_path: Path, c
         dict(zip(("file", "what"), line.split(": ", 1), strict=True))
         for line in done.stdout.splitlines()
     ]
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_a_directory_whose_name_is_no_text(served: Served, tmp_path: Path, log: str) -> None:
+    """Its bytes are shown as they are, or replaced where JSON needs text; no command fails."""
+    name = os.fsdecode(b"x\xff")
+    arguments = [
+        *options(served),
+        "-o",
+        name,
+        "--log-format",
+        log,
+        *served.sandbox.world.campaign_ids,
+    ]
+    assert harvester(tmp_path, "run", *arguments).code == 0
+    assert (tmp_path / name / "summary.json").exists()
+    for argv in (
+        ("status", name),
+        ("status", "--json", name),
+        ("verify", name),
+        ("plan", *arguments),
+    ):
+        done = subprocess.run(
+            command(*argv),
+            cwd=tmp_path,
+            env=surroundings(tmp_path),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+    assert b" for x\xff\n" in done.stdout
 
 
 # -- the sandbox ---------------------------------------------------------------------------------

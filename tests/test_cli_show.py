@@ -148,7 +148,7 @@ def test_the_table_says_what_was_done_what_failed_and_why(tmp_path: Path, served
     assert error["campaign_id"] == sick
     assert table["failed"] == f"1 unreadable, as opens/{sick}: {error['message']}"
     assert table["all errors"] == "out/errors.ndjson"
-    assert table["ended by"] == "failures"
+    assert table["ended by"] == "1 campaign failed"
 
 
 def test_the_command_to_go_on_does_not_start_over(tmp_path: Path, served: Served) -> None:

@@ -94,7 +94,10 @@ def closing_lines(
             f"{counters.unreconciled_example}: see reconciled in manifest.ndjson",
         )
     if report.exit_code:
-        yield _row("ended by", report.message or report.reason.replace("_", " "))
+        why = report.message or report.reason.replace("_", " ")
+        if report.reason == "failures":
+            why = f"{count(campaigns.failed, 'campaign')} failed"
+        yield _row("ended by", why)
         if report.resume_at is not None and report.resume_at > report.finished_at:
             yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
         yield _row(
@@ -108,7 +111,8 @@ def next_step(
 ) -> str:
     """What to do after an end for this reason; `api` None is an unknown version."""
     if reason == "failures" and failures is not None and failures.only_for_good:
-        return f"correct these ids, or ask for them once more: {command} --retry-failed"
+        more = "" if "--retry-failed" in command else " --retry-failed"
+        return f"correct these ids, or ask for them once more: {command}{more}"
     step = NEXT_STEP.get(reason, _SAME)
     return step.format(command=command, sign_in=_SIGN_IN.get(api, " or ".join(_SIGN_IN.values())))
 

@@ -167,5 +167,7 @@ def _fields(value: Event | Figures) -> Iterator[tuple[str, Any]]:
             yield "campaign_id", found.campaign_id
         elif isinstance(found, datetime):
             yield field.name, stamp(found)
+        elif isinstance(found, float):
+            yield field.name, round(found, 3)
         elif field.name != "message":
             yield field.name, found
