@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
+from typing import get_type_hints
 
 import platformdirs
 
@@ -15,6 +17,7 @@ from harvester.api.v2 import LINKS, utc_text
 from harvester.request.pagination import MAX_PAGES
 from harvester.settings import (
     LAST,
+    MOMENT,
     PACE,
     REPAIR,
     SIGN_IN,
@@ -22,19 +25,13 @@ from harvester.settings import (
     WHERE,
     Setting,
     check_secret,
-    moment,
-    number,
     parse_moment,
     parse_origin,
     parse_proxy,
     parse_reports,
-    path,
-    report_names,
     require,
-    switch,
-    text,
-    whole,
-    word,
+    setting,
+    types_of,
 )
 
 KNOWN = tuple(dict.fromkeys((*v2.REPORTS, *v3.REPORTS, LINKS)))
@@ -58,94 +55,98 @@ class HarvestConfig:
     `proxy` is what HTTPS_PROXY may be.
     """
 
-    report: str | Sequence[str] = report_names("opens", WHAT, "Which reports, or all.")
-    since: datetime | date | str | None = moment(
-        WHAT, "Events from then on: a date, a date-time with its offset, or last."
+    report: str | Sequence[str] = setting(
+        "opens", WHAT, "Which reports, or all.", metavar="NAME[,NAME...]"
     )
-    summary: bool = switch(WHAT, "Compare the rows with the API's own counts.")
-    links: bool = switch(WHAT, "Also the links of each campaign.")
-    counts: bool = switch(WHAT, "Ask every report, whatever the API's counts say.", default=True)
-    page_size: int = whole(500, WHAT, "Rows of a page.", least=1, most=500)
-    max_pages: int = whole(MAX_PAGES, WHAT, "A campaign with more pages fails.", least=1)
-    max_page_bytes: int = whole(
+    since: datetime | date | str | None = setting(
+        None,
+        WHAT,
+        "Events from then on: a date, a date-time with its offset, or last.",
+        metavar="WHEN",
+        format=MOMENT,
+    )
+    summary: bool = setting(False, WHAT, "Compare the rows with the API's own counts.")
+    links: bool = setting(False, WHAT, "Also the links of each campaign.")
+    counts: bool = setting(True, WHAT, "Ask every report, whatever the API's counts say.")
+    page_size: int = setting(500, WHAT, "Rows of a page.", least=1, most=500)
+    max_pages: int = setting(MAX_PAGES, WHAT, "A campaign with more pages fails.", least=1)
+    max_page_bytes: int = setting(
         64 * 1024 * 1024, WHAT, "A larger page is refused.", least=1, unit="bytes"
     )
-    output: Path | str = path("harvest", WHERE, "The directory for everything.")
-    compress: str | None = word(None, WHERE, "Compress the files.", "zstd", "gzip")
-    provenance: bool = switch(WHERE, "Also pages.ndjson: where each page came from.")
-    state_dir: Path | str | None = path(
+    output: Path | str = setting("harvest", WHERE, "The directory for everything.")
+    compress: str | None = setting(None, WHERE, "Compress the files.", words=("zstd", "gzip"))
+    provenance: bool = setting(False, WHERE, "Also pages.ndjson: where each page came from.")
+    state_dir: Path | str | None = setting(
         None,
         WHERE,
         "The day's count of each key, and the accounts.",
         otherwise="the user's state folder",
     )
-    rate: float = number(
+    rate: float = setting(
         3.3,
         PACE,
         "Request starts a second over all workers; 0: no pace.",
         most=1_000_000,
         unit="requests a second",
     )
-    concurrency: int = whole(
+    concurrency: int = setting(
         16, PACE, "Requests in flight, each of another campaign.", least=1, most=1000
     )
-    daily_quota: int = whole(10_000, PACE, "Requests of a UTC day; 0: no quota.", unit="requests")
-    quota_reserve: int = whole(
+    daily_quota: int = setting(10_000, PACE, "Requests of a UTC day; 0: no quota.", unit="requests")
+    quota_reserve: int = setting(
         0, PACE, "Requests of the day that are left for others.", unit="requests"
     )
-    wait_for_quota: bool = switch(PACE, "Sleep until the quota resets, then go on.")
-    max_requests: int | None = whole(None, PACE, "Stop after so many requests.", least=1)
-    max_duration: float | None = number(
+    wait_for_quota: bool = setting(False, PACE, "Sleep until the quota resets, then go on.")
+    max_requests: int | None = setting(None, PACE, "Stop after so many requests.", least=1)
+    max_duration: float | None = setting(
         None, PACE, "Stop after so many seconds.", above=True, unit="seconds"
     )
-    sizes: Path | str | None = path(
+    sizes: Path | str | None = setting(
         None, PACE, "manifest.ndjson of an earlier harvest: the longest walks go first."
     )
-    retries: int = whole(5, REPAIR, "More tries for one page.", most=100)
-    timeout: float = number(
+    retries: int = setting(5, REPAIR, "More tries for one page.", most=100)
+    timeout: float = setting(
         60.0, REPAIR, "Seconds for one request.", above=True, most=86_400, unit="seconds"
     )
-    max_wait: float = number(
+    max_wait: float = setting(
         300.0, REPAIR, "Seconds of the longest single wait.", most=86_400, unit="seconds"
     )
-    min_page_size: int | None = whole(
+    min_page_size: int | None = setting(
         None,
         REPAIR,
         "Where a page never comes, ask for fewer rows, down to so many.",
         least=1,
         most=500,
     )
-    retry_failed: bool = switch(REPAIR, "Also try again what the API refused for good.")
-    repair: bool = switch(REPAIR, "Harvest finished files that are damaged again.")
-    fresh: bool = switch(REPAIR, "Forget what is in the directory and start over.")
-    api: str | None = word(
-        None, SIGN_IN, "Version of the API.", *ORIGINS, otherwise="by the credentials"
+    retry_failed: bool = setting(False, REPAIR, "Also try again what the API refused for good.")
+    repair: bool = setting(False, REPAIR, "Harvest finished files that are damaged again.")
+    fresh: bool = setting(False, REPAIR, "Forget what is in the directory and start over.")
+    api: str | None = setting(
+        None, SIGN_IN, "Version of the API.", words=tuple(ORIGINS), otherwise="by the credentials"
     )
-    base_url: str | None = text(
+    base_url: str | None = setting(
         None, SIGN_IN, "Origin of the API.", metavar="URL", otherwise="the vendor's"
     )
-    auth_url: str | None = text(
+    auth_url: str | None = setting(
         None, SIGN_IN, "Origin of the sign-in to v3.", metavar="URL", otherwise="the vendor's"
     )
-    account: str = text("default", SIGN_IN, "Whose stored v3 tokens are used.", metavar="NAME")
-    client_id: str | None = text(
+    account: str = setting("default", SIGN_IN, "Whose stored v3 tokens are used.", metavar="NAME")
+    client_id: str | None = setting(
         None, SIGN_IN, "Client id of the v3 app.", metavar="ID", secret=True
     )
-    access_token_file: Path | str | None = path(
+    access_token_file: Path | str | None = setting(
         None, SIGN_IN, "A file whose first line is the access token."
     )
-    token_command: str | None = text(
+    token_command: str | None = setting(
         None, SIGN_IN, "A command that prints the access token.", metavar="CMD", secret=True
     )
-    api_key: str | None = text(None, secret=True)
-    access_token: str | None = text(None, secret=True)
-    proxy: str | None = text(None, secret=True)
+    api_key: str | None = setting(None, secret=True)
+    access_token: str | None = setting(None, secret=True)
+    proxy: str | None = setting(None, secret=True)
 
     def __post_init__(self) -> None:
-        for name, row in settings_table().items():
-            value = getattr(self, name)
-            if value is not None or _DEFAULTS[name] is not None:
-                row.check(name, value)
+        for name, (row, types) in settings_table().items():
+            row.check(name, getattr(self, name), types)
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
@@ -266,9 +267,11 @@ class HarvestConfig:
         }
 
 
-def settings_table() -> dict[str, Setting]:
-    """Each setting's row of the table, by name."""
-    return {field.name: field.metadata["setting"] for field in fields(HarvestConfig)}
-
-
-_DEFAULTS = {field.name: field.default for field in fields(HarvestConfig)}
+@cache
+def settings_table() -> dict[str, tuple[Setting, tuple[type, ...]]]:
+    """Each setting's row of the table and the types it accepts, by name."""
+    types = get_type_hints(HarvestConfig)
+    return {
+        field.name: (field.metadata["setting"], types_of(types[field.name]))
+        for field in fields(HarvestConfig)
+    }

@@ -1,6 +1,7 @@
 """What one setting accepts, written once.
 
-`HarvestConfig` checks itself by these rows; the command line has types, defaults and help of them.
+`HarvestConfig` checks itself by these rows and its own annotations; the command line has its types,
+defaults and help from there.
 """
 
 import math
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 from urllib.parse import urlsplit
 
 from harvester.errors import ConfigError
@@ -24,20 +25,20 @@ SHOWN = "What is shown"
 GROUPS = (WHAT, WHERE, PACE, REPAIR, SIGN_IN, SHOWN)
 """The headings of the help, in its order."""
 LAST = "last"
+MOMENT = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _USUAL_PORT = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One row of the table. `types` are the Python types that are accepted, None aside.
+    """One row of the table: `about` is the help under the heading `group`.
 
-    Numbers lie from `least` to `most` (None: no bound); `above` excludes `least` itself. `unit` is
-    what a number counts. `words` are the only texts accepted, if there are any. `otherwise` says
-    what None stands for, `about` is the help.
+    Numbers lie from `least` to `most` (None: no bound); `above` excludes `least` itself, `unit` is
+    what is counted. `words` are the only texts accepted, if there are any, `format` what a text
+    looks like. `otherwise` says what None stands for.
     """
 
-    types: tuple[type, ...]
     group: str = ""
     about: str = ""
     metavar: str | None = None
@@ -47,20 +48,15 @@ class Setting:
     most: float | None = None
     above: bool = False
     words: tuple[str, ...] = ()
+    format: str = "text"
 
-    @property
-    def is_number(self) -> bool:
-        """Whether `least` and `most` apply."""
-        return int in self.types
-
-    @property
-    def accepted(self) -> str:
+    def accepted(self, types: tuple[type, ...]) -> str:
         """The accepted values, as a message says it."""
         if self.words:
             return " or ".join(self.words)
-        if not self.is_number:
-            return "true or false" if bool in self.types else "text"
-        kind = "a number" if float in self.types else "a whole number"
+        if int not in types:
+            return "true or false" if bool in types else self.format
+        kind = "a number" if float in types else "a whole number"
         if self.most is None:
             bound = f"over {self.least:g}" if self.above else f"of {self.least:g} or more"
         elif self.above:
@@ -69,15 +65,16 @@ class Setting:
             bound = f"from {self.least:g} to {self.most:.0f}"
         return f"{kind}{f' of {self.unit}' if self.unit else ''} {bound}"
 
-    def check(self, name: str, value: object) -> None:
+    def check(self, name: str, value: object, types: tuple[type, ...]) -> None:
         """Raise `ConfigError` for a value that is not accepted. A settings file has types: 500.0,
         "500" and true are not 500."""
-        fine = isinstance(value, self.types) and (type(value) is not bool or bool in self.types)
-        if fine and self.is_number and isinstance(value, int | float):
-            fine = math.isfinite(value) and value >= self.least
-            fine = fine and (self.most is None or value <= self.most)
+        fine = isinstance(value, types) and (type(value) is not bool or bool in types)
+        if fine and isinstance(value, int | float) and int in types:
+            fine = math.isfinite(value) and self.least <= value <= (self.most or math.inf)
             fine = fine and not (self.above and value == self.least)
-        require(fine and (not self.words or value in self.words), name, self.accepted, value)
+        elif self.words and value is not None:
+            fine = value in self.words
+        require(fine, name, self.accepted(types), value)
 
 
 def require(fine: bool, name: str, accepted: str, value: object) -> None:
@@ -86,61 +83,19 @@ def require(fine: bool, name: str, accepted: str, value: object) -> None:
         raise ConfigError(f"{accepted}, not {value!r}", setting=name)
 
 
-# -- fields of the table ---------------------------------------------------------------------------
-
-
 def setting(
-    default: Any,
-    *types: type,
-    group: str = "",
-    about: str = "",
-    secret: bool = False,
-    **row: Any,
+    default: Any, group: str = "", about: str = "", *, secret: bool = False, **row: Any
 ) -> Any:
     """A dataclass field with its row of the table; a `secret` one is not in the repr."""
-    metadata = {"setting": Setting(types=types, group=group, about=about, **row)}
+    metadata = {"setting": Setting(group=group, about=about, **row)}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
-def whole(default: int | None, group: str, about: str, **row: Any) -> Any:
-    """A whole number."""
-    return setting(default, int, group=group, about=about, **row)
-
-
-def number(default: float | None, group: str, about: str, **row: Any) -> Any:
-    """A finite number."""
-    return setting(default, int, float, group=group, about=about, **row)
-
-
-def switch(group: str, about: str, *, default: bool = False) -> Any:
-    """On or off."""
-    return setting(default, bool, group=group, about=about)
-
-
-def word(default: str | None, group: str, about: str, *words: str, **row: Any) -> Any:
-    """One of some words."""
-    return setting(default, str, group=group, about=about, words=words, **row)
-
-
-def text(default: str | None, group: str = "", about: str = "", **row: Any) -> Any:
-    """Any text."""
-    return setting(default, str, group=group, about=about, **row)
-
-
-def path(default: str | None, group: str, about: str, **row: Any) -> Any:
-    """A path."""
-    return setting(default, str, Path, group=group, about=about, **row)
-
-
-def moment(group: str, about: str) -> Any:
-    """A moment, or `LAST`."""
-    return setting(None, object, group=group, about=about, metavar="WHEN")
-
-
-def report_names(default: str, group: str, about: str) -> Any:
-    """Names of reports: a sequence, or text with commas."""
-    names = "NAME[,NAME...]"
-    return setting(default, str, Sequence, group=group, about=about, metavar=names)
+def types_of(annotation: object) -> tuple[type, ...]:
+    """The classes that an annotation accepts; a whole number is a number."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    types = tuple(get_origin(part) or part for part in parts)
+    return (*types, int) if float in types else types
 
 
 # -- values that need more than a row --------------------------------------------------------------
@@ -161,9 +116,7 @@ def parse_reports(asked: str | Sequence[str], known: Sequence[str]) -> tuple[str
 
 def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime | None:
     """A moment as a person gives it, in UTC. Raise `ConfigError` naming the setting."""
-    accepted = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
-    if name == "since":
-        accepted += ", or last"
+    accepted = f"{MOMENT}, or {LAST}" if name == "since" else MOMENT
     if isinstance(value, str):
         try:
             value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)

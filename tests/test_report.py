@@ -119,7 +119,8 @@ def test_the_tally_counts_what_happened() -> None:
             target=TARGET, file="f", pages=2, rows=505, bytes=9_090, sha256="00"
         ),
         failed(),
-        events.CampaignSkipped(TARGET, "complete"),
+        events.CampaignSkipped(TARGET, "complete", "rejected"),
+        events.CampaignSkipped(TARGET, "failed", "not_found"),
         aside(until=LATER),
         aside(until=NOON),
         events.Paused("throttled", 1.0, NOON),
@@ -127,7 +128,8 @@ def test_the_tally_counts_what_happened() -> None:
         tally(event)
     assert (tally.sent, tally.ok, tally.throttled, tally.used_today) == (3, 1, 1, 43)
     assert (tally.pages, tally.rows, tally.bytes) == (2, 505, 9_090)
-    assert (tally.complete, tally.failed, tally.skipped) == (1, 1, 1)
+    assert tally.failures == {"not_found": 2}
+    assert tally.examples == {"not_found": failed()}
     assert tally.deferred_until == LATER
 
 

@@ -2,17 +2,15 @@
 
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Iterator
+from textwrap import shorten
 
-from harvester import events
 from harvester.config import HarvestConfig
-from harvester.events import Event
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
 from harvester.reporting.summary import HarvestReport
 
-_EXAMPLES = 5
+_MOST_KINDS = 5
 _LONGEST_COMMAND = 160
 _NOT_FOUND = "not_found"
 _SAME = "{command}"
@@ -36,29 +34,8 @@ NEXT_STEP = {
 """The next step by the reason of the end; for a reason that is not here, the same command."""
 
 
-class Failures:
-    """Remembers the failures of a run by kind, with an example of each."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-        self.examples: dict[str, events.CampaignFailed] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Take one event in."""
-        if isinstance(event, events.CampaignFailed):
-            self.kinds[event.kind] += 1
-            self.examples.setdefault(event.kind, event)
-        elif isinstance(event, events.CampaignSkipped) and event.state == "failed":
-            self.kinds[event.kind or _NOT_FOUND] += 1
-
-    @property
-    def only_for_good(self) -> bool:
-        """Whether the same command would send nothing more for any of them."""
-        return set(self.kinds) == {_NOT_FOUND}
-
-
 def closing_lines(
-    report: HarvestReport, config: HarvestConfig, counters: Counters, failures: Failures
+    report: HarvestReport, config: HarvestConfig, counters: Counters
 ) -> Iterator[str]:
     """What was done, what failed and why, and how to go on."""
     campaigns, requests, quota = report.campaigns, report.requests, report.quota
@@ -81,9 +58,9 @@ def closing_lines(
         + (f"; today {quota.used_today:,} of {quota.limit:,}" if quota.limit else ""),
     )
     yield _row("files", str(config.directory))
-    for kind, number in sorted(failures.kinds.items())[:_EXAMPLES]:
-        example = failures.examples.get(kind)
-        shown = f", as {example.target}: {example.message}" if example else ""
+    for kind, number in sorted(counters.failures.items())[:_MOST_KINDS]:
+        example = counters.examples.get(kind)
+        shown = f", as {example.target}: {shorten(example.message, 100)}" if example else ""
         yield _row("failed", f"{number:,} {kind}{shown}")
     if campaigns.failed:
         yield _row("all errors", str(report.errors))
@@ -100,17 +77,17 @@ def closing_lines(
         yield _row("ended by", why)
         if report.resume_at is not None and report.resume_at > report.finished_at:
             yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
-        yield _row(
-            "next step",
-            next_step(report.reason, same_command(config), api=config.api, failures=failures),
-        )
+        only = set(counters.failures) == {_NOT_FOUND}
+        step = next_step(report.reason, same_command(config), api=config.api, only_for_good=only)
+        yield _row("next step", step)
 
 
 def next_step(
-    reason: str, command: str, *, api: str | None = None, failures: Failures | None = None
+    reason: str, command: str, *, api: str | None = None, only_for_good: bool = False
 ) -> str:
-    """What to do after an end for this reason; `api` None is an unknown version."""
-    if reason == "failures" and failures is not None and failures.only_for_good:
+    """What to do after an end for this reason; `api` None is an unknown version. Failures that are
+    `only_for_good` are not tried again by the same command."""
+    if reason == "failures" and only_for_good:
         more = "" if "--retry-failed" in command else " --retry-failed"
         return f"correct these ids, or ask for them once more: {command}{more}"
     step = NEXT_STEP.get(reason, _SAME)

@@ -68,30 +68,30 @@ def _options_of_a_run() -> set[str]:
     return {*options_of(screen_options(harvest_options(click.Command("run")))), "json"}
 
 
-def _from_table(name: str, row: Setting) -> Callable[[Any], Any]:
+def _from_table(name: str, row: Setting, types: tuple[type, ...]) -> Callable[[Any], Any]:
     """The option of a setting."""
     default = HarvestConfig.__dataclass_fields__[name].default
     attributes: dict[str, Any] = {"default": default, "metavar": row.metavar}
-    if bool in row.types:
+    if bool in types:
         name = f"no_{name}" if default else name
         attributes = {"is_flag": True}
-    elif Path in row.types:
+    elif Path in types:
         attributes |= {"type": click.Path(), "callback": path_of}
     elif row.words:
         attributes["type"] = click.Choice(row.words)
-    elif row.is_number:
-        ranged: Any = click.FloatRange if float in row.types else click.IntRange
+    elif int in types:
+        ranged: Any = click.FloatRange if float in types else click.IntRange
         attributes["type"] = ranged(row.least, row.most, min_open=row.above)
         attributes["metavar"] = "SECONDS" if row.unit == "seconds" else "N"
     about = f"{row.about}  [default: {row.otherwise}]" if row.otherwise else row.about
     flag = "--" + name.replace("_", "-")
     names = [_SHORT[name], flag] if name in _SHORT else [flag]
-    shown = default is not None and bool not in row.types
+    shown = default is not None and bool not in types
     return option(*names, group=row.group, help=about, show_default=shown, **attributes)
 
 
 def _options(names: Iterable[str]) -> list[Callable[[Any], Any]]:
-    return [_from_table(name, row) for name, row in settings_table().items() if name in names]
+    return [_from_table(name, *row) for name, row in settings_table().items() if name in names]
 
 
 _FILES: tuple[Callable[[Any], Any], ...] = (
@@ -128,7 +128,7 @@ def harvest_options(command: F) -> F:
         ),
         option("--all-sent", group=WHAT, is_flag=True, help="Every sent campaign of the account."),
     )
-    with_option = [name for name, row in settings_table().items() if row.group]
+    with_option = [name for name, (row, _) in settings_table().items() if row.group]
     return decorated(command, [*ids, *_options(with_option), *_FILES])
 
 

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from harvester.cli.closing import Failures, closing_lines
+from harvester.cli.closing import closing_lines
 from harvester.config import HarvestConfig
 from harvester.events import Event
 from harvester.reporting import lines
@@ -40,21 +39,15 @@ class Screen:
 
     def __init__(self) -> None:
         self.table = True
-        self.failures = Failures()
         self.counters = Counters()
         self.progress = Progress(self.counters)
         self.clock = Clock()
 
-    def __enter__(self) -> Self:
-        return self
+    def start(self) -> None:
+        """The run begins."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
+    def stop(self) -> None:
+        """The run is over; what comes now is printed below."""
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Log a line that belongs to no event."""
@@ -62,7 +55,6 @@ class Screen:
 
     def observe(self, event: Event) -> None:
         """Take one event in and show it."""
-        self.failures(event)
         self.counters(event)
         self.progress(event)
         level = lines.level_of(event)
@@ -85,7 +77,7 @@ class Screen:
     def close(self, report: HarvestReport, config: HarvestConfig) -> None:
         """Print the closing table, where stderr is for people."""
         if self.table:
-            for line in closing_lines(report, config, self.counters, self.failures):
+            for line in closing_lines(report, config, self.counters):
                 click.echo(line, err=True)
 
 
@@ -101,16 +93,12 @@ class LiveScreen(Screen):
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._widths: list[int] = []  # of the lines that are shown
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """See `Screen`."""
         self._live.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """See `Screen`."""
         self._live.stop()
 
     def abandon(self) -> None:

@@ -1,5 +1,6 @@
 """One stream of events for every observer, and the counts of a run."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -26,8 +27,10 @@ class Counters:
     def __init__(self) -> None:
         self.sent = self.ok = self.not_ok = self.retried = self.throttled = 0
         self.pages = self.rows = self.bytes = 0
-        self.complete = self.failed = self.skipped = self.unreconciled = 0
+        self.unreconciled = 0
         self.unreconciled_example: Target | None = None
+        self.failures: Counter[str] = Counter()  # walks by kind, those refused before among them
+        self.examples: dict[str, events.CampaignFailed] = {}  # one for each kind
         self.used_today = 0
         self.paused_until: datetime | None = None
         self.deferred_until: datetime | None = None
@@ -59,14 +62,14 @@ class Counters:
     def _count_end(self, event: Event) -> None:
         match event:
             case events.CampaignCompleted():
-                self.complete += 1
                 if event.reconciled is False:
                     self.unreconciled += 1
                     self.unreconciled_example = event.target
-            case events.CampaignFailed():
-                self.failed += 1
-            case events.CampaignSkipped():
-                self.skipped += 1
+            case events.CampaignFailed(kind=kind):
+                self.failures[kind] += 1
+                self.examples.setdefault(kind, event)
+            case events.CampaignSkipped(state="failed", kind=str(kind)):
+                self.failures[kind] += 1
             case events.CampaignDeferred(resume_at=until):
                 self.deferred_until = max(self.deferred_until or until, until)
             case events.WalkRestarted(target=target):
