@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import pty
 import re
@@ -22,9 +23,9 @@ from rich.console import Console
 from shell import Done, command, harvester, lines, summary_of, surroundings
 
 from harvester.cli.closing import NEXT_STEP, closing_lines, next_step
-from harvester.cli.show import display
+from harvester.cli.show import display, open_screen
 from harvester.config import HarvestConfig
-from harvester.events import CampaignFailed, CampaignSkipped, Event
+from harvester.events import CampaignFailed, CampaignSkipped, Event, RunStarted
 from harvester.model import Target
 from harvester.reporting.counters import Counters
 from harvester.reporting.progress import Figures
@@ -109,6 +110,34 @@ def test_json_lines_are_json_from_the_first_to_the_last(tmp_path: Path, served: 
     assert (ended["reason"], ended["exit_code"]) == ("failures", 3)
     run_ids = {line["run_id"] for line in found if "run_id" in line}
     assert run_ids == {summary_of(tmp_path / "out")["run_id"]}
+
+
+def test_the_heartbeat_is_a_line_with_all_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In JSON with its fields, in text with the same figures; the next one is due by the clock; a
+    path that is no text does not stop it."""
+    monkeypatch.setattr(logging.getLogger("harvester"), "handlers", [])
+    for log_format in ("json", "text"):
+        screen = open_screen(quiet=False, verbose=0, live=True, log_format=log_format)
+        screen.observe(
+            RunStarted(
+                run_id="r",
+                output=os.fsdecode(b"out\xff") if log_format == "json" else "out",
+                total=3,
+                reports=("opens",),
+                rate=3.3,
+                quota_limit=10_000,
+                used_today=7,
+            )
+        )
+        assert screen.first_tick_s() == screen.tick() == 15.0
+    first, beat, text, words = capsys.readouterr().err.splitlines()
+    assert json.loads(first)["output"] == "out?"
+    found = json.loads(beat)
+    assert (found["event"], found["requests_left"], found["at_least"]) == ("heartbeat", 3, True)
+    assert found["message"] in words
+    assert "into out" in text
 
 
 def test_quiet_says_only_what_is_wrong(tmp_path: Path, served: Served) -> None:

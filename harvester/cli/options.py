@@ -15,7 +15,8 @@ from urllib.request import getproxies, proxy_bypass
 import click
 from click.core import ParameterSource
 
-from harvester.cli.command import F, decorated, option, perhaps
+from harvester.cli.command import F, decorated, perhaps
+from harvester.cli.command import option as option  # for the commands
 from harvester.cli.settings_file import options_of, read_settings
 from harvester.config import HarvestConfig, settings_table
 from harvester.errors import ConfigError
@@ -94,23 +95,22 @@ def _options(names: Iterable[str]) -> list[Callable[[Any], Any]]:
     return [_from_table(name, *row) for name, row in settings_table().items() if name in names]
 
 
-_FILES: tuple[Callable[[Any], Any], ...] = (
-    option(
-        "--api-key-file",
-        group=SIGN_IN,
-        type=click.Path(),
-        callback=path_of,
-        help="A file whose first line is the API key.",
-    ),
-    option(
-        "--config",
-        group=WHAT,
-        type=click.Path(),
-        callback=_read_config,
-        is_eager=True,
-        expose_value=False,
-        help="Settings in TOML, named as the options.",
-    ),
+state_dir_option, *_ = _options(["state_dir"])
+settings_file_option = option(
+    "--config",
+    group=WHAT,
+    type=click.Path(),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="Settings in TOML, named as the options.",
+)
+_key_file_option = option(
+    "--api-key-file",
+    group=SIGN_IN,
+    type=click.Path(),
+    callback=path_of,
+    help="A file whose first line is the API key.",
 )
 
 
@@ -129,12 +129,14 @@ def harvest_options(command: F) -> F:
         option("--all-sent", group=WHAT, is_flag=True, help="Every sent campaign of the account."),
     )
     with_option = [name for name, (row, _) in settings_table().items() if row.group]
-    return decorated(command, [*ids, *_options(with_option), *_FILES])
+    return decorated(
+        command, [*ids, *_options(with_option), _key_file_option, settings_file_option]
+    )
 
 
 def connection_options(command: F) -> F:
     """Add the options of talking to the API to a command."""
-    return decorated(command, [*_options(_CONNECTION), *_FILES])
+    return decorated(command, [*_options(_CONNECTION), _key_file_option, settings_file_option])
 
 
 def screen_options(command: F) -> F:
@@ -166,7 +168,7 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
     settings["counts"] = not given.get("no_counts")
     config = HarvestConfig(**settings, api_key=_api_key(ctx, given["api_key_file"]))
-    return replace(config, proxy=_proxy(config.origin))
+    return replace(config, proxy=proxy_for(config.origin))
 
 
 def unknown_variables(ctx: click.Context) -> list[str]:
@@ -232,7 +234,7 @@ def _rank(ctx: click.Context, name: str) -> int:
     return _RANK.get(source, 0) if source is not None else 0
 
 
-def _proxy(origin: str) -> str | None:
+def proxy_for(origin: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
     parts = urlsplit(origin)
     if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):
