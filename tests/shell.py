@@ -112,7 +112,7 @@ def quick(home: Path, *argv: object) -> Done:
 
 
 def without_secrets(home: Path) -> dict[str, str]:
-    """The surroundings of somebody who has not given any."""
+    """The same environment without a secret."""
     secret = {"HARVESTER_API_KEY", "HARVESTER_ACCESS_TOKEN"}
     return {name: value for name, value in surroundings(home).items() if name not in secret}
 

@@ -290,7 +290,7 @@ def test_plan_counts_campaigns_whatever_the_number_of_reports(served: Served, ca
 
 
 def test_plan_needs_no_secret(served: Served, call: Call, tmp_path: Path) -> None:
-    """Nobody is asked, so no key is needed."""
+    """No request is sent, so no key is needed."""
     env = {k: v for k, v in surroundings(tmp_path).items() if "KEY" not in k and "TOKEN" not in k}
     done = call("plan", *options(served), "--api", "v2", "1", "2", env=env)
     assert done.code == 0, done.stderr

@@ -14,7 +14,7 @@ from harvester.cli.options import build_config
 from harvester.config import ORIGINS, HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
-"""Whatever happens, nobody outside is asked."""
+"""No request leaves the machine."""
 COMMANDS = ("run", "plan", "status", "verify", "campaigns", "sandbox", "demo")
 
 
@@ -133,7 +133,7 @@ def test_short_names_are_those_of_the_contract() -> None:
 
 
 def test_no_option_takes_a_secret() -> None:
-    """argv can be read by everybody on the machine."""
+    """Every user of the machine can read argv."""
     for command in (run, plan):
         assert options_of(command).keys() & {"api-key", "access-token", "token"} == set()
 
@@ -273,7 +273,7 @@ def test_every_option_can_stand_in_a_file(
 
 
 def test_one_file_serves_every_command() -> None:
-    """What only a run has is nothing to `campaigns`, and no mistake; a name nobody has is one."""
+    """What only a run has is nothing to `campaigns`, and no mistake; an unknown name is one."""
     campaigns = command_of("campaigns")
     lines = [f"{name} = 0" for name in options_of(run) if name not in options_of(campaigns)]
     Path("settings.toml").write_text("\n".join(["rate = 1.5", *lines]))
@@ -540,7 +540,7 @@ def test_an_empty_key_file_is_named(
     capsys: pytest.CaptureFixture[str],
     content: str,
 ) -> None:
-    """Nobody is told to give what was given."""
+    """The message does not ask for the option that was given."""
     (tmp_path / "key").write_text(content, encoding="utf-8")
     env = without_secrets(tmp_path)
     done = called(tmp_path, monkeypatch, capsys, *RUN, "--api-key-file", "key", env=env)

@@ -244,7 +244,7 @@ def test_a_run_that_is_complete_has_no_next_step(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_moment_that_has_passed_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that can go on at once is not told to wait."""
+    """A run that can go on at once has no time to wait for."""
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     said = closing(monkeypatch, "run", "1", reason="max_requests", resume_at=now)
     assert "not before" not in said
@@ -296,7 +296,7 @@ def test_the_next_step_after_failures_is_one_that_works(
 
 
 def test_a_single_failure_is_shown_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has to open a file to learn what is wrong with one id."""
+    """What is wrong with one id can be read without opening a file."""
     how = {"exit_code": 3, "reason": "failures", "message": None, "resume_at": None}
     said = closing(monkeypatch, "run", "7", seen=[failure("not_found")], **how)
     assert "    failed  1 not_found, as opens/7: HTTP 404 for not_found" in said
@@ -409,7 +409,7 @@ def test_without_progress_a_terminal_gets_plain_lines(tmp_path: Path, served: Se
 
 @pytest.mark.parametrize("kind", ["dumb", "unknown"])
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, served: Served, kind: str) -> None:
-    """Where nothing can be redrawn, the course of the run is told line by line."""
+    """Where nothing can be redrawn, the course of the run is shown line by line."""
     with terminal(tmp_path, *whole(served), kind=kind) as screen:
         shown = screen.rest()
         assert screen.process.wait(30) == 3
@@ -435,7 +435,7 @@ def test_a_terminal_shows_more_with_each_v(
 
 @pytest.mark.parametrize("live", [True, False])
 def test_a_second_interrupt_gives_the_cursor_back(tmp_path: Path, live: bool) -> None:
-    """The display hides it; whoever cannot wait is not left without one."""
+    """The display hides it; the second signal shows it again."""
     sandbox = Sandbox(SandboxSettings(campaigns=1, pages=1, pinned={(None, 1): "timeout"}))
     option = [] if live else ["--no-progress"]
     with Served(sandbox) as served, terminal(tmp_path, *whole(served, *option)) as screen:

@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 def test_a_config_is_frozen() -> None:
-    """Nobody changes the settings of a run."""
+    """The settings of a run cannot be changed."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         HarvestConfig().rate = 99.0  # type: ignore[misc]
 
@@ -232,7 +232,7 @@ def test_the_settings_load_nothing_heavy() -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_like_any_other(name: str, value: Any) -> None:
-    """A settings file knows no types: what cannot be used is told by name, not by a traceback."""
+    """A settings file knows no types: what cannot be used is an error with its name, not a traceback."""
     with pytest.raises(ConfigError, match=f"^{name}: "):
         HarvestConfig(**{name: value})
 
@@ -246,7 +246,7 @@ def test_a_moment_outside_the_calendar_is_refused(moment: str) -> None:
 
 @pytest.mark.parametrize("url", ["https://ho st", "https://h\\evil", "https://h\x00"])
 def test_a_host_that_cannot_be_one_is_refused(url: str) -> None:
-    """Blanks, backslashes and control characters are told before anything is sent."""
+    """Blanks, backslashes and control characters are refused before anything is sent."""
     with pytest.raises(ConfigError, match=r"^base_url: "):
         HarvestConfig(base_url=url)
 
@@ -283,8 +283,7 @@ def test_a_secret_with_a_blank_is_a_copying_mistake(name: str, value: str) -> No
     ],
 )
 def test_an_origin_is_brought_to_one_form(url: str, origin: str) -> None:
-    """Scheme, host and port, without what goes without saying; plain http only where nobody
-    listens in."""
+    """Scheme, host and port, without the usual port; plain http for loopback only."""
     config = HarvestConfig(base_url=url)
     assert config.base_url == config.make_api().origin == origin
 

@@ -177,7 +177,7 @@ def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
         assert choose_port(memory, fresh=True) != taken
 
 
-def test_a_port_that_was_never_written_is_settled_anew(tmp_path: Path) -> None:
+def test_a_port_that_was_never_written_is_chosen_anew(tmp_path: Path) -> None:
     """A kill between the opening of the file and its writing leaves it empty; then nothing was
     harvested either, and any port will do."""
     memory = tmp_path / "port"

@@ -154,7 +154,7 @@ MISTAKES: dict[str, Sequence[str]] = {
     "an unknown option": ["--no-such-option"],
     "a rate below zero": ["--rate", "-1"],
     "a page size of 501": ["--page-size", "501"],
-    "a report nobody knows": ["--report", "openings"],
+    "an unknown report": ["--report", "openings"],
     "a moment without a zone": ["--since", "2026-01-01T00:00"],
     "an origin in the open": ["--base-url", "http://api.example"],
     "a file that is not there": ["--config", "nowhere.toml"],
@@ -320,7 +320,7 @@ def test_75_for_a_sick_server(tmp_path: Path) -> None:
     ("fault", "reason"), [("throttle429", "throttled"), ("error503", "set_aside")]
 )
 def test_75_when_asked_to_wait_for_too_long(tmp_path: Path, fault: str, reason: str) -> None:
-    """A throttle of an hour stops everybody, a 503 of an hour sets its campaign aside; both say
+    """A throttle of an hour stops every worker, a 503 of an hour sets its campaign aside; both say
     when to come again, and then the same command goes on."""
     sick = Sandbox(SandboxSettings(campaigns=4, pages=8, rows_per_page=ROWS)).world.campaign_ids[3]
     with served(pinned={(sick, 1): [fault]}, retry_after="3600") as server:

@@ -165,7 +165,7 @@ def test_public_functions_can_be_imported_after_any_module(before: str) -> None:
 
 
 def test_the_package_is_typed() -> None:
-    """Type checkers are told to look at it."""
+    """Type checkers look at it."""
     assert (Path(harvester.__file__).parent / "py.typed").is_file()
 
 
@@ -190,7 +190,7 @@ def test_what_is_heavy_is_imported_when_it_is_needed(statement: str) -> None:
 
 
 def test_the_library_alone_does_not_import_the_terminal() -> None:
-    """Whoever harvests from Python gets no rich, no click and no sandbox."""
+    """A harvest from Python loads no rich, no click and no sandbox."""
     script = (
         "import json, sys; from harvester import HarvestConfig, harvest; "
         "print(json.dumps(sorted(sys.modules)))"

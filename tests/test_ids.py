@@ -61,7 +61,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, before: int) -> None:
 
 
 def test_a_byte_order_mark_on_a_later_line_is_no_id(tmp_path: Path) -> None:
-    """As two files put together with cat have it: told, not guessed."""
+    """As two files put together with cat have it: refused, not guessed."""
     with pytest.raises(ConfigError, match="line 2"):
         read(b"1\n\xef\xbb\xbf2\n", tmp_path / "ids")
 

@@ -65,11 +65,11 @@ def finished(root: Path, suffix: str = "", content: bytes = b'{"n":1}\n{"n":2}\n
     codec = next(codec for codec in CODECS.values() if codec.suffix == suffix)
     path.write_bytes(codec.encode(content))
     data = path.read_bytes()
-    tell(root, path, len(data), hashlib.sha256(data).hexdigest(), content.count(b"\n"))
+    list_in_manifest(root, path, len(data), hashlib.sha256(data).hexdigest(), content.count(b"\n"))
     return path
 
 
-def tell(root: Path, path: Path, size: int, digest: str, rows: int) -> None:
+def list_in_manifest(root: Path, path: Path, size: int, digest: str, rows: int) -> None:
     """A line in the manifest."""
     line = {"file": str(path.relative_to(root)), "bytes": size, "sha256": digest, "rows": rows}
     with (root / "manifest.ndjson").open("a") as file:
@@ -269,7 +269,7 @@ def test_a_summary_that_is_none_is_none(tmp_path: Path, content: bytes | None) -
 
 
 def test_the_holder_is_named_while_it_holds(tmp_path: Path) -> None:
-    """By process and time; afterwards nobody is."""
+    """By process and time; afterwards there is none."""
     layout = Layout(tmp_path)
     assert holder(layout) is None
     layout.state.mkdir()

@@ -509,7 +509,7 @@ async def test_ids_may_come_in_any_iterable(tmp_path: Path, kind: str) -> None:
 
 
 async def test_an_observer_sees_a_repeated_id(tmp_path: Path) -> None:
-    """An id that comes twice is harvested once and told."""
+    """An id that comes twice is harvested once and noted."""
     async with Sandbox(SandboxSettings(campaigns=2, pages=3, rows_per_page=ROWS)) as sandbox:
         ids, repeated = list(sandbox.world.campaign_ids), list[str]()
 
@@ -556,7 +556,7 @@ async def test_walk_gives_the_pages_of_a_campaign_without_a_file(tmp_path: Path)
 
 
 async def test_a_walk_that_is_left_early_asks_for_no_more(tmp_path: Path) -> None:
-    """Whoever breaks out of the walk after the first page has paid for one page."""
+    """A walk that is left after the first page costs one request."""
     async with Sandbox(SandboxSettings(campaigns=1, pages=9, rows_per_page=ROWS)) as sandbox:
         async with aclosing(
             walk(sandbox.world.campaign_ids[0], settings(tmp_path, sandbox))

@@ -1,4 +1,4 @@
-"""`harvester plan` from the outside: what it says, and that nobody hears of it."""
+"""`harvester plan` from the outside: what it says, and that it sends nothing."""
 
 import json
 import re
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from crashlab import Home, Served, environment
 
+from harvester.disk.inspect import read_states
+from harvester.disk.layout import Layout
 from harvester.sandbox import Sandbox, SandboxSettings
 
 CAMPAIGNS, PAGES = 30, 120
@@ -103,6 +105,24 @@ def test_after_the_last_run_there_is_nothing_to_do(shell: Shell) -> None:
     afresh = shell.plan("--fresh")
     assert (afresh["campaigns"]["new"], afresh["requests"]) == (CAMPAIGNS, CAMPAIGNS)
     assert len(shell.home.finals()) == CAMPAIGNS
+
+
+def test_after_a_top_up_that_stopped_plan_and_status_agree(shell: Shell) -> None:
+    """A finished file that is growing is partial for both; the plan counts a request for each
+    campaign that this top-up has not had yet."""
+    shell("run", "-q")
+    shell("run", "-q", "--since", "last", "--max-requests", "7", "-j", "2", code=75)
+    found = shell.plan("--since", "last")
+    known = read_states(Layout(shell.home.out))
+    assert (found["campaigns"]["done"], found["campaigns"]["partial"]) == (
+        known.complete,
+        known.partial,
+    )
+    assert (found["campaigns"]["new"], known.pending) == (0, 0)
+    assert 0 < found["requests"] <= CAMPAIGNS
+    shell("run", "-q", "--since", "last")
+    assert shell.plan()["requests"] == 0
+    assert shell.plan("--since", "last")["requests"] == CAMPAIGNS
 
 
 def test_it_knows_how_many_days_a_quota_makes_of_it(shell: Shell) -> None:

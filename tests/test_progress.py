@@ -146,7 +146,7 @@ def test_an_unknown_total_is_none(clock: FakeClock) -> None:
 
 
 def test_the_rate_shown_is_that_of_the_last_seconds(run: Run) -> None:
-    """An idle minute brings it down to nothing; two requests are needed to tell one."""
+    """An idle minute brings it down to nothing; a rate needs two requests."""
     assert run.see(sent()).requests_per_second == 0
     for _ in range(40):
         run.clock.advance(0.25)

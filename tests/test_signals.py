@@ -102,7 +102,7 @@ def caught(
             process.wait()
 
 
-SILENT = {(LONG, 2): ["timeout"]}  # once; whoever asks again gets an answer
+SILENT = {(LONG, 2): ["timeout"]}  # once; the next try gets an answer
 
 
 def test_a_signal_ends_a_run_within_ten_seconds_whatever_the_server_does(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, first: int, second: int) 
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
-    """A run that was told to ignore hangups ignores them, and still obeys SIGTERM."""
+    """A run under nohup ignores hangups, and still obeys SIGTERM."""
     ignoring = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")
     slow = {(LONG, 2): ["stall"], (LONG, 3): ["stall"]}
     with caught(tmp_path, pinned=slow, wrap=ignoring, stall_seconds=1.0) as run:
@@ -236,16 +236,16 @@ def waiting_for_a_token(path: Path, *, renewal: bool) -> Iterator[Run]:
                 process.kill()
 
 
-@pytest.mark.parametrize("everybody", [False, True])
+@pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_while_the_first_token_is_waited_for(
-    tmp_path: Path, number: signal.Signals, everybody: bool
+    tmp_path: Path, number: signal.Signals, group: bool
 ) -> None:
     """Whether the command gets it too or not, the run ends at once with 128 + n and says why;
     nothing was begun."""
     with waiting_for_a_token(tmp_path, renewal=False) as run:
         sent = time.monotonic()
-        (os.killpg if everybody else os.kill)(run.process.pid, number)
+        (os.killpg if group else os.kill)(run.process.pid, number)
         assert run.process.wait(30) == CODES[number]
         assert time.monotonic() - sent < AT_ONCE
         assert run.home.log.read_text() == f"harvester: error: stopped by {number.name}{NEXT}"
