@@ -232,7 +232,7 @@ def test_the_settings_load_nothing_heavy() -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_like_any_other(name: str, value: Any) -> None:
-    """A settings file knows no types: what cannot be used is an error with its name, not a traceback."""
+    """A settings file has no types: the error names the setting, and is no traceback."""
     with pytest.raises(ConfigError, match=f"^{name}: "):
         HarvestConfig(**{name: value})
 
