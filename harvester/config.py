@@ -71,7 +71,7 @@ class HarvestConfig:
     page_size: int = setting(500, WHAT, "Rows of a page.", least=1, most=500)
     max_pages: int = setting(MAX_PAGES, WHAT, "A campaign with more pages fails.", least=1)
     max_page_bytes: int = setting(
-        64 * 1024 * 1024, WHAT, "A larger page is refused.", least=1, unit="bytes"
+        64 * 1024 * 1024, WHAT, "Bytes of a page; a larger one is refused.", least=1, unit="bytes"
     )
     output: Path | str = setting("harvest", WHERE, "The directory for everything.")
     compress: str | None = setting(None, WHERE, "Compress the files.", words=("zstd", "gzip"))

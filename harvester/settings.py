@@ -36,7 +36,7 @@ class Setting:
 
     Numbers lie from `least` to `most` (None: no bound); `above` excludes `least` itself, `unit` is
     what is counted. `words` are the only texts accepted, if there are any, `format` what a text
-    looks like. `otherwise` says what None stands for.
+    looks like. `otherwise` says what None stands for. No message has the value of a `secret`.
     """
 
     group: str = ""
@@ -49,6 +49,7 @@ class Setting:
     above: bool = False
     words: tuple[str, ...] = ()
     format: str = "text"
+    secret: bool = False
 
     def accepted(self, types: tuple[type, ...]) -> str:
         """The accepted values, as a message says it."""
@@ -74,7 +75,7 @@ class Setting:
             fine = fine and not (self.above and value == self.least)
         elif self.words and value is not None:
             fine = value in self.words
-        require(fine, name, self.accepted(types), value)
+        require(fine, name, self.accepted(types), type(value) if self.secret else value)
 
 
 def require(fine: bool, name: str, accepted: str, value: object) -> None:
@@ -83,12 +84,10 @@ def require(fine: bool, name: str, accepted: str, value: object) -> None:
         raise ConfigError(f"{accepted}, not {value!r}", setting=name)
 
 
-def setting(
-    default: Any, group: str = "", about: str = "", *, secret: bool = False, **row: Any
-) -> Any:
-    """A dataclass field with its row of the table; a `secret` one is not in the repr."""
-    metadata = {"setting": Setting(group=group, about=about, **row)}
-    return field(default=default, repr=not secret, metadata=metadata)
+def setting(default: Any, group: str = "", about: str = "", **row: Any) -> Any:
+    """A dataclass field with its row of the table; a secret is not in the repr."""
+    found = Setting(group=group, about=about, **row)
+    return field(default=default, repr=not found.secret, metadata={"setting": found})
 
 
 def types_of(annotation: object) -> tuple[type, ...]:

@@ -237,6 +237,15 @@ def test_a_value_of_the_wrong_type_is_refused_like_any_other(name: str, value: A
         HarvestConfig(**{name: value})
 
 
+@pytest.mark.parametrize("name", sorted({*SECRETS, "access_token"}))
+@pytest.mark.parametrize("value", [b"canary", ["canary"], {"canary": 1}])
+def test_a_secret_of_the_wrong_type_is_not_shown(name: str, value: Any) -> None:
+    """The message has its type, not its value."""
+    with pytest.raises(ConfigError, match=f"^{name}: text, not <class ") as caught:
+        HarvestConfig(**{name: value})
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_moment_outside_the_calendar_is_refused(moment: str) -> None:
     """A time that UTC has no year for is refused like any other."""
