@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashlab import Home, Served, environment
+from crashlab import Home, Served
+from shell import quick
 
 from harvester.disk.inspect import read_states
 from harvester.disk.layout import Layout
@@ -22,7 +21,7 @@ CAMPAIGNS, PAGES = 30, 120
 
 @dataclass
 class Shell:
-    """The command line in a process of its own, against a sandbox."""
+    """The command line in this process, against a sandbox."""
 
     served: Served
     home: Home
@@ -32,15 +31,9 @@ class Shell:
         where = ["-o", str(self.home.out), "--state-dir", str(self.home.state)]
         what = ["--base-url", self.served.sandbox.base_url, "--page-size", "2", "--rate", "0"]
         ids = self.served.sandbox.world.campaign_ids
-        done = subprocess.run(
-            [sys.executable, "-m", "harvester", command, *where, *what, *options, *ids],
-            env=environment(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr.decode()
-        return done.stdout.decode()
+        done = quick(self.home.path, command, *where, *what, *options, *ids)
+        assert done.code == code, done.stderr
+        return done.stdout
 
     def plan(self, *options: str) -> dict[str, Any]:
         """The plan's facts; and nothing was sent to learn them."""
