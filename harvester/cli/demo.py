@@ -17,6 +17,7 @@ from harvester.input.ids import spool
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.settings import REPAIR, WHERE
 
+_OUTPUT = Path("harvest-demo")
 PAGE_SIZE = 50
 RATE = 60.0
 DEMO = SandboxSettings(
@@ -44,7 +45,7 @@ DEMO = SandboxSettings(
     "-o",
     "--output",
     group=WHERE,
-    default=Path("harvest-demo"),
+    default=_OUTPUT,
     envvar=None,
     show_default=True,
     type=click.Path(path_type=Path),
@@ -131,13 +132,17 @@ def _farewell(layout: Layout) -> str:
     first = next(path for path in sorted(layout.root.glob("opens/*.ndjson")) if path.stat().st_size)
     with first.open("rb") as lines:
         record = lines.readline().decode().rstrip()
+    where = "" if layout.root == _OUTPUT else f" -o {layout.root}"
     return f"""
 The files are in {layout.root}/; {first.relative_to(layout.root)} begins:
   {record}
 
 What to try next:
-  harvester demo --fresh    again; kill it in the middle (Ctrl-C, or kill -9),
-  harvester demo            and see it go on where it stopped
+  harvester demo --fresh{where}
+      again; kill it in the middle (Ctrl-C, or kill -9), and see that
+  harvester demo{where}
+      goes on where it stopped
   harvester verify {layout.root}
-                            every file against the manifest
-  harvester run --help      the first real run"""
+      checks every file against the manifest
+  harvester run --help
+      is for the first real run"""
