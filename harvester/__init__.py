@@ -1,13 +1,16 @@
 """Harvest the tracking events of many email campaigns: every event, once.
 
-The pipeline, one module a step:
+The flow, one folder a step:
 
-    ids → coordinator → campaign → walk → retry → throttle → fetch → api
-                            └→ output (rows) + checkpoint (position) → reports
+    campaign ids → coordinator → one walk per campaign → retry → auth → throttle → http → api
+                                       └→ part + checkpoint → finished file, manifest, reports
 
-`harvest` makes a whole run with files; `walk` yields one campaign's pages without any.
-`HarvestConfig` holds every setting, `harvester.events` what an observer sees, and
-`harvester.errors` what can be raised.
+    from harvester import HarvestConfig, harvest
+    report = await harvest(["1100394165287"], HarvestConfig(api_key=..., access_token=...))
+
+`harvest` makes a whole run with files; `walk` yields one campaign's pages and `campaigns` the
+account's list, without any file. `HarvestConfig` holds every setting, `harvester.events` what an
+observer sees, and `harvester.errors` what can be raised.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 from harvester._version import __version__
 
 if TYPE_CHECKING:
-    from harvester.client import walk
+    from harvester.client import campaigns, walk
     from harvester.config import HarvestConfig
     from harvester.errors import CampaignError, ConfigError, HarvestError, StopRun
     from harvester.model import Page
@@ -32,6 +35,7 @@ __all__ = [
     "Page",
     "StopRun",
     "__version__",
+    "campaigns",
     "harvest",
     "walk",
 ]
@@ -45,13 +49,14 @@ _HOMES = {
     "Harvester": "run",
     "Page": "model",
     "StopRun": "errors",
+    "campaigns": "client",
     "harvest": "run",
     "walk": "client",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: `harvester --version` needs no aiohttp."""
+    """Import a public name when it is first used: `harvester --version` needs no aiohttp."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
@@ -59,3 +64,8 @@ def __getattr__(name: str) -> object:
     value = getattr(importlib.import_module(f"harvester.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """Every public name, imported or not."""
+    return sorted({*globals(), *__all__})

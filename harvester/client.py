@@ -43,7 +43,7 @@ class Stack:
 
 def require_credentials(config: HarvestConfig) -> None:
     """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
-    if not config.api_key:
+    if not config.key:
         raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
     if not (config.access_token or config.access_token_file or config.token_command):
         raise ConfigError(
@@ -56,7 +56,7 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
     """The key and the first token. Raise `ConfigError` if one is missing or cannot be read,
     `StopRun` if the order to stop comes while the token is waited for."""
     require_credentials(config)
-    credentials = Credentials(config.api_key or "", _token_source(config, stop or StopSignal()))
+    credentials = Credentials(config.key, _token_source(config, stop or StopSignal()))
     await credentials.open()
     return credentials
 
@@ -72,9 +72,7 @@ def _token_source(config: HarvestConfig, stop: StopSignal) -> TokenSource:
 
 def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
     """The day's count of the config's key."""
-    path = ledger_path(
-        Path(config.state_dir or ""), origin=config.origin, identity=config.api_key or ""
-    )
+    path = ledger_path(Path(config.state_dir or ""), origin=config.origin, identity=config.key)
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
 
 
@@ -89,7 +87,7 @@ def require_ledger(config: HarvestConfig) -> None:
 
 def requests_used_today(config: HarvestConfig) -> int:
     """What the ledger has for the config's key; 0 without a key, or before its first run."""
-    if not config.api_key or not has_ledgers(Path(config.state_dir or "")):
+    if not config.key or not has_ledgers(Path(config.state_dir or "")):
         return 0
     with closing(open_ledger(config, Clock())) as ledger:
         return ledger.used_today()
@@ -167,7 +165,7 @@ async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]
 
 
 async def walk(
-    campaign_id: str, config: HarvestConfig, *, report: str = "opens"
+    campaign_id: str | int, config: HarvestConfig, *, report: str = "opens"
 ) -> AsyncGenerator[Page, None]:
     """Yield one campaign's pages, in order, without any file.
 

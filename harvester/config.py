@@ -1,36 +1,45 @@
 """All settings of a harvest: one frozen object, checked whole before anything is sent."""
+# ruff: noqa: RUF009 - the calls below make fields
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from ipaddress import ip_address
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import get_type_hints
 
 import platformdirs
 
 from harvester.api import v2, v3
-from harvester.api.base import LINKS, PAGE_SIZES, Api, Report
+from harvester.api.base import LINKS, PAGE_SIZES, Api
 from harvester.api.next_link import utc_text
-from harvester.disk.compress import CODECS
-from harvester.errors import ConfigError
 from harvester.request.pagination import MAX_PAGES
+from harvester.settings import (
+    LAST,
+    MOMENT,
+    PACE,
+    REPAIR,
+    SIGN_IN,
+    WHAT,
+    WHERE,
+    Setting,
+    check_secret,
+    parse_moment,
+    parse_origin,
+    parse_proxy,
+    parse_reports,
+    require,
+    setting,
+    types_of,
+)
 
-_WHOLE = (
-    "page_size", "min_page_size", "concurrency", "retries", "daily_quota", "quota_reserve",
-    "max_requests", "max_pages", "max_page_bytes",
-)  # fmt: skip
-_SECONDS = ("rate", "timeout", "max_wait", "max_duration")
-_OPTIONAL = ("min_page_size", "max_requests", "max_duration")
-LAST = "last"
 KNOWN = tuple({**v2.REPORTS, **v3.REPORTS})
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
-_HOST = re.compile(r"[a-z0-9._:-]+")
-_USUAL_PORT = {"http": 80, "https": 443}
-MAX_PAGE_BYTES = 64 * 1024 * 1024
+SIGN_IN_ORIGIN = "https://authz.constantcontact.com"
+_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,122 +47,153 @@ class HarvestConfig:
     """Settings of one harvest, named and defaulted as the options of `harvester run`.
 
     Raises `ConfigError` on construction if a value cannot be used; the message names the setting
-    and what it accepts. Secrets never show in the repr.
+    and what it accepts. Secrets are not in the repr.
 
-    Units: `rate` is request starts per second (0: no pace), `timeout`, `max_wait` and
-    `max_duration` are seconds, `daily_quota` is requests a UTC day (0: none), `max_page_bytes`
-    bounds one decoded page. `since` is an aware datetime, a date, or ISO-8601 text. `base_url` is
-    an origin; None is the vendor's own for that `api`. `proxy` is what HTTPS_PROXY may be.
+    `since` is an aware datetime, a date, ISO-8601 text or "last". `api` None is chosen by the
+    credentials: v3, but v2 where an API key is given and no client id. `base_url` and `auth_url`
+    are origins; None is the vendor's own. `client_id` of v3 may also be given as `api_key`.
+    `proxy` is what HTTPS_PROXY may be.
     """
 
-    output: Path | str = "harvest"
-    report: str | Sequence[str] = "opens"
-    since: datetime | date | str | None = None
-    page_size: int = 500
-    min_page_size: int | None = None
-    api: str = "v2"
-    base_url: str | None = None
-    rate: float = 3.3
-    concurrency: int = 16
-    retries: int = 5
-    timeout: float = 60.0
-    max_wait: float = 300.0
-    daily_quota: int = 10_000
-    quota_reserve: int = 0
-    state_dir: Path | str | None = None
-    max_requests: int | None = None
-    max_duration: float | None = None
-    wait_for_quota: bool = False
-    fresh: bool = False
-    retry_failed: bool = False
-    repair: bool = False
-    summary: bool = False
-    links: bool = False
-    provenance: bool = False
-    sizes: Path | str | None = None
-    compress: str | None = None
-    max_pages: int = MAX_PAGES
-    max_page_bytes: int = MAX_PAGE_BYTES
-    proxy: str | None = field(default=None, repr=False)
-    api_key: str | None = field(default=None, repr=False)
-    access_token: str | None = field(default=None, repr=False)
-    access_token_file: Path | str | None = None
-    token_command: str | None = field(default=None, repr=False)
+    report: str | Sequence[str] = setting(
+        "opens", WHAT, "Which reports, or all.", metavar="NAME[,NAME...]"
+    )
+    since: datetime | date | str | None = setting(
+        None,
+        WHAT,
+        "Events from then on: a date, a date-time with its offset, or last.",
+        metavar="WHEN",
+        format=MOMENT,
+    )
+    summary: bool = setting(False, WHAT, "Compare the rows with the API's own counts.")
+    links: bool = setting(False, WHAT, "Also the links of each campaign.")
+    counts: bool = setting(True, WHAT, "Ask every report, whatever the API's counts say.")
+    page_size: int = setting(500, WHAT, "Rows of a page.", least=PAGE_SIZES[0], most=PAGE_SIZES[-1])
+    max_pages: int = setting(MAX_PAGES, WHAT, "A campaign with more pages fails.", least=1)
+    max_page_bytes: int = setting(
+        64 * 1024 * 1024, WHAT, "Bytes of a page; a larger one is refused.", least=1, unit="bytes"
+    )
+    output: Path | str = setting("harvest", WHERE, "The directory for everything.")
+    compress: str | None = setting(None, WHERE, "Compress the files.", words=("zstd", "gzip"))
+    provenance: bool = setting(False, WHERE, "Also pages.ndjson: where each page came from.")
+    state_dir: Path | str | None = setting(
+        None,
+        WHERE,
+        "The day's count of each key, and the accounts.",
+        otherwise="the user's state folder",
+    )
+    rate: float = setting(
+        3.3,
+        PACE,
+        "Request starts a second over all workers; 0: no pace.",
+        most=1_000_000,
+        unit="requests a second",
+    )
+    concurrency: int = setting(
+        16, PACE, "Requests in flight, each of another campaign.", least=1, most=1000
+    )
+    daily_quota: int = setting(10_000, PACE, "Requests of a UTC day; 0: no quota.", unit="requests")
+    quota_reserve: int = setting(
+        0, PACE, "Requests of the day that are left for others.", unit="requests"
+    )
+    wait_for_quota: bool = setting(False, PACE, "Sleep until the quota resets, then go on.")
+    max_requests: int | None = setting(None, PACE, "Stop after so many requests.", least=1)
+    max_duration: float | None = setting(
+        None, PACE, "Stop after so many seconds.", above=True, unit="seconds"
+    )
+    sizes: Path | str | None = setting(
+        None, PACE, "manifest.ndjson of an earlier harvest: the longest walks go first."
+    )
+    retries: int = setting(5, REPAIR, "More tries for one page.", most=100)
+    timeout: float = setting(
+        60.0, REPAIR, "Seconds for one request.", above=True, most=86_400, unit="seconds"
+    )
+    max_wait: float = setting(
+        300.0, REPAIR, "Seconds of the longest single wait.", most=86_400, unit="seconds"
+    )
+    min_page_size: int | None = setting(
+        None,
+        REPAIR,
+        "Where a page never comes, ask for fewer rows, down to so many.",
+        least=1,
+        most=500,
+    )
+    retry_failed: bool = setting(False, REPAIR, "Also try again what the API refused for good.")
+    repair: bool = setting(False, REPAIR, "Harvest finished files that are damaged again.")
+    fresh: bool = setting(False, REPAIR, "Forget what is in the directory and start over.")
+    api: str | None = setting(
+        None, SIGN_IN, "Version of the API.", words=tuple(ORIGINS), otherwise="by the credentials"
+    )
+    base_url: str | None = setting(
+        None, SIGN_IN, "Origin of the API.", metavar="URL", otherwise="the vendor's"
+    )
+    auth_url: str | None = setting(
+        None, SIGN_IN, "Origin of the sign-in to v3.", metavar="URL", otherwise="the vendor's"
+    )
+    account: str = setting("default", SIGN_IN, "Whose stored v3 tokens are used.", metavar="NAME")
+    client_id: str | None = setting(
+        None, SIGN_IN, "Client id of the v3 app.", metavar="ID", secret=True
+    )
+    access_token_file: Path | str | None = setting(
+        None, SIGN_IN, "A file whose first line is the access token."
+    )
+    token_command: str | None = setting(
+        None, SIGN_IN, "A command that prints the access token.", metavar="CMD", secret=True
+    )
+    api_key: str | None = setting(None, secret=True)
+    access_token: str | None = setting(None, secret=True)
+    proxy: str | None = setting(None, secret=True)
 
     def __post_init__(self) -> None:
-        self._check_types()
-        _require(self.api in ORIGINS, "api", "v2 or v3", self.api)
-        _require(self.page_size in PAGE_SIZES, "page_size", "1 to 500", self.page_size)
-        _require(
-            self.min_page_size is None or 0 < self.min_page_size <= self.page_size,
+        for name, (row, types) in settings_table().items():
+            row.check(name, getattr(self, name), types)
+        self._resolve_api()
+        api = self.make_api()
+        self._set("report", parse_reports(self.report, api.reports))
+        self._require_api("since", all(api.reports[name].since_parameter for name in self.reports))
+        self._require_api("summary", api.counts is not None)
+        self._require_api("links", LINKS in api.reports)
+        self._check_pairs()
+        if self.since != LAST:
+            self._set("since", parse_moment(self.since, name="since"))
+        require(bool(str(self.output).strip()), "output", "a directory", self.output)
+        self._set("output", Path(self.output))
+        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._set("proxy", parse_proxy(self.proxy))
+        for name in ("api_key", "access_token", "client_id"):
+            check_secret(name, getattr(self, name))
+
+    def _resolve_api(self) -> None:
+        """The version by the credentials, its origins, and whose limits they are."""
+        v2_key = self.api_key is not None and self.client_id is None
+        self._set("api", self.api or ("v2" if v2_key else "v3"))
+        if self.api == "v3":
+            self._set("client_id", self.client_id or self.api_key)
+        vendor = ORIGINS[str(self.api)]
+        self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
+        self._set("auth_url", parse_origin(self.auth_url, SIGN_IN_ORIGIN, name="auth_url"))
+        accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
+        require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
+
+    def _require_api(self, name: str, has_it: bool) -> None:
+        """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
+        given = getattr(self, name)
+        require(has_it or not given, name, f"nothing where api is {self.api}", given)
+
+    def _check_pairs(self) -> None:
+        """What two settings must have in common."""
+        require(
+            (self.min_page_size or 0) <= self.page_size,
             "min_page_size",
-            f"1 to the page size of {self.page_size}",
+            f"at most the page size of {self.page_size}",
             self.min_page_size,
         )
-        _require(0 <= self.rate <= 1e6, "rate", "0 or more requests per second", self.rate)
-        _require(1 <= self.concurrency <= 1000, "concurrency", "1 to 1000", self.concurrency)
-        _require(0 <= self.retries <= 100, "retries", "0 to 100", self.retries)
-        _require(0 < self.timeout <= 86_400, "timeout", "seconds, over 0", self.timeout)
-        _require(0 <= self.max_wait <= 86_400, "max_wait", "seconds, 0 or more", self.max_wait)
-        _require(self.daily_quota >= 0, "daily_quota", "0 or more requests", self.daily_quota)
-        _require(self.quota_reserve >= 0, "quota_reserve", "0 or more", self.quota_reserve)
-        _require(
+        require(
             not self.daily_quota or self.quota_reserve < self.daily_quota,
             "quota_reserve",
             f"less than the daily quota of {self.daily_quota}",
             self.quota_reserve,
         )
-        for name in ("max_requests", "max_duration"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, name, "more than 0", value)
-        _require(self.compress in CODECS, "compress", "zstd or gzip", self.compress)
-        _require(self.max_pages > 0, "max_pages", "more than 0", self.max_pages)
-        _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
-        url = ORIGINS[self.api] if self.base_url is None else self.base_url
-        self._set("base_url", _origin(url))
-        api = self.make_api()
-        self._set("report", _reports(self.report, api.reports))
-        self._require_api(
-            "since", all(api.reports[name].since_parameter for name in self.reports), None
-        )
-        self._require_api("summary", api.counts is not None, False)
-        self._require_api("links", LINKS in api.reports, False)
-        if self.since != LAST:
-            self._set("since", parse_moment(self.since, name="since"))
-        _require(bool(str(self.output).strip()), "output", "a directory", self.output)
-        self._set("output", Path(self.output))
-        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
-        self._set("proxy", _proxy(self.proxy))
-        for name in ("api_key", "access_token"):
-            _check_secret(name, getattr(self, name))
-
-    def _check_types(self) -> None:
-        """A settings file has types of its own: 500.0, "500" and true are not 500."""
-        for name in _WHOLE:
-            value = getattr(self, name)
-            fine = type(value) is int or (value is None and name in _OPTIONAL)
-            _require(fine, name, "a whole number", value)
-        for name in _SECONDS:
-            value = getattr(self, name)
-            fine = type(value) in {int, float} or (value is None and name in _OPTIONAL)
-            _require(fine, name, "a number", value)
-        _require(isinstance(self.api, str), "api", "v2 or v3", self.api)
-        _require(isinstance(self.base_url, str | None), "base_url", "text", self.base_url)
-        _require(
-            self.compress is None or isinstance(self.compress, str),
-            "compress",
-            "zstd or gzip",
-            self.compress,
-        )
-        fine = isinstance(self.report, str | Sequence) and all(
-            isinstance(n, str) for n in self.report
-        )
-        _require(fine, "report", "names of reports", self.report)
-
-    def _require_api(self, name: str, has_it: bool, absent: object) -> None:
-        """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
-        given = getattr(self, name)
-        _require(has_it or given == absent, name, f"nothing with --api {self.api}", given)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -161,6 +201,11 @@ class HarvestConfig:
     def make_api(self) -> Api:
         """The API as this config asks it."""
         return v3.V3(self.origin) if self.api == "v3" else v2.V2(self.origin)
+
+    @property
+    def key(self) -> str:
+        """What the API counts requests by: v2's API key, v3's client id; empty if none is given."""
+        return (self.client_id if self.api == "v3" else self.api_key) or ""
 
     @property
     def origin(self) -> str:
@@ -200,8 +245,8 @@ class HarvestConfig:
 
     @property
     def open_files(self) -> int:
-        """Files that may be open at once: a part for each campaign under way (two in a top-up), a
-        connection for each request, and what every process has."""
+        """Files that may be open at once: a part, and its second descriptor while it is synced,
+        for each campaign under way, a connection for each request, and what every process has."""
         return 2 * self.open_walks + self.concurrency + 64
 
     @property
@@ -218,7 +263,7 @@ class HarvestConfig:
         """What must not change within one output directory."""
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
-            "api": self.api,
+            "api": str(self.api),
             "base_url": self.origin,
             "report": ",".join(self.reports),
             **since,
@@ -227,99 +272,11 @@ class HarvestConfig:
         }
 
 
-def _require(fine: bool, name: str, accepted: str, value: object) -> None:
-    if not fine:
-        option = "--" + name.replace("_", "-")
-        raise ConfigError(f"{name} ({option}): {accepted}, not {value!r}")
-
-
-def _reports(asked: str | Sequence[str], reports: Mapping[str, Report]) -> tuple[str, ...]:
-    known = [report.name for report in reports.values() if report.paged]
-    names = asked.split(",") if isinstance(asked, str) else list(asked)
-    names = [name.strip() for name in names if name.strip()]
-    if names == ["all"]:
-        names = [name for name in known if reports[name].in_all]
-    for name in names:
-        _require(name in known, "report", f"any of {', '.join(known)}, or all", name)
-    _require(bool(names), "report", f"any of {', '.join(known)}", asked)
-    return tuple(name for name in known if name in names)
-
-
-def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime | None:
-    """A moment as a person gives it, in UTC. Raise `ConfigError` naming the setting."""
-    accepted = "an ISO-8601 date, or a date-time with its offset (2026-01-31T00:00:00Z)"
-    if name == "since":
-        accepted += ", or last"
-    if isinstance(value, str):
-        try:
-            value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
-        except ValueError:
-            _require(False, name, accepted, value)
-    if isinstance(value, datetime):
-        _require(value.utcoffset() is not None, name, accepted, value.isoformat())
-        try:
-            return value.astimezone(UTC)
-        except OverflowError:
-            _require(False, name, accepted, value.isoformat())
-    if isinstance(value, date):  # a day of the API, which counts in UTC
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    _require(value is None, name, accepted, value)
-    return None
-
-
-def _origin(url: str) -> str:
-    """Scheme, host and port, in one form: else one key would be counted twice.
-
-    Plain http would show the token to the network: loopback only.
-    """
-    accepted = "https://HOST[:PORT], or http:// for a loopback server; no path, no user"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        _require(False, "base_url", accepted, url)
-        raise
-    host = (parts.hostname or "").removesuffix(".")
-    sane = _HOST.fullmatch(host) is not None and port != 0
-    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
-    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-    # What is refused may hold a password: show the scheme and the host only.
-    _require(sane and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
-    name = f"[{host}]" if ":" in host else host
-    usual = port in {None, _USUAL_PORT[parts.scheme]}
-    return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
-
-
-def _proxy(given: str | None) -> str | None:
-    """A proxy's URL; without a scheme it is http, as other tools have it. What is refused may hold
-    a password: nothing of it is shown but a scheme."""
-    if not given:
-        return None
-    url = given.strip() if "://" in given else f"http://{given.strip()}"
-    try:
-        parts = urlsplit(url)
-        sane = _HOST.fullmatch(parts.hostname or "") is not None and parts.port != 0
-    except ValueError:
-        sane = False
-    scheme = url.partition("://")[0]
-    if not sane or scheme.lower() not in _USUAL_PORT:
-        shown = f"{scheme}://" if scheme.isalnum() else "this"
-        raise ConfigError(
-            f"proxy (HTTPS_PROXY): [http://][USER:PASSWORD@]HOST[:PORT], or https://, not {shown}"
-        )
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_secret(name: str, value: str | None) -> None:
-    """A blank or a line break in a key is a mistake in copying, and would break a header."""
-    if value is not None and (not value.isascii() or not value.isprintable() or " " in value):
-        raise ConfigError(f"{name} holds a blank or a character that no key has")
+@cache
+def settings_table() -> dict[str, tuple[Setting, tuple[type, ...]]]:
+    """Each setting's row of the table and the types it accepts, by name."""
+    types = get_type_hints(HarvestConfig)
+    return {
+        field.name: (field.metadata["setting"], types_of(types[field.name]))
+        for field in fields(HarvestConfig)
+    }

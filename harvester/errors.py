@@ -33,7 +33,14 @@ class HarvestError(Exception):
 
 
 class ConfigError(HarvestError):
-    """A setting, an id or a directory that cannot be used; the message says what to do."""
+    """A setting, an id or a directory that cannot be used; the message says what to do.
+
+    `setting` is the one that is wrong, if it is one; the message then begins with its name.
+    """
+
+    def __init__(self, message: str, *, setting: str | None = None) -> None:
+        super().__init__(f"{setting}: {message}" if setting else message)
+        self.setting = setting
 
 
 class TryAgain(HarvestError):

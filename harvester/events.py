@@ -1,8 +1,8 @@
 """What happens during a run, as frozen facts.
 
-Every report, the log, the progress display and the summary are reducers over these events, and
-an `observe=` callable gets the very same stream. Emitting is synchronous: an observer must be
-quick. One that raises gets no more events.
+Every report, the log, the progress display and the summary are reducers over these events, and an
+`observe=` callable gets the same stream. The call is synchronous: an observer must be quick. One
+that raises gets no more events.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,19 @@ from typing import TypeAlias
 from harvester.model import Target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The lock is held and the state is open; `total` is None while the ids' number is unknown."""
+    """The lock is held and the state is open.
+
+    `total` campaigns are to be harvested (None: their number is not known), each for all
+    `reports`, at `rate` request starts a second (0: no pace). Of `quota_limit` requests a UTC day
+    (0: no limit) `used_today` are used.
+    """
 
     run_id: str
     output: str
     total: int | None
+    reports: tuple[str, ...]
     rate: float
     quota_limit: int
     used_today: int
@@ -42,7 +48,7 @@ class IdRepeated:
 
 @dataclass(frozen=True, slots=True)
 class CampaignSkipped:
-    """Nothing to do: `state` is "complete", or "failed" for what the API refused for good."""
+    """Nothing to do: `state` is "complete", or "failed" where the API refused it for good."""
 
     target: Target
     state: str
@@ -51,16 +57,20 @@ class CampaignSkipped:
 
 @dataclass(frozen=True, slots=True)
 class CampaignStarted:
-    """A walker took the campaign; `pages` were already there from an earlier run."""
+    """A worker took the walk; it has `pages` and `rows` from an earlier run."""
 
     target: Target
     pages: int
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """Charged to the quota and handed to the wire."""
+    """A request was charged to the quota and handed to the wire.
+
+    `page` counts from 1 within a walk, `attempt` from 1 within a page; `used_today` requests of
+    the UTC day are used, this one among them.
+    """
 
     target: Target
     page: int
@@ -77,7 +87,7 @@ class RequestSucceeded:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFailed:
     """Any other outcome of a request that was sent."""
 
@@ -88,12 +98,12 @@ class RequestFailed:
     status: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled:
-    """The page will be asked again after `wait_s` seconds.
+    """The page will be asked again after `wait_s` seconds, with attempt number `attempt`.
 
-    `wait_source` tells who set the wait: "backoff", "retry-after", "throttle", "unauthorized",
-    "quota" or "none".
+    `wait_source` is where the wait comes from: "backoff", "retry-after", "throttle",
+    "unauthorized", "quota" or "none".
     """
 
     target: Target
@@ -105,7 +115,7 @@ class RetryScheduled:
     wait_source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WalkRestarted:
     """A walk starts over at its first page: its cursor was dropped, its part was damaged, or no try
     at a page succeeded and smaller ones are asked for."""
@@ -117,11 +127,12 @@ class WalkRestarted:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageCommitted:
     """Rows and position are saved: a kill from here on does not ask for this page again.
 
-    `bytes` is what the page added to the file, `link` where it was found (no secret is in it).
+    `bytes` is what the page added to the file, `link` where it was found (no secret is in it);
+    the `last` page is the end of the walk.
     """
 
     target: Target
@@ -132,11 +143,12 @@ class PageCommitted:
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignCompleted:
-    """The final name stands and the manifest has its line.
+    """The file has its final name and the manifest its line.
 
-    `reconciled` is False where the API's own count (`summary`) is another one than ours.
+    `pages`, `rows` and `bytes` are those of the whole file. `reconciled` is False where the API's
+    own count (`summary`) differs from the rows.
     """
 
     target: Target
@@ -148,9 +160,13 @@ class CampaignCompleted:
     reconciled: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignFailed:
-    """The campaign is over for this run; it has no finished file."""
+    """The walk is over for this run; it has no finished file.
+
+    `kind` is the one of errors.ndjson, `attempts` the requests that the last page took; `pages`
+    and `rows` are what the walk has.
+    """
 
     target: Target
     kind: str
@@ -162,9 +178,9 @@ class CampaignFailed:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignDeferred:
-    """The server asked for a wait beyond `max_wait`: kept for a later run."""
+    """The server asked for a wait beyond `max_wait`: a later run goes on, from `resume_at`."""
 
     target: Target
     message: str
@@ -177,7 +193,7 @@ class CampaignDeferred:
 
 @dataclass(frozen=True, slots=True)
 class CampaignInterrupted:
-    """The run stopped while this campaign was under way; it is continued by the next one."""
+    """The run stopped during this walk; the next run continues it."""
 
     target: Target
     pages: int
@@ -186,7 +202,8 @@ class CampaignInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Every worker holds for `seconds`: "throttled", "unauthorized" or "quota_spent"."""
+    """No worker sends for `seconds`, so not before `until`: "throttled", "unauthorized" or
+    "quota_spent"."""
 
     reason: str
     seconds: float
@@ -195,7 +212,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class PaceChanged:
-    """The spacing of request starts, in seconds, widened after a throttle or on its way back."""
+    """Request starts are `gap` seconds apart from now on: wider after a throttle, then back."""
 
     gap: float
 

@@ -25,7 +25,7 @@ from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
-from harvester.reporting.counters import Counters, EventDispatcher, Reducer
+from harvester.reporting.counters import Counters, EventDispatcher
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
@@ -134,7 +134,7 @@ class _Run:
         self._clock = clock
         self.run_id = new_run_id(clock.now())
         self._tally = Counters()
-        reducers: list[Reducer] = [
+        reducers: list[Observer] = [
             self._tally,
             RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),
@@ -206,12 +206,13 @@ class _Run:
         used = self._tally.used_today = stack.ledger.used_today()
         self.emit(
             events.RunStarted(
-                self.run_id,
-                str(config.directory),
-                queue.total,
-                config.rate,
-                config.requests_a_day,
-                used,
+                run_id=self.run_id,
+                output=str(config.directory),
+                total=queue.total,
+                reports=config.walks,
+                rate=config.rate,
+                quota_limit=config.requests_a_day,
+                used_today=used,
             )
         )
         context = RunContext(

@@ -4,13 +4,14 @@ Servers are `crashlab.Served` sandboxes; what a harvest must leave is asked of t
 """
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,8 +99,20 @@ def called(
     return Done(code, said.out, said.err)
 
 
+def quick(home: Path, *argv: object) -> Done:
+    """A whole run in this process, for what is only a step of a test: no interpreter is started."""
+    raw = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(each, encoding="utf-8", write_through=True) for each in raw)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(home)
+        for name, value in surroundings(home).items():
+            patch.setenv(name, value)
+        code = main([*map(str, argv)])
+    return Done(code, *(each.getvalue().decode() for each in raw))
+
+
 def without_secrets(home: Path) -> dict[str, str]:
-    """The surroundings of somebody who has not given any."""
+    """The same environment without a secret."""
     secret = {"HARVESTER_API_KEY", "HARVESTER_ACCESS_TOKEN"}
     return {name: value for name, value in surroundings(home).items() if name not in secret}
 

@@ -191,7 +191,16 @@ async def test_a_failed_campaign_is_told_and_kept(bench: Workbench) -> None:
     error.attempts = 3
     await bench.harvest(page(3, "a"), error)
     assert bench.seen.of(events.CampaignFailed) == [
-        events.CampaignFailed(TARGET, "rejected", 406, "key", "HTTP 406", 3, 1, 3)
+        events.CampaignFailed(
+            target=TARGET,
+            kind="rejected",
+            status=406,
+            error_key="key",
+            message="HTTP 406",
+            attempts=3,
+            pages=1,
+            rows=3,
+        )
     ]
     assert (bench.part_path.read_bytes(), bench.final.exists()) == (rows(3), False)
     assert bench.lines() == []
@@ -224,7 +233,15 @@ async def test_a_campaign_set_aside_is_not_failed(bench: Workbench) -> None:
     aside.attempts = 2
     await bench.harvest(page(3, "a"), aside)
     assert bench.seen.of(events.CampaignDeferred) == [
-        events.CampaignDeferred(TARGET, "wait", 503, 2, 1, 3, until)
+        events.CampaignDeferred(
+            target=TARGET,
+            message="wait",
+            status=503,
+            attempts=2,
+            pages=1,
+            rows=3,
+            resume_at=until,
+        )
     ]
     assert not bench.seen.of(events.CampaignFailed)
     assert bench.state() == "partial"

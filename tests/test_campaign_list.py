@@ -17,7 +17,7 @@ PER_PAGE = 3
 
 
 class Moving:
-    """A list, three a page; `after` is told of each page given and may move things."""
+    """A list, three a page; `after` is called after each page and may move things."""
 
     def __init__(self, ids: Sequence[int], after: Callable[["Moving"], None]) -> None:
         self.ids = list(ids)

@@ -1,6 +1,8 @@
 """The command line as a whole: commands, exit codes of what never begins, plan, status, verify."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,9 +63,84 @@ def test_an_unknown_command_is_a_mistake(call: Call) -> None:
     """Exit code 2; the message repeats it and points to the help."""
     done = call("harvest")
     assert done.code == 2
-    assert "No such command 'harvest'" in done.stderr
+    assert "no command 'harvest'\n" in done.stderr
     assert "for help" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (("runn", "1"), "run"),
+        (("stauts", "out"), "status"),
+        (("campaign",), "campaigns"),
+        (("run", "--all-snet"), "--all-sent"),
+        (("verify", "--jsn", "out"), "--json"),
+    ],
+)
+def test_a_mistyped_name_has_a_proposal(call: Call, argv: tuple[str, ...], meant: str) -> None:
+    """A command or an option that is almost one: exit code 2, and the name that was meant."""
+    done = call(*argv)
+    assert done.code == 2
+    assert re.search(rf"[Dd]id you mean '?{meant}'?\b", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "proposal"),
+    [
+        ("HARVESTER_RATTE", " (did you mean HARVESTER_RATE?)"),
+        ("HARVESTER_API_KEYS", " (did you mean HARVESTER_API_KEY?)"),
+        ("HARVESTER_X", ""),
+    ],
+)
+@pytest.mark.parametrize("command_", ["plan", "run"])
+def test_an_unknown_variable_is_a_warning(
+    call: Call, tmp_path: Path, command_: str, name: str, proposal: str
+) -> None:
+    """It changes nothing but a line on standard error; variables of other commands are none, and
+    no value is shown."""
+    (tmp_path / "ids").write_text("1\n")
+    more = ("--max-requests", 1, "--timeout", 1, "--retries", 0, "--base-url", "http://127.0.0.1:9")
+    env = {**surroundings(tmp_path), "HARVESTER_STATUS": "DRAFT", "HARVESTER_CONFIG": "c.toml"}
+    (tmp_path / "c.toml").write_text("rate = 0\n")
+    quiet = call(command_, "-i", "ids", *more, env=env)
+    loud = call(command_, "-i", "ids", "--fresh", *more, env={**env, name: "canary"})
+    assert loud.code == quiet.code
+    said = f"warning: {name} in the environment is no setting: it is ignored{proposal}"
+    assert said in loud.stderr.replace("warning ", "warning: ")
+    assert "canary" not in loud.stderr
+    assert "in the environment" not in quiet.stderr
+
+
+@pytest.mark.parametrize("command_", ["run", "plan"])
+@pytest.mark.parametrize("content", ["", "\n  \n", "# none yet\n"])
+def test_a_list_without_an_id_is_a_mistake(
+    call: Call, tmp_path: Path, command_: str, content: str
+) -> None:
+    """Exit code 2, and why; a cron job with an empty list is not a success."""
+    (tmp_path / "ids").write_text(content)
+    done = call(command_, "-i", "ids", "-o", "out")
+    assert done.code == 2
+    assert "no campaign ids: ids has only blank lines and comments" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("api", "other", "wrong"),
+    [("v3", "v2", "1100394165287"), ("v2", "v3", "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab")],
+)
+def test_an_id_of_the_other_version_names_the_option(
+    call: Call, tmp_path: Path, api: str, other: str, wrong: str
+) -> None:
+    """Exit code 2; from a file, with its line."""
+    (tmp_path / "ids").write_text(f"# ids\n{wrong}\n")
+    said = f"{wrong} is an id of {other}, and --api is {api}: give --api {other}\n"
+    done = call("plan", "--api", api, wrong)
+    assert (done.code, done.stderr) == (2, f"harvester: error: {said}")
+    done = call("plan", "--api", api, "-i", "ids")
+    assert (done.code, done.stderr) == (2, f"harvester: error: ids, line 2: {said}")
+    done = call("plan", "--api", api, "neither")
+    assert (done.code, "is an id of" in done.stderr) == (2, False)
 
 
 def test_no_command_at_all_shows_the_help(call: Call) -> None:
@@ -102,7 +179,26 @@ def test_whatever_is_raised_is_an_exit_code_and_one_line(
     assert "a secret" not in said.err
     assert "Traceback" not in said.err
     if code not in (1, 130):
-        assert said.err == "harvester: error: mend it\n"
+        assert said.err.startswith("harvester: error: mend it")
+        assert said.err.count("\n") == 1
+
+
+def test_a_bug_shows_where_it_is_when_asked_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """-v -v has every frame, and still no message: it could hold a secret."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(" ".join(["a", "secret"]))
+
+    monkeypatch.setattr("harvester.cli.cli.main", fail)
+    for argv, frames in ((["run"], 0), (["run", "-v"], 0), (["run", "-vv"], 2), (["-v", "-v"], 2)):
+        assert main(argv) == 1
+        said = capsys.readouterr().err
+        assert said.count("  File ") == frames
+        assert "in fail" in said or not frames
+        assert "a secret" not in said
+        assert said.splitlines()[-1].startswith("harvester: error: a bug in harvester ")
 
 
 # -- the list of campaigns ------------------------------------------------------------------------
@@ -134,7 +230,7 @@ def test_a_list_that_cannot_be_read_is_no_failed_campaign(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", [[], ["--with-names"]])
+@pytest.mark.parametrize("option", [[], ["--json"], ["--with-names"]])
 def test_part_of_a_list_is_not_printed(unlisted: Served, tmp_path: Path, option: list[str]) -> None:
     """`campaigns | run -i -` would take it for the whole."""
     connection = ["--base-url", unlisted.sandbox.base_url, "--rate", 0]
@@ -163,51 +259,65 @@ def test_plan_tells_what_a_run_would_do(served: Served, tmp_path: Path, call: Ca
     arguments = [*options(served), "-o", "out", *ids]
     before = served.sandbox.requests
     first = plan(call, *arguments)
-    assert (first["campaigns"], first["new"], first["requests_at_least"]) == (6, 6, 6)
-    assert (first["requests_used_today"], first["requests_left_today"]) == (0, 10_000)
-    assert first["days_at_least"] == 1
+    none = {"total": 6, "done": 0, "partial": 0, "new": 6, "failed": 0}
+    assert (first["campaigns"], first["requests"], first["at_least"]) == (none, 6, True)
+    assert (first["used_today"], first["left_today"]) == (0, 10_000)
+    assert first["days"] == 1
     assert served.sandbox.requests == before
     assert not (tmp_path / "out").exists()
     assert harvester(tmp_path, "run", *arguments, "--max-requests", 4, "-j", 1).code == 75
     states = summary_of(tmp_path / "out")["campaigns"]
     then = plan(call, *arguments)
-    assert (then["complete"], then["partial"], then["new"]) == (
-        states["complete"],
-        states["partial"],
-        states["pending"],
-    )
-    assert then["requests_at_least"] == then["partial"] + then["new"]
-    assert then["requests_used_today"] == 4
+    assert list(then["campaigns"].values()) == [
+        *(states[name] for name in ("total", "complete", "partial", "pending", "failed"))
+    ]
+    assert then["requests"] == then["campaigns"]["partial"] + then["campaigns"]["new"]
+    assert then["used_today"] == 4
     assert harvester(tmp_path, "run", *arguments).code == 0
     after = plan(call, *arguments)
-    assert (after["complete"], after["requests_at_least"], after["days_at_least"]) == (6, 0, 0)
-    assert plan(call, *arguments, "--since", "last")["requests_at_least"] == 6
-    assert plan(call, *arguments, "--fresh")["new"] == 6
+    assert (after["campaigns"]["done"], after["requests"], after["days"]) == (6, 0, 0)
+    assert after["at_least"] is False
+    assert plan(call, *arguments, "--since", "last")["requests"] == 6
+    assert plan(call, *arguments, "--fresh")["campaigns"]["new"] == 6
 
 
 def test_plan_counts_campaigns_whatever_the_number_of_reports(served: Served, call: Call) -> None:
     """Six campaigns in three reports are six campaigns, and eighteen requests at least."""
     ids = served.sandbox.world.campaign_ids
     found = plan(call, *options(served), "--report", "opens,clicks,sends", *ids)
-    assert (found["campaigns"], found["new"]) == (6, 6)
-    assert found["requests_at_least"] == 18
+    assert (found["campaigns"]["total"], found["campaigns"]["new"]) == (6, 6)
+    assert found["requests"] == 18
 
 
 def test_plan_needs_no_secret(served: Served, call: Call, tmp_path: Path) -> None:
-    """Nobody is asked, so no key is needed."""
+    """No request is sent, so no key is needed."""
     env = {k: v for k, v in surroundings(tmp_path).items() if "KEY" not in k and "TOKEN" not in k}
-    done = call("plan", *options(served), "1", "2", env=env)
+    done = call("plan", *options(served), "--api", "v2", "1", "2", env=env)
     assert done.code == 0, done.stderr
-    assert "2 campaigns for harvest" in done.stdout
-    assert "2 new" in done.stdout
+    assert " campaigns  2 for harvest\n" in done.stdout
+    assert "       new  2\n" in done.stdout
 
 
 def test_plan_says_how_many_days_a_backfill_takes(served: Served, call: Call) -> None:
     """25 campaigns at ten requests a day are three days' work at least."""
     ids = [str(each) for each in range(1, 26)]
     found = plan(call, *options(served), "--daily-quota", 10, *ids)
-    assert found["days_at_least"] == 3
-    assert found["done_at_the_earliest"] > "2026"
+    assert found["days"] == 3
+    assert found["done_about"] > "2026"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--rate", "0"], "at least 1 day with no pace, not before "),
+        (["--rate", "2"], "at least 1 day at 2 a second, not before "),
+        (["--rate", "0", "--daily-quota", "0"], "at least 1 day with no pace, not before "),
+    ],
+)
+def test_plan_says_the_pace(served: Served, call: Call, more: list[str], said: str) -> None:
+    """Also where there is none."""
+    done = call("plan", *options(served), *more, "1")
+    assert said in done.stdout
 
 
 @pytest.mark.parametrize("argument", [["--page-size", "4"], ["--report", "clicks"]])
@@ -242,6 +352,14 @@ def test_status_tells_what_is_there_and_why_it_stopped(served: Served, tmp_path:
     assert harvester(tmp_path, *arguments, "--daily-quota", 0).code == 0
     done = harvester(tmp_path, "status", "out")
     assert "6 complete" in done.stdout
+    found = json.loads(harvester(tmp_path, "status", "--json", "out").stdout)
+    assert found["campaigns"] == {"complete": 6, "failed": 0, "partial": 0, "pending": 0}
+    manifest = lines(tmp_path / "out/manifest.ndjson")
+    for name in ("rows", "bytes"):
+        assert found[name] == sum(line[name] for line in manifest)
+    assert (found["failed"], found["reason"], found["resume_at"]) == ({}, "complete", None)
+    assert found["quota"].keys() == {"limit", "used_today", "resets_at"}
+    assert found["running"] is None
     assert ": complete" in done.stdout
 
 
@@ -285,8 +403,10 @@ def harvested(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_verify_says_nothing_is_different(harvested: Path) -> None:
     """Exit code 0, and nothing on standard output."""
     done = harvester(harvested, "verify", "out")
-    assert done == Done(0, "", "no differences in out\n")
+    assert done == Done(0, "", "6 files checked in out: no difference\n")
     assert harvester(harvested, "verify", "-q", "out") == Done(0, "", "")
+    asked = harvester(harvested, "verify", "--json", "out")
+    assert (asked.code, json.loads(asked.stdout)) == (0, {"files": 6, "wrong": []})
 
 
 def test_verify_names_every_file_that_differs(harvested: Path, tmp_path: Path, call: Call) -> None:
@@ -306,7 +426,46 @@ def test_verify_names_every_file_that_differs(harvested: Path, tmp_path: Path, c
     assert found[files[1]].startswith("sha256: ")
     assert found[files[2]].startswith("rows: ") or found[files[2]].startswith("sha256: ")
     assert found["opens/7.ndjson"] == "is not in the manifest"
-    assert "differences in out" in done.stderr
+    differences = len(done.stdout.splitlines())
+    assert done.stderr == f"6 files checked in out: {differences} differences\n"
+    found_too = json.loads(call("verify", "out", "--json").stdout)
+    assert found_too["files"] == 6
+    assert found_too["wrong"] == [
+        dict(zip(("file", "what"), line.split(": ", 1), strict=True))
+        for line in done.stdout.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_a_directory_whose_name_is_no_text(served: Served, tmp_path: Path, log: str) -> None:
+    """Its bytes are shown as they are, or replaced where JSON needs text; no command fails."""
+    name = os.fsdecode(b"x\xff")
+    arguments = [
+        *options(served),
+        "-o",
+        name,
+        "--log-format",
+        log,
+        *served.sandbox.world.campaign_ids,
+    ]
+    assert harvester(tmp_path, "run", *arguments).code == 0
+    assert (tmp_path / name / "summary.json").exists()
+    for argv in (
+        ("status", name),
+        ("status", "--json", name),
+        ("verify", name),
+        ("plan", *arguments),
+    ):
+        done = subprocess.run(
+            command(*argv),
+            cwd=tmp_path,
+            env=surroundings(tmp_path),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+    assert b" for x\xff\n" in done.stdout
 
 
 # -- the sandbox ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import pty
 import re
@@ -9,19 +10,26 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crashlab import Served, until
+from rich.console import Console
 from shell import Done, command, harvester, lines, summary_of, surroundings
 
-from harvester.cli.show import closing_lines, duration, size
+from harvester.cli.closing import NEXT_STEP, closing_lines, next_step
+from harvester.cli.show import display, open_screen
 from harvester.config import HarvestConfig
-from harvester.reporting.summary import Campaigns, HarvestReport, Quota, Requests
+from harvester.events import CampaignFailed, CampaignSkipped, Event, RunStarted
+from harvester.model import Target
+from harvester.reporting.counters import Counters
+from harvester.reporting.progress import Figures
+from harvester.reporting.summary import EXIT_CODES, Campaigns, HarvestReport, Quota, Requests
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5
@@ -89,15 +97,47 @@ def test_json_lines_are_json_from_the_first_to_the_last(tmp_path: Path, served: 
         assert datetime.fromisoformat(line["at"]).tzinfo == UTC
         assert line["level"] in {"info", "warning", "debug", "request"}
         assert line["message"]
-    retries = [line for line in found if "wait_s" in line]
+        assert re.fullmatch(r"[a-z_]+", line["event"])
+    assert found[0]["event"] == "run_started"
+    assert found[0]["reports"] == ["opens"]
+    retries = [line for line in found if line["event"] == "retry_scheduled"]
     assert {line["cause"] for line in retries} == {"server_error", "unreadable"}
     assert all(line["report"] == "opens" and line["page"] == 1 for line in retries)
-    (failed,) = [line for line in found if line.get("kind")]
+    (failed,) = [line for line in found if line["event"] == "campaign_failed"]
     assert (failed["kind"], failed["level"]) == ("unreadable", "warning")
     ended = found[-1]
+    assert ended["event"] == "run_finished"
     assert (ended["reason"], ended["exit_code"]) == ("failures", 3)
     run_ids = {line["run_id"] for line in found if "run_id" in line}
     assert run_ids == {summary_of(tmp_path / "out")["run_id"]}
+
+
+def test_the_heartbeat_is_a_line_with_all_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In JSON with its fields, in text with the same figures; the next one is due by the clock; a
+    path that is no text does not stop it."""
+    monkeypatch.setattr(logging.getLogger("harvester"), "handlers", [])
+    for log_format in ("json", "text"):
+        screen = open_screen(quiet=False, verbose=0, live=True, log_format=log_format)
+        screen.observe(
+            RunStarted(
+                run_id="r",
+                output=os.fsdecode(b"out\xff") if log_format == "json" else "out",
+                total=3,
+                reports=("opens",),
+                rate=3.3,
+                quota_limit=10_000,
+                used_today=7,
+            )
+        )
+        assert screen.first_tick_s() == screen.tick() == 15.0
+    first, beat, text, words = capsys.readouterr().err.splitlines()
+    assert json.loads(first)["output"] == "out?"
+    found = json.loads(beat)
+    assert (found["event"], found["requests_left"], found["at_least"]) == ("heartbeat", 3, True)
+    assert found["message"] in words
+    assert "into out" in text
 
 
 def test_quiet_says_only_what_is_wrong(tmp_path: Path, served: Served) -> None:
@@ -133,15 +173,18 @@ def test_the_table_says_what_was_done_what_failed_and_why(tmp_path: Path, served
     assert table["requests"].startswith(f"{sent} sent, {retried} of them repeated, 0 throttled")
     assert table["files"] == "out"
     sick = served.sandbox.world.campaign_ids[0]
-    assert table["failed"] == f"1 unreadable, as opens/{sick}"
-    assert table["why"] == "out/errors.ndjson"
-    assert lines(tmp_path / table["why"])[0]["campaign_id"] == sick
+    (error,) = lines(tmp_path / table["all errors"])
+    assert error["campaign_id"] == sick
+    assert table["failed"].startswith(f"1 unreadable, as opens/{sick}: {error['message'][:60]}")
+    assert len(table["failed"]) < 150
+    assert table["all errors"] == "out/errors.ndjson"
+    assert table["ended by"] == "1 campaign failed"
 
 
 def test_the_command_to_go_on_does_not_start_over(tmp_path: Path, served: Served) -> None:
     """It is the command that was given, without --fresh: that would throw away what is there."""
     done = run(tmp_path, served, "--fresh")
-    command_ = table_of(done)["to go on"]
+    command_ = table_of(done)["next step"]
     assert command_.startswith(f"harvester run -o out --base-url {served.sandbox.base_url} ")
     assert "--fresh" not in command_
 
@@ -164,60 +207,114 @@ def report(**more: Any) -> HarvestReport:
         "started_at": now,
         "finished_at": now,
         "elapsed_s": 2_727.3,
+        "errors": Path("out/errors.ndjson"),
         **more,
     }
     return HarvestReport(**facts)
 
 
-def closing(monkeypatch: pytest.MonkeyPatch, *argv: str, **more: Any) -> str:
-    """The closing table of a run that was given like that."""
+def closing(
+    monkeypatch: pytest.MonkeyPatch, *argv: str, seen: Iterable[Event] = (), **more: Any
+) -> str:
+    """The closing table of a run that was given like that and had these events."""
     monkeypatch.setattr("sys.argv", ["harvester", *argv])
     config = HarvestConfig(output="out", fresh="--fresh" in argv or more.pop("fresh", False))
-    return "\n".join(closing_lines(report(**more), config, {}, []))
+    counters = Counters()
+    for event in seen:
+        counters(event)
+    return "\n".join(closing_lines(report(**more), config, counters))
 
 
 def test_a_run_that_was_stopped_says_when_it_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason, the earliest moment, and the command."""
     said = closing(monkeypatch, "run", "-i", "my ids.txt", "-o", "out")
-    assert "   stopped  the day's quota of requests is spent" in said
+    assert "  ended by  the day's quota of requests is spent" in said
     assert "not before  Mon 02 Mar 2026, 00:00:00 UTC" in said
-    assert "  to go on  harvester run -i 'my ids.txt' -o out" in said
+    assert " next step  from then on harvester run -i 'my ids.txt' -o out" in said
     assert " campaigns  4,000 of 10,000 complete, 16 partial, 5,984 pending" in said
-    assert "  this run  8,990 pages, 4,000,000 records, 800.0 MB in 45 min" in said
+    assert "  this run  8,990 pages, 4,000,000 records, 800.0 MB in 0:45:27" in said
     assert "today 10,000 of 10,000" in said
 
 
-def test_a_run_that_is_complete_has_nothing_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_complete_has_no_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """No reason, no command."""
     said = closing(monkeypatch, "run", "1", exit_code=0, reason="complete", message=None)
-    assert "to go on" not in said
-    assert "stopped" not in said
+    assert "next step" not in said
+    assert "ended by" not in said
+
+
+def test_a_moment_that_has_passed_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that can go on at once has no time to wait for."""
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    said = closing(monkeypatch, "run", "1", reason="max_requests", resume_at=now)
+    assert "not before" not in said
+    assert " next step  harvester run 1" in said
 
 
 def test_a_command_too_long_to_show_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of ids on the command line are not repeated; --fresh is warned of."""
     ids = [str(each) for each in range(1_000, 1_100)]
-    assert "  to go on  the same command" in closing(monkeypatch, "run", *ids)
+    assert " next step  from then on the same command" in closing(monkeypatch, "run", *ids)
     assert "without --fresh" in closing(monkeypatch, "run", "--fresh", *ids)
     assert "without --fresh" in closing(monkeypatch, "run", "1", fresh=True)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (119.4, "119 s"), (120, "2 min"), (7_199, "120 min"), (7_200, "2.0 h")],
-)
-def test_a_length_of_time_as_people_say_it(seconds: float, text: str) -> None:
-    """Seconds, then minutes, then hours."""
-    assert duration(seconds) == text
+def failure(kind: str) -> CampaignFailed:
+    """A campaign that failed."""
+    return CampaignFailed(
+        target=Target("opens", "7"),
+        kind=kind,
+        status=404,
+        error_key=None,
+        message=f"HTTP 404 for {kind}",
+        attempts=1,
+        pages=0,
+        rows=0,
+    )
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (1_234_567, "1.2 MB"), (5e15, "5000.0 TB")],
+    ("seen", "again"),
+    [
+        ([failure("not_found")], True),
+        ([CampaignSkipped(Target("opens", "7"), "failed", "not_found")], True),
+        ([failure("not_found"), failure("rejected")], False),
+        ([failure("unreadable")], False),
+        ([CampaignSkipped(Target("opens", "8"), "complete"), failure("rejected")], False),
+    ],
 )
-def test_a_number_of_bytes_as_people_say_it(count: int, text: str) -> None:
-    """In steps of a thousand."""
-    assert size(count) == text
+def test_the_next_step_after_failures_is_one_that_works(
+    monkeypatch: pytest.MonkeyPatch, seen: list[Event], again: bool
+) -> None:
+    """What is not found is asked for again with --retry-failed only; the same command tries all
+    other failures again."""
+    how = {"exit_code": 3, "reason": "failures", "message": None, "resume_at": None}
+    said = closing(monkeypatch, "run", "7", seen=seen, **how)
+    (step,) = [line for line in said.splitlines() if line.startswith(" next step")]
+    assert ("--retry-failed" in step) == again
+    assert step.endswith(f"harvester run 7{' --retry-failed' if again else ''}")
+
+
+def test_a_single_failure_is_shown_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with one id can be read without opening a file."""
+    how = {"exit_code": 3, "reason": "failures", "message": None, "resume_at": None}
+    said = closing(monkeypatch, "run", "7", seen=[failure("not_found")], **how)
+    assert "    failed  1 not_found, as opens/7: HTTP 404 for not_found" in said
+
+
+@pytest.mark.parametrize("reason", EXIT_CODES)
+def test_every_ending_has_a_next_step(reason: str) -> None:
+    """A refused token names what this version needs; every other one leads back to the command."""
+    step = next_step(reason, "COMMAND", api="v3")
+    assert "{" not in step
+    if reason == "credentials_refused":
+        assert "harvester login" in step
+        assert "HARVESTER_API_KEY" in next_step(reason, "COMMAND", api="v2")
+        assert "harvester login" not in next_step(reason, "COMMAND", api="v2")
+        assert "harvester login" in next_step(reason, "COMMAND")
+    if reason not in {"complete", "bug"}:
+        assert "COMMAND" in step
+    assert NEXT_STEP.keys() <= EXIT_CODES.keys()
 
 
 # -- on a terminal -------------------------------------------------------------------------------
@@ -235,7 +332,7 @@ class Terminal:
         """Read until all of these were shown; an error if the program ends before."""
         while not all(text in self.shown for text in texts):
             data = b""
-            with suppress(OSError):  # EIO: nobody is on the other side any more
+            with suppress(OSError):  # EIO: the program has ended
                 data = os.read(self._master, 65_536)
             assert data, self.shown
             self.shown += data.decode("utf-8", "replace")
@@ -276,14 +373,16 @@ def test_a_terminal_shows_the_run_as_it_goes(tmp_path: Path) -> None:
     """Campaigns done of all, pages, records and requests a second are redrawn in place, without the
     log's course of the run; interrupted, the table comes, with the command to go on."""
     with terminal(tmp_path, "demo", "--fresh", "-o", "out") as screen:
-        screen.until("/40 campaigns", " pages · ", " records", " requests/s", "today ")
+        screen.until(
+            " of 40 campaigns", " pages · ", " records", " a second", "today ", "at least "
+        )
         screen.process.send_signal(signal.SIGINT)
         shown = screen.rest()
         assert screen.process.wait(30) == 130
     assert "\x1b[" in shown
     assert "━" in shown
     assert re.search(r"campaigns  \d+ of 40 complete", shown)
-    assert "to go on  harvester demo -o out\r\n" in shown
+    assert "next step  harvester demo -o out\r\n" in shown
     assert "stopped by SIGINT" in shown
     assert not re.search(r"Z info ", shown)
     assert "What to try next" not in shown
@@ -310,7 +409,7 @@ def test_without_progress_a_terminal_gets_plain_lines(tmp_path: Path, served: Se
 
 @pytest.mark.parametrize("kind", ["dumb", "unknown"])
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, served: Served, kind: str) -> None:
-    """Where nothing can be redrawn, the course of the run is told line by line."""
+    """Where nothing can be redrawn, the course of the run is shown line by line."""
     with terminal(tmp_path, *whole(served), kind=kind) as screen:
         shown = screen.rest()
         assert screen.process.wait(30) == 3
@@ -336,7 +435,7 @@ def test_a_terminal_shows_more_with_each_v(
 
 @pytest.mark.parametrize("live", [True, False])
 def test_a_second_interrupt_gives_the_cursor_back(tmp_path: Path, live: bool) -> None:
-    """The display hides it; whoever cannot wait is not left without one."""
+    """The display hides it; the second signal shows it again."""
     sandbox = Sandbox(SandboxSettings(campaigns=1, pages=1, pinned={(None, 1): "timeout"}))
     option = [] if live else ["--no-progress"]
     with Served(sandbox) as served, terminal(tmp_path, *whole(served, *option)) as screen:
@@ -348,3 +447,35 @@ def test_a_second_interrupt_gives_the_cursor_back(tmp_path: Path, live: bool) ->
         assert screen.process.wait(30) == 130
     assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
     assert ("\x1b[?25h" in shown) == live
+
+
+@pytest.mark.parametrize("width", [20, 40, 78, 160])
+def test_the_display_is_four_lines_however_narrow(width: int) -> None:
+    """A live display that changes its height jumps about."""
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    figures = Figures(
+        campaigns_done=12_345,
+        campaigns_total=100_000,
+        failed=12,
+        pages=1_234_567,
+        rows=500_000_000,
+        bytes=88_000_000_000,
+        in_flight=16,
+        requests_left=123_456,
+        at_least=True,
+        requests_per_second=3.3,
+        rate=3.3,
+        used_today=10_000,
+        quota_limit=10_000,
+        paused="quota_spent",
+        paused_until=now + timedelta(hours=12),
+    )
+    console = Console(width=width, file=StringIO(), force_terminal=True)
+    shown = console.render_lines(display(figures, now, width=min(width - 1, 78)), pad=False)
+    assert len(shown) == 4
+    text = ["".join(segment.text for segment in line) for line in shown]
+    assert all(len(line) <= width for line in text)
+    if width >= 78:
+        assert "12,345 of 100,000 campaigns, 12 failed" in text[0]
+        assert "at least 123,456 requests · quota spent until Mon 00:00:00 UTC" in text[3]
+        assert "…" not in "".join(text)

@@ -1,4 +1,4 @@
-"""The standard streams: talk that cannot be written costs nothing, data that cannot is told."""
+"""The standard streams: a lost log line changes nothing, lost data fails the command."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def redirected(home: Path, how: str, *argv: object) -> Done:
 
 
 def unread(home: Path, stream: str, *argv: object) -> tuple[int, bytes]:
-    """`harvester ARGV` with a pipe that nobody reads: exit code, and what the other one had."""
+    """`harvester ARGV` with a pipe without a reader: exit code, and what the other one had."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command(*argv), cwd=home, env=surroundings(home), **pipes) as process:
         assert process.stdout is not None
@@ -59,7 +59,7 @@ def unread(home: Path, stream: str, *argv: object) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("how", ["2>&-", pytest.param(f"2>{FULL}", marks=needs_full)])
 @pytest.mark.parametrize("option", [[], ["-vv", "--log-format", "json"]])
-def test_a_run_that_nobody_can_hear_is_a_run_like_any_other(
+def test_a_run_without_stderr_is_a_run_like_any_other(
     sandbox: Sandbox, tmp_path: Path, how: str, option: list[str]
 ) -> None:
     """Every file is there to the byte, nothing that was to be said is in any of them, and standard
@@ -78,7 +78,7 @@ def test_a_reader_of_the_log_that_has_gone_is_not_missed(sandbox: Sandbox, tmp_p
     assert_harvested(tmp_path / "out", sandbox, sandbox.world.campaign_ids)
 
 
-def test_a_failure_that_nobody_hears_keeps_its_exit_code(tmp_path: Path) -> None:
+def test_a_failure_without_stderr_keeps_its_exit_code(tmp_path: Path) -> None:
     """Also where no stream is open at all."""
     assert redirected(tmp_path, "2>&-", "status", "nowhere") == Done(2, "", "")
     assert redirected(tmp_path, "<&- >&- 2>&-", "run", "-i", "nowhere").code == 2
@@ -133,7 +133,7 @@ def test_a_closed_standard_input_is_a_mistake_of_who_reads_it(
     """`-i -` has nothing to read: exit code 2, nothing sent; all else does without."""
     before = sandbox.requests
     done = redirected(tmp_path, "<&-", *harvest(sandbox, "-i", "-"))
-    message = "harvester: error: cannot read standard input (--input): it is closed"
+    message = "harvester: error: --input: cannot read standard input: it is closed"
     assert (done.code, done.complaints) == (2, [message])
     assert sandbox.requests == before
     assert redirected(tmp_path, "<&-", *harvest(sandbox, "-q")).code == 0

@@ -38,7 +38,7 @@ def opened(tmp_path: Path, clock: FakeClock, removed: list[tuple[int, int]]) -> 
         root: Path | None = None,
         **settings: Any,
     ) -> Any:
-        config = HarvestConfig(**settings)
+        config = HarvestConfig(**{"api": "v2", **settings})
         return open_directory(
             Layout(root or tmp_path / "out"),
             config.identity(),

@@ -24,6 +24,7 @@ from shell import (
     finals,
     harvester,
     lines,
+    quick,
     summary_of,
     surroundings,
 )
@@ -73,7 +74,7 @@ def moment(text: str) -> datetime:
 
 def assert_goes_on(home: Path, server: Served, *more: object) -> None:
     """The same command, allowed to end this time, ends complete."""
-    done = run(home, server, *more)
+    done = quick(home, *arguments(server, *more))
     assert done.code == 0, done.stderr
     assert_harvested(home / "out", server.sandbox, server.sandbox.world.campaign_ids)
 
@@ -94,7 +95,7 @@ def test_0_when_every_campaign_is_complete(tmp_path: Path) -> None:
 
 BROKEN = """
 import sys
-from harvester import report
+from harvester.reporting import summary
 import importlib
 
 def broken(*anything, **named):
@@ -153,7 +154,7 @@ MISTAKES: dict[str, Sequence[str]] = {
     "an unknown option": ["--no-such-option"],
     "a rate below zero": ["--rate", "-1"],
     "a page size of 501": ["--page-size", "501"],
-    "a report nobody knows": ["--report", "openings"],
+    "an unknown report": ["--report", "openings"],
     "a moment without a zone": ["--since", "2026-01-01T00:00"],
     "an origin in the open": ["--base-url", "http://api.example"],
     "a file that is not there": ["--config", "nowhere.toml"],
@@ -218,7 +219,7 @@ def test_3_when_some_campaigns_failed(tmp_path: Path, fault: str, kind: str) -> 
     (error,) = lines(tmp_path / "out/errors.ndjson")
     assert (error["campaign_id"], error["kind"]) == (sick, kind)
     assert assert_told(tmp_path, 3, "failures")["campaigns"]["failed"] == 1
-    assert re.search(rf"failed  1 {kind}, as opens/{sick}", done.stderr)
+    assert re.search(rf"failed  1 {kind}, as opens/{sick}: \S", done.stderr)
     assert "out/errors.ndjson" in done.stderr
 
 
@@ -319,7 +320,7 @@ def test_75_for_a_sick_server(tmp_path: Path) -> None:
     ("fault", "reason"), [("throttle429", "throttled"), ("error503", "set_aside")]
 )
 def test_75_when_asked_to_wait_for_too_long(tmp_path: Path, fault: str, reason: str) -> None:
-    """A throttle of an hour stops everybody, a 503 of an hour sets its campaign aside; both say
+    """A throttle of an hour stops every worker, a 503 of an hour sets its campaign aside; both say
     when to come again, and then the same command goes on."""
     sick = Sandbox(SandboxSettings(campaigns=4, pages=8, rows_per_page=ROWS)).world.campaign_ids[3]
     with served(pinned={(sick, 1): [fault]}, retry_after="3600") as server:
@@ -352,7 +353,7 @@ def test_a_signal_is_told_by_the_exit_code(tmp_path: Path, number: int, code: in
             process.send_signal(number)
             _, complaint = process.communicate(timeout=60)
         assert process.returncode == code, complaint
-        assert b"to go on  harvester run -o out" in complaint
+        assert b"next step  harvester run -o out" in complaint
         assert server.sandbox.requests < 8
         assert_told(tmp_path, code, signal.Signals(number).name)
         assert_goes_on(tmp_path, server)

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from crashlab import environment
 
 import harvester
 from harvester.config import HarvestConfig
+from harvester.errors import ConfigError
 from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 
@@ -30,6 +33,7 @@ PROMISED = [
     "Page",
     "StopRun",
     "__version__",
+    "campaigns",
     "harvest",
     "walk",
 ]
@@ -67,9 +71,58 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_the_package_says_what_it_is() -> None:
-    """The docstring of the package draws the pipeline."""
-    assert "coordinator" in (harvester.__doc__ or "")
-    assert "harvest" in (harvester.__doc__ or "")
+    """Its docstring draws the flow, and what it names is there."""
+    text = harvester.__doc__ or ""
+    root = Path(harvester.__file__).parent
+    for word in ("coordinator", "api"):
+        assert word in text
+        assert (root / word).exists() or (root / f"{word}.py").exists()
+    for name in re.findall(r"`(\w+)`", text):
+        assert name in harvester.__all__
+    for name in re.findall(r"`harvester\.(\w+)`", text):
+        assert (root / f"{name}.py").exists()
+
+
+def test_dir_shows_every_public_name() -> None:
+    """In a new interpreter, before any of them was used, and without an import of its own."""
+    script = "import harvester, sys, json; print(json.dumps([dir(harvester), [*sys.modules]]))"
+    names, loaded = json.loads(fresh(script))
+    assert set(PROMISED) <= set(names)
+    assert "aiohttp" not in loaded
+
+
+async def test_an_id_may_be_a_number(tmp_path: Path) -> None:
+    """Its digits are the id, wherever it comes from: a list, an iterator, an async one. The report
+    says where failures stand."""
+
+    async def some(ids: list[int]) -> AsyncIterator[int]:
+        for each in ids:
+            yield each
+
+    sandbox = Sandbox(SandboxSettings(campaigns=3, pages=4, rows_per_page=5))
+    ids = [int(each) for each in sandbox.world.campaign_ids]
+    async with sandbox:
+        config = HarvestConfig(
+            output=tmp_path / "out",
+            state_dir=tmp_path / "state",
+            base_url=sandbox.base_url,
+            rate=0,
+            api_key="sandbox-key",
+            access_token="sandbox-token",
+        )
+        report = await harvest([*ids, 404], config)
+        assert (report.campaigns.complete, report.campaigns.failed) == (3, 1)
+        assert json.loads(report.errors.read_text())["campaign_id"] == "404"
+        sizes = replace(config, sizes=tmp_path / "out/manifest.ndjson")
+        for again in (iter(ids), some(ids), ids):
+            assert (await harvest(again, sizes)).requests.sent == 0
+        pages = [page async for page in harvester.walk(str(ids[0]), config)]
+        listed = [each async for each, _ in harvester.campaigns(config)]
+    assert sum(page.rows for page in pages) > 0
+    assert sorted(listed) == sorted(map(str, ids))
+    for wrong in (True, 1.5, -1, None):
+        with pytest.raises(ConfigError, match="not a campaign id"):
+            await harvest([wrong], config)  # type: ignore[list-item]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -112,7 +165,7 @@ def test_public_functions_can_be_imported_after_any_module(before: str) -> None:
 
 
 def test_the_package_is_typed() -> None:
-    """Type checkers are told to look at it."""
+    """Type checkers look at it."""
     assert (Path(harvester.__file__).parent / "py.typed").is_file()
 
 
@@ -137,7 +190,7 @@ def test_what_is_heavy_is_imported_when_it_is_needed(statement: str) -> None:
 
 
 def test_the_library_alone_does_not_import_the_terminal() -> None:
-    """Whoever harvests from Python gets no rich, no click and no sandbox."""
+    """A harvest from Python loads no rich, no click and no sandbox."""
     script = (
         "import json, sys; from harvester import HarvestConfig, harvest; "
         "print(json.dumps(sorted(sys.modules)))"

@@ -580,8 +580,8 @@ async def test_a_single_id_is_not_a_list_of_digits(field: Field) -> None:
 
 @pytest.mark.parametrize("lazily", [False, True])
 async def test_an_id_that_is_no_text_is_refused_like_any_other(field: Field, lazily: bool) -> None:
-    """A number gets an error with its name, not a traceback."""
-    ids: Any = [int(field.ids[0])]
+    """Bytes are no id: an error, not a traceback. (A whole number is taken as its digits.)"""
+    ids: Any = [field.ids[0].encode()]
     with pytest.raises(ConfigError, match="not a campaign id"):
         await harvest(iter(ids) if lazily else ids, field.config())
 

@@ -61,7 +61,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, before: int) -> None:
 
 
 def test_a_byte_order_mark_on_a_later_line_is_no_id(tmp_path: Path) -> None:
-    """As two files put together with cat have it: told, not guessed."""
+    """As two files put together with cat have it: refused, not guessed."""
     with pytest.raises(ConfigError, match="line 2"):
         read(b"1\n\xef\xbb\xbf2\n", tmp_path / "ids")
 
@@ -87,7 +87,7 @@ def test_standard_input_is_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_closed_standard_input_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python has none then, and there is nothing to read."""
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(ConfigError, match=r"standard input \(--input\): it is closed"):
+    with pytest.raises(ConfigError, match=r"^input: cannot read standard input: it is closed"):
         spool((), "-", check)
 
 
@@ -101,14 +101,14 @@ def test_a_standard_input_that_cannot_be_read_is_a_config_error(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=broken()))
-    with pytest.raises(ConfigError, match=r"cannot read standard input \(--input\): Input/output"):
+    with pytest.raises(ConfigError, match=r"^input: cannot read standard input: Input/output"):
         spool((), "-", check)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path, name: str) -> None:
-    """It names the option."""
-    with pytest.raises(ConfigError, match=r"--input"):
+    """It names the setting."""
+    with pytest.raises(ConfigError, match=r"^input: cannot read "):
         spool((), str(tmp_path / name), check)
 
 

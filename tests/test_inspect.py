@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from fakes import virtually
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.compress import CODECS
@@ -21,7 +26,7 @@ from harvester.disk.inspect import (
     check_directory,
     classify,
     holder,
-    read_states,
+    read_content,
     read_summary,
     verify,
 )
@@ -61,11 +66,11 @@ def finished(root: Path, suffix: str = "", content: bytes = b'{"n":1}\n{"n":2}\n
     codec = next(codec for codec in CODECS.values() if codec.suffix == suffix)
     path.write_bytes(codec.encode(content))
     data = path.read_bytes()
-    tell(root, path, len(data), hashlib.sha256(data).hexdigest(), content.count(b"\n"))
+    list_in_manifest(root, path, len(data), hashlib.sha256(data).hexdigest(), content.count(b"\n"))
     return path
 
 
-def tell(root: Path, path: Path, size: int, digest: str, rows: int) -> None:
+def list_in_manifest(root: Path, path: Path, size: int, digest: str, rows: int) -> None:
     """A line in the manifest."""
     line = {"file": str(path.relative_to(root)), "bytes": size, "sha256": digest, "rows": rows}
     with (root / "manifest.ndjson").open("a") as file:
@@ -82,8 +87,8 @@ def test_campaigns_are_counted_by_their_worst_walk(tmp_path: Path) -> None:
     with closing(sqlite3.connect(layout.database)) as db, db:
         only = "campaign_id = '3' AND report = 'opens'"
         db.execute(f"UPDATE walks SET state = 'complete' WHERE {only}")
-    assert read_states(layout) == States(complete=1, failed=1, partial=1, pending=1)
-    assert read_states(layout).total == 4
+    assert read_content(layout).campaigns == States(complete=1, failed=1, partial=1, pending=1)
+    assert read_content(layout).campaigns.total == 4
 
 
 def test_what_a_run_would_find(tmp_path: Path) -> None:
@@ -119,22 +124,94 @@ async def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:
         saved = store.take(Target("opens", "1"))
         assert saved is not None
         store.begin_top_up(replace(saved, position=Position(None, 2, 9, 90)))
-    assert read_states(layout) == States(partial=1)
+    assert read_content(layout).campaigns == States(partial=1)
+
+
+STATES = st.sampled_from(["new", "partial", "complete", "failed", None])
+KINDS = st.sampled_from(["not_found", "rejected"])
+WALKS = st.lists(
+    st.tuples(STATES, STATES, KINDS, st.integers(0, 2), st.booleans()), min_size=1, max_size=6
+)
+
+
+@given(WALKS, st.booleans())
+def test_plan_and_status_agree(campaigns: list[Any], top_up: bool) -> None:
+    """Whatever the state, each campaign is the same for a run, for status and for plan: only what
+    failed and is tried again counts as partial or new in a plan."""
+    with TemporaryDirectory() as folder:
+        layout = Layout(Path(folder))
+        fill(layout)
+        asked = set()
+        with closing(sqlite3.connect(layout.database)) as db, db:
+            db.execute("DELETE FROM walks")
+            for number, (opens, clicks, kind, pages, grows) in enumerate(campaigns):
+                for report, state in (("opens", opens), ("clicks", clicks)):
+                    if state is None:
+                        state = "new"
+                    done = state == "complete"
+                    db.execute(
+                        "INSERT INTO walks (report, campaign_id, run, state, kind, pages, "
+                        "base_pages) VALUES (?, ?, 1, ?, ?, ?, ?)",
+                        (
+                            *(report, str(number), state),
+                            kind if state == "failed" else None,
+                            pages + done,
+                            1 if grows and not done else None,
+                        ),
+                    )
+                    asked.add(str(number))
+        status = read_content(layout).campaigns
+        plan = classify(layout, sorted(asked), ("opens", "clicks"), for_good=None, top_up=top_up)
+        assert plan.states.total == status.total == len(campaigns)
+        assert plan.states.complete == status.complete
+        assert plan.states.failed == 0
+        assert plan.states.partial >= status.partial
+        assert plan.states.pending >= status.pending
+        refused = classify(layout, sorted(asked), ("opens", "clicks"), for_good="not_found")
+        assert refused.states.failed <= status.failed
+        with closing(CheckpointStore(layout.database)) as store:
+            store.run = 1
+            counts = store.counts()
+        assert States(**counts) == status
+
+
+def test_what_a_directory_holds(tmp_path: Path) -> None:
+    """Rows and bytes of every file, those of a file that grows too, and failures by kind."""
+    layout = Layout(tmp_path)
+    fill(layout)
+    with closing(sqlite3.connect(layout.database)) as db, db:
+        db.execute("UPDATE walks SET rows = 5, bytes = 70")
+        db.execute("UPDATE walks SET base_rows = 3, base_bytes = 30, base_pages = 1 WHERE id = 1")
+    found = read_content(layout)
+    assert (found.rows, found.bytes) == (8 * 5 + 3, 8 * 70 + 30)
+    assert found.failed == {"not_found": 2}
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "a b", "a#b", "a?b", "a%20b", "\u00e9", "'", "a;b", "a&mode=rw"]
+    "name",
+    [
+        "plain",
+        "a b",
+        "a#b",
+        "a?b",
+        "a%20b",
+        "\u00e9",
+        "'",
+        "a;b",
+        "a&mode=rw",
+        os.fsdecode(b"\xff"),
+    ],
 )
 def test_any_name_of_a_directory_will_do(tmp_path: Path, name: str) -> None:
-    """Names that mean something in a URI too."""
+    """Names that mean something in a URI, and names that are no UTF-8."""
     layout = Layout(tmp_path / name)
     fill(layout)
-    assert read_states(layout).total == 4
+    assert read_content(layout).campaigns.total == 4
 
 
 def test_a_directory_without_state_holds_no_harvest(tmp_path: Path) -> None:
     """And none is made by asking."""
-    for ask in (read_states, lambda layout: list(verify(layout))):
+    for ask in (read_content, lambda layout: list(verify(layout))):
         with pytest.raises(ConfigError, match="holds no harvest"):
             ask(Layout(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
@@ -146,7 +223,7 @@ def test_a_state_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
     layout.state.mkdir()
     layout.database.write_bytes(b"no database" * 100)
     with pytest.raises(ConfigError, match="cannot read the state"):
-        read_states(layout)
+        read_content(layout)
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:
@@ -154,7 +231,7 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     fill(layout)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    read_states(layout)
+    read_content(layout)
     classify(layout, ["1"], ["opens"], for_good=None)
     check_directory(layout, IDENTITY, known_reports=("opens",))
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -186,7 +263,7 @@ def test_a_summary_that_is_none_is_none(tmp_path: Path, content: bytes | None) -
 
 
 def test_the_holder_is_named_while_it_holds(tmp_path: Path) -> None:
-    """By process and time; afterwards nobody is."""
+    """By process and time; afterwards there is none."""
     layout = Layout(tmp_path)
     assert holder(layout) is None
     layout.state.mkdir()
@@ -243,14 +320,14 @@ def test_every_difference_is_named(
     harm(finished(tmp_path))
     found = list(verify(Layout(tmp_path)))
     assert {finding.file for finding in found} == {"opens/1.ndjson"}
-    assert {finding.problem.partition(":")[0] for finding in found} == problems
+    assert {finding.what.partition(":")[0] for finding in found} == problems
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_damaged_compressed_file_is_a_finding(tmp_path: Path, suffix: str) -> None:
     """Not a crash."""
     _cut(finished(tmp_path, suffix))
-    problems = [finding.problem for finding in verify(Layout(tmp_path, suffix))]
+    problems = [finding.what for finding in verify(Layout(tmp_path, suffix))]
     assert any(problem.startswith("rows: None instead of 2") for problem in problems)
 
 
@@ -271,16 +348,18 @@ def test_a_line_that_cannot_be_read_is_a_finding(tmp_path: Path, line: str) -> N
     assert list(verify(Layout(tmp_path))) == [Finding("manifest.ndjson", "line 2 cannot be read")]
 
 
-def test_a_finished_file_that_nobody_names_is_a_finding(tmp_path: Path) -> None:
+def test_a_finished_file_without_a_line_is_a_finding(tmp_path: Path) -> None:
     """Unfinished ones are none."""
     finished(tmp_path)
     (tmp_path / "opens/2.ndjson").write_bytes(b"")
     (tmp_path / "opens/3.ndjson.part").write_bytes(b"{")
     (tmp_path / "clicks").mkdir()
     (tmp_path / "clicks/2.ndjson.gz").write_bytes(b"")
+    (tmp_path / "clicks/3.ndjson.zst").write_bytes(b"")
     assert set(verify(Layout(tmp_path))) == {
         Finding("opens/2.ndjson", "is not in the manifest"),
         Finding("clicks/2.ndjson.gz", "is not in the manifest"),
+        Finding("clicks/3.ndjson.zst", "is not in the manifest"),
     }
 
 
@@ -289,7 +368,7 @@ def test_a_campaign_that_is_complete_and_not_named_is_a_finding(tmp_path: Path) 
     layout = Layout(tmp_path)
     fill(layout)
     finished(tmp_path)
-    found = {finding for finding in verify(layout) if "no line" in finding.problem}
+    found = {finding for finding in verify(layout) if "no line" in finding.what}
     assert found == {
         Finding("clicks/1.ndjson", "is complete, but has no line in the manifest"),
     }

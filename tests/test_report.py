@@ -1,6 +1,7 @@
 """Events in, reports out: what they say adds up."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -33,12 +34,36 @@ LATER = NOON + timedelta(hours=1)
 
 def failed(target: Target = TARGET) -> events.CampaignFailed:
     """A failure with every field."""
-    return events.CampaignFailed(target, "not_found", 404, "key", "gone", 2, 3, 40)
+    return events.CampaignFailed(
+        target=target,
+        kind="not_found",
+        status=404,
+        error_key="key",
+        message="gone",
+        attempts=2,
+        pages=3,
+        rows=40,
+    )
 
 
 def aside(target: Target = TARGET, until: Any = LATER) -> events.CampaignDeferred:
     """A campaign that is to wait."""
-    return events.CampaignDeferred(target, "wait", 503, 2, 3, 40, until)
+    return events.CampaignDeferred(
+        target=target,
+        message="wait",
+        status=503,
+        attempts=2,
+        pages=3,
+        rows=40,
+        resume_at=until,
+    )
+
+
+def sent(
+    attempt: int, *, target: Target = TARGET, page: int = 1, used: int = 1
+) -> events.RequestSent:
+    """A request."""
+    return events.RequestSent(target=target, page=page, attempt=attempt, used_today=used)
 
 
 # -- the exit code -----------------------------------------------------------------------------
@@ -82,17 +107,20 @@ def test_the_tally_counts_what_happened() -> None:
     """Requests, pages, rows, bytes and campaigns, each from its event."""
     tally = Counters()
     for event in (
-        events.RequestSent(TARGET, 1, 1, 41),
-        events.RequestFailed(TARGET, 1, 1, "throttled", 429),
-        events.RequestSent(TARGET, 1, 2, 42),
-        events.RequestFailed(TARGET, 1, 2, "server_error", 500),
-        events.RequestSent(TARGET, 1, 3, 43),
+        sent(1, target=TARGET, page=1, used=41),
+        events.RequestFailed(target=TARGET, page=1, attempt=1, cause="throttled", status=429),
+        sent(2, target=TARGET, page=1, used=42),
+        events.RequestFailed(target=TARGET, page=1, attempt=2, cause="server_error", status=500),
+        sent(3, target=TARGET, page=1, used=43),
         events.RequestSucceeded(TARGET, 1, 3),
-        events.PageCommitted(TARGET, 1, 500, 9_000, last=False),
-        events.PageCommitted(TARGET, 2, 5, 90, last=True),
-        events.CampaignCompleted(TARGET, "f", 2, 505, 9_090, "digest"),
+        events.PageCommitted(target=TARGET, page=1, rows=500, bytes=9_000, last=False),
+        events.PageCommitted(target=TARGET, page=2, rows=5, bytes=90, last=True),
+        events.CampaignCompleted(
+            target=TARGET, file="f", pages=2, rows=505, bytes=9_090, sha256="00"
+        ),
         failed(),
-        events.CampaignSkipped(TARGET, "complete"),
+        events.CampaignSkipped(TARGET, "complete", "rejected"),
+        events.CampaignSkipped(TARGET, "failed", "not_found"),
         aside(until=LATER),
         aside(until=NOON),
         events.Paused("throttled", 1.0, NOON),
@@ -100,7 +128,8 @@ def test_the_tally_counts_what_happened() -> None:
         tally(event)
     assert (tally.sent, tally.ok, tally.throttled, tally.used_today) == (3, 1, 1, 43)
     assert (tally.pages, tally.rows, tally.bytes) == (2, 505, 9_090)
-    assert (tally.complete, tally.failed, tally.skipped) == (1, 1, 1)
+    assert tally.failures == {"not_found": 2}
+    assert tally.examples == {"not_found": failed()}
     assert tally.deferred_until == LATER
 
 
@@ -122,18 +151,26 @@ def lines(journal: NdjsonLog) -> list[dict[str, Any]]:
 
 def scheduled(target: Target = TARGET, attempt: int = 2) -> events.RetryScheduled:
     """A retry."""
-    return events.RetryScheduled(target, 3, attempt, "server_error", 500, 1.23456, "backoff")
+    return events.RetryScheduled(
+        target=target,
+        page=3,
+        attempt=attempt,
+        cause="server_error",
+        status=500,
+        wait_s=1.23456,
+        wait_source="backoff",
+    )
 
 
 def test_a_retry_is_written_when_it_is_sent(journal: NdjsonLog, clock: FakeClock) -> None:
     """A line for each repeated request, with why and after which wait."""
     report = RetryReport(journal, "run", clock)
-    report(events.RequestSent(TARGET, 3, 1, 1))
+    report(sent(1, target=TARGET, page=3, used=1))
     report(scheduled())
     assert lines(journal) == []
     clock.advance(1.2)
-    report(events.RequestSent(TARGET, 3, 2, 2))
-    report(events.RequestSent(TARGET, 4, 1, 3))
+    report(sent(2, target=TARGET, page=3, used=2))
+    report(sent(1, target=TARGET, page=4, used=3))
     assert lines(journal) == [
         {
             "at": "2026-03-01T12:00:01.200Z",
@@ -162,7 +199,7 @@ def test_a_retry_that_was_never_sent_is_no_retry(
     report = RetryReport(journal, "run", clock)
     report(scheduled())
     report(end)
-    report(events.RequestSent(TARGET, 1, 1, 1))
+    report(sent(1, target=TARGET, page=1, used=1))
     assert lines(journal) == []
 
 
@@ -171,16 +208,20 @@ def test_retries_of_many_campaigns_are_told_apart(journal: NdjsonLog, clock: Fak
     report = RetryReport(journal, "run", clock)
     report(scheduled(TARGET))
     report(scheduled(OTHER))
-    report(events.RequestSent(OTHER, 3, 2, 1))
-    report(events.RequestSent(TARGET, 3, 2, 2))
+    report(sent(2, target=OTHER, page=3, used=1))
+    report(sent(2, target=TARGET, page=3, used=2))
     assert [line["campaign_id"] for line in lines(journal)] == ["8", "7"]
 
 
 def test_a_restarted_walk_repeats_a_request(journal: NdjsonLog, clock: FakeClock) -> None:
     """Its first page is asked for again, because a cursor was dropped."""
     report = RetryReport(journal, "run", clock)
-    report(events.WalkRestarted(TARGET, 5, "cursor_dropped", 410, "gone"))
-    report(events.RequestSent(TARGET, 1, 1, 1))
+    report(
+        events.WalkRestarted(
+            target=TARGET, page=5, cause="cursor_dropped", status=410, message="gone"
+        )
+    )
+    report(sent(1, target=TARGET, page=1, used=1))
     (line,) = lines(journal)
     assert (line["cause"], line["status"], line["wait_s"], line["wait_source"]) == (
         "cursor_dropped",
@@ -209,7 +250,7 @@ def test_failures_are_written_with_all_that_is_known(journal: NdjsonLog, clock: 
 def test_the_provenance_of_each_page_is_told(journal: NdjsonLog, clock: FakeClock) -> None:
     """A line for each page with where it was found; nothing for any other event."""
     report = Provenance(journal, "run", clock)
-    committed = events.PageCommitted(TARGET, 2, 500, 9_000, last=False)
+    committed = events.PageCommitted(target=TARGET, page=2, rows=500, bytes=9_000, last=False)
     report(replace(committed, link="/x?next=a"))
     report(failed())
     (line,) = lines(journal)
@@ -225,20 +266,21 @@ def test_the_provenance_of_each_page_is_told(journal: NdjsonLog, clock: FakeCloc
 def test_the_summary_is_the_report() -> None:
     """Every field of the contract, moments in UTC with Z, no number changed."""
     report = HarvestReport(
-        "run",
-        75,
-        "quota_spent",
-        "spent",
-        LATER,
-        Campaigns(4, 1, 1, 1, 1),
-        Requests(9, 7, 2, 1),
-        7,
-        3_500,
-        2**53 - 1,
-        Quota(10_000, 9_999, LATER),
-        NOON,
-        LATER,
-        3_600.123,
+        run_id="run",
+        exit_code=75,
+        reason="quota_spent",
+        message="spent",
+        resume_at=LATER,
+        campaigns=Campaigns(4, 1, 1, 1, 1),
+        requests=Requests(9, 7, 2, 1),
+        pages=7,
+        rows=3_500,
+        bytes=2**53 - 1,
+        quota=Quota(10_000, 9_999, LATER),
+        started_at=NOON,
+        finished_at=LATER,
+        elapsed_s=3_600.123,
+        errors=Path(os.fsdecode(b"out\xff/errors.ndjson")),
     )
     found = json.loads(to_json(report))
     assert found["campaigns"] == {
@@ -247,6 +289,7 @@ def test_the_summary_is_the_report() -> None:
     assert found["requests"] == {"sent": 9, "ok": 7, "retried": 2, "throttled": 1}
     assert found["resume_at"] == found["finished_at"] == "2026-03-01T13:00:00.000Z"
     assert found["quota"]["resets_at"] == "2026-03-01T13:00:00.000Z"
+    assert found["errors"] == "out?/errors.ndjson"
     assert (found["bytes"], found["elapsed_s"]) == (2**53 - 1, 3_600.123)
     assert to_json(report).endswith(b"}\n")
 

@@ -46,6 +46,9 @@ def test_the_largest_numbers_can_be_added_up(tmp_path: Path) -> None:
 def test_a_number_that_no_campaign_has_is_refused(tmp_path: Path, pages: object) -> None:
     """Like any other line that is none of a manifest; the message names the file."""
     path = manifest(tmp_path, line("1", 2), line("2", pages))
-    with closing(KnownSizes()) as sizes, pytest.raises(ConfigError, match=r"not a manifest") as no:
+    with (
+        closing(KnownSizes()) as sizes,
+        pytest.raises(ConfigError, match=r"^sizes: .* is no manifest") as no,
+    ):
         sizes.read(path)
     assert str(path) in str(no.value)

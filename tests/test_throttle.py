@@ -936,7 +936,9 @@ def test_a_request_is_announced_with_the_days_count(bench: Make) -> None:
     async def use(one: Bench) -> None:
         assert await throttled_sender(one, "page").send(make_request(number=3)) == "page"
 
-    assert on_a_bench(bench, use).seen.events == [RequestSent(TARGET, 3, 1, 1)]
+    assert on_a_bench(bench, use).seen.events == [
+        RequestSent(target=TARGET, page=3, attempt=1, used_today=1)
+    ]
 
 
 @pytest.mark.parametrize("outcome", ["page", ServerTrouble("x", status=503)])

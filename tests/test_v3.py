@@ -256,9 +256,9 @@ async def test_the_list_is_sifted_by_status(vendor: Vendor, tmp_path: Path) -> N
 async def test_what_v3_does_not_have_is_refused(
     vendor: Vendor, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
-    """Before anything is sent; the message names the option."""
+    """Before anything is sent; the message names the setting."""
     (name,) = asked
-    with pytest.raises(ConfigError, match=f"--{name}.*v3"):
+    with pytest.raises(ConfigError, match=f"^{name}: .*v3"):
         config(vendor, tmp_path, **asked)
 
 

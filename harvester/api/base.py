@@ -90,7 +90,7 @@ class Api(Protocol):
     def counts(self) -> Counts | None:
         """The campaign's own counts; None if this version has none that can be compared."""
 
-    def check_id(self, campaign_id: str) -> str:
+    def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
 
     def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:

@@ -92,8 +92,10 @@ class V2:
     counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
     classify_response = staticmethod(classify_response)
 
-    def check_id(self, campaign_id: str) -> str:
+    def check_id(self, campaign_id: str | int) -> str:
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
+        if type(campaign_id) is int:
+            campaign_id = str(campaign_id)
         if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits; "

@@ -104,7 +104,7 @@ class V3:
     counts: ClassVar[Counts | None] = None
     classify_response = staticmethod(classify_response)
 
-    def check_id(self, campaign_id: str) -> str:
+    def check_id(self, campaign_id: str | int) -> str:
         """v3 ids are UUIDs; in small letters, so that one campaign has one file."""
         found = campaign_id.lower() if isinstance(campaign_id, str) else ""
         if not _ID.fullmatch(found):

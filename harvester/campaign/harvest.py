@@ -85,13 +85,13 @@ class CampaignHarvester:
     def _defer(self, walk: Walk, deferred: Deferred) -> None:
         self._emit(
             events.CampaignDeferred(
-                walk.target,
-                str(deferred),
-                deferred.status,
-                deferred.attempts,
-                walk.position.pages,
-                walk.position.rows,
-                deferred.resume_at,
+                target=walk.target,
+                message=str(deferred),
+                status=deferred.status,
+                attempts=deferred.attempts,
+                pages=walk.position.pages,
+                rows=walk.position.rows,
+                resume_at=deferred.resume_at,
             )
         )
 
@@ -103,13 +103,13 @@ class CampaignHarvester:
         self._store.fail(walk.saved, error.kind)
         self._emit(
             events.CampaignFailed(
-                walk.target,
-                error.kind,
-                error.status,
-                error.error_key,
-                str(error),
-                error.attempts,
-                at.pages,
-                at.rows,
+                target=walk.target,
+                kind=error.kind,
+                status=error.status,
+                error_key=error.error_key,
+                message=str(error),
+                attempts=error.attempts,
+                pages=at.pages,
+                rows=at.rows,
             )
         )

@@ -93,13 +93,13 @@ class Publisher:
             at = each.saved.position
             self._emit(
                 events.CampaignCompleted(
-                    each.saved.target,
-                    line["file"],
-                    at.pages,
-                    at.rows,
-                    at.offset,
-                    line["sha256"],
-                    line.get("reconciled"),
+                    target=each.saved.target,
+                    file=line["file"],
+                    pages=at.pages,
+                    rows=at.rows,
+                    bytes=at.offset,
+                    sha256=line["sha256"],
+                    reconciled=line.get("reconciled"),
                 )
             )
 
@@ -179,7 +179,11 @@ class Publisher:
         self._store.restart(saved, restarts=saved.restarts)
         self._emit(
             events.WalkRestarted(
-                saved.target, saved.position.pages, "damaged_file", None, str(damage)
+                target=saved.target,
+                page=saved.position.pages,
+                cause="damaged_file",
+                status=None,
+                message=str(damage),
             )
         )
 

@@ -178,7 +178,14 @@ class Walker:
             position=at,
             digest=walk.part.digest(),
         )
-        saved = events.PageCommitted(walk.target, at.pages, page.rows, size, at.finished, page.link)
+        saved = events.PageCommitted(
+            target=walk.target,
+            page=at.pages,
+            rows=page.rows,
+            bytes=size,
+            last=at.finished,
+            link=page.link,
+        )
         try:
             await self._store.commit(walk.saved, page, walk.part)
         except anyio.get_cancelled_exc_class():
@@ -234,4 +241,8 @@ class Walker:
                 cause, status = "damaged_part", None
             case None:
                 return
-        self._context.emit(events.WalkRestarted(walk.target, page, cause, status, str(why)))
+        self._context.emit(
+            events.WalkRestarted(
+                target=walk.target, page=page, cause=cause, status=status, message=str(why)
+            )
+        )

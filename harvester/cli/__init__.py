@@ -27,7 +27,15 @@ _COMMANDS = {
     "sandbox": "harvester.cli.sandbox:sandbox",
     "demo": "harvester.cli.demo:demo",
 }
+"""Where each command is, in the order of the help."""
 _HELP = ["-h", "--help"]
+_NO_FLAG = {
+    "api_key": "HARVESTER_API_KEY",
+    "access_token": "HARVESTER_ACCESS_TOKEN",
+    "proxy": "HTTPS_PROXY",
+    "counts": "--no-counts",
+}
+"""What the command line calls a setting that has no option of its name."""
 BROKEN, USAGE, FAILED = 1, 2, 3
 
 
@@ -45,10 +53,19 @@ class _Lazy(click.Group):
         command.context_settings.setdefault("help_option_names", _HELP)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from harvester.cli.command import perhaps
+
+            ctx.fail(f"no command {args[0]!r}{perhaps(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(
     cls=_Lazy,
-    context_settings={"help_option_names": _HELP, "max_content_width": 100},
+    context_settings={"help_option_names": _HELP},
     epilog="Try `harvester demo` first: it needs no account and no network.",
 )
 @click.version_option(__version__, package_name="harvester", message="%(prog)s %(version)s")
@@ -58,14 +75,16 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code. Whatever goes wrong is one clear line on stderr."""
-    with own_streams():
-        return _main(arguments)
+    with own_streams() as missing:
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        if why := missing():
+            code = _say(f"cannot write to standard output: {why}", BROKEN)
+    return code
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str]) -> int:
     try:
-        code = cli.main(arguments, prog_name="harvester", standalone_mode=False)
-        sys.stdout.flush()
+        code = cli.main([*arguments], prog_name="harvester", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as wrong:
@@ -74,14 +93,17 @@ def _main(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except ConfigError as wrong:
-        return _say(str(wrong), USAGE)
+        return _say(_by_option(wrong), USAGE)
     except StopRun as order:
-        return _say(str(order), _exit_code(order))
+        return _say(*_stopped(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
     except CommandFailed as wrong:
         return _say(str(wrong), BROKEN)
     except Exception as bug:
+        if sum(word.count("v") for word in arguments if word.strip("v") == "-") > 1:
+            # Frames only: the message could hold anything, a secret too.
+            click.echo("".join(traceback.format_tb(bug.__traceback__)), err=True, nl=False)
         return _say(_describe(bug), BROKEN)
     return code if isinstance(code, int) else 0
 
@@ -91,10 +113,25 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _exit_code(order: StopRun) -> int:
+def _by_option(wrong: ConfigError) -> str:
+    """The message with the option in the place of the setting."""
+    if wrong.setting is None:
+        return str(wrong)
+    flag = _NO_FLAG.get(wrong.setting, "--" + wrong.setting.replace("_", "-"))
+    return flag + str(wrong).removeprefix(wrong.setting)
+
+
+def _stopped(order: StopRun) -> tuple[str, int]:
+    """An end without a report, with the next step."""
+    from harvester.cli.closing import next_step
     from harvester.reporting.summary import EXIT_CODES
 
-    return EXIT_CODES[order.reason]
+    said = str(order)
+    if order.resume_at is not None:
+        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
+    if step := next_step(order.reason, "the same command"):
+        said += f"; next step: {step}"
+    return said, EXIT_CODES.get(order.reason, BROKEN)
 
 
 def _describe(bug: Exception) -> str:

@@ -1,35 +1,69 @@
 """The ids a command is to work on: from its arguments, a file, or the API's own list."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 
 import click
 
+from harvester.api.base import Api
 from harvester.cli.failures import CommandFailed
 from harvester.client import campaigns
-from harvester.config import HarvestConfig
+from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
-from harvester.errors import CampaignError
+from harvester.errors import CampaignError, ConfigError
 from harvester.input.ids import spool
 
 
 def collect_ids(ctx: click.Context, config: HarvestConfig) -> DiskSet:
     """Spool them all, checked.
 
-    Raise `ConfigError` with file and line for one that is none, `CommandFailed` if the API's list
-    cannot be read to its end: part of it would pass for the whole.
+    Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
+    none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
+    for the whole.
     """
     arguments, source = ctx.params["ids"], ctx.params["input"]
     if not (arguments or source or ctx.params["all_sent"]):
         raise click.UsageError(
             "no campaign ids: give some, or --input FILE (- is standard input), or --all-sent"
         )
-    ids = spool(arguments, source, config.make_api().check_id)
+    ids = spool(arguments, source, id_checker(config))
     if ctx.params["all_sent"]:
         with whole_list("harvested"):
             asyncio.run(_add_listed(ids, config))
+    if not len(ids):
+        ids.close()
+        where = "standard input" if source == "-" else source
+        why = f"{where} has only blank lines and comments" if where else "the API lists none"
+        raise click.UsageError(f"no campaign ids: {why}")
     return ids
+
+
+def id_checker(config: HarvestConfig) -> Callable[[str], str]:
+    """The check of an id. For an id of the other version it says which option to give."""
+    api = config.make_api()
+    other = next(name for name in ORIGINS if name != config.api)
+    other_api = HarvestConfig(api=other).make_api()
+
+    def check(campaign_id: str) -> str:
+        try:
+            return api.check_id(campaign_id)
+        except ConfigError:
+            if not _accepts(other_api, campaign_id):
+                raise
+            raise ConfigError(
+                f"{campaign_id} is an id of {other}, and --api is {config.api}: give --api {other}"
+            ) from None
+
+    return check
+
+
+def _accepts(api: Api, campaign_id: str) -> bool:
+    try:
+        api.check_id(campaign_id)
+    except ConfigError:
+        return False
+    return True
 
 
 @contextmanager

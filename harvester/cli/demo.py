@@ -1,32 +1,59 @@
 """`harvester demo`: the sandbox and a harvest of it in one command; no account, no network."""
 
 import asyncio
+import socket
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from harvester.cli.demo_world import DEMO, PAGE_SIZE, RATE, choose_port
+from harvester.cli.command import Command, option
 from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
 from harvester.config import HarvestConfig
 from harvester.disk.layout import Layout
+from harvester.errors import ConfigError
 from harvester.input.ids import spool
-from harvester.sandbox import Sandbox
+from harvester.sandbox import Sandbox, SandboxSettings
+from harvester.settings import REPAIR, WHERE
+
+_OUTPUT = Path("harvest-demo")
+PAGE_SIZE = 50
+RATE = 60.0
+DEMO = SandboxSettings(
+    seed=7,
+    campaigns=40,
+    pages=150,
+    rows_per_page=PAGE_SIZE,
+    latency=0.03,
+    jitter=0.02,
+    faults={
+        "throttle": 0.012,
+        "error500": 0.02,
+        "error503": 0.01,
+        "reset": 0.015,
+        "cut": 0.01,
+        "cut_gzip": 0.01,
+        "html": 0.01,
+    },
+)
+"""A small account with a bad connection, the same every time."""
 
 
-@click.command()
-@click.option(
+@click.command(cls=Command)
+@option(
     "-o",
     "--output",
-    default=Path("harvest-demo"),
+    group=WHERE,
+    default=_OUTPUT,
+    envvar=None,
     show_default=True,
     type=click.Path(path_type=Path),
     help="Where everything goes.",
 )
-@click.option("--fresh", is_flag=True, help="Start over.")
-@click.option("-v", "--verbose", count=True, help="Each campaign; twice: each request.")
-@click.option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
+@option("--fresh", group=REPAIR, envvar=None, is_flag=True, help="Start over.")
+@option("-v", "--verbose", count=True, help="Each campaign; twice: each request.")
+@option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
 def demo(output: Path, fresh: bool, verbose: int, no_progress: bool) -> int:
     """Harvest a simulated account: 40 campaigns, 150 pages, some throttles and faults that heal.
 
@@ -52,7 +79,7 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
             page_size=PAGE_SIZE,
             rate=RATE,
             fresh=fresh,
-            state_dir=private,  # the demo's requests are none of a real day's
+            state_dir=private,  # the requests of the demo count for no real key
         )
         with closing(spool(sandbox.world.campaign_ids, None, config.make_api().check_id)) as ids:
             report = await supervise(config, ids, screen)
@@ -60,18 +87,62 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
     return report.exit_code
 
 
+def choose_port(memory: Path, *, fresh: bool) -> int:
+    """The port where the demo of this directory is served, the same at every call.
+
+    A harvest belongs to one origin, so a demo that goes on must find the sandbox where it was.
+    Raise `ConfigError` if that port is taken, or if there can be no such directory.
+    """
+    try:
+        return _chosen(memory, fresh=fresh)
+    except OSError as wrong:
+        raise ConfigError(f"cannot keep {memory}: {wrong.strerror}", setting="output") from None
+
+
+def _chosen(memory: Path, *, fresh: bool) -> int:
+    text = memory.read_text().strip() if memory.exists() and not fresh else ""
+    if text.isdecimal():
+        port = int(text)
+        if not _is_free(port):
+            raise ConfigError(
+                f"port {port}, where this demo was served, is taken: is another demo running? "
+                "Stop it, or give another --output, or --fresh"
+            )
+        return port
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(f"{port}\n")
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        # As the server itself will: a port in TIME_WAIT after a kill is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def _farewell(layout: Layout) -> str:
     first = next(path for path in sorted(layout.root.glob("opens/*.ndjson")) if path.stat().st_size)
     with first.open("rb") as lines:
         record = lines.readline().decode().rstrip()
+    where = "" if layout.root == _OUTPUT else f" -o {layout.root}"
     return f"""
 The files are in {layout.root}/; {first.relative_to(layout.root)} begins:
   {record}
 
 What to try next:
-  harvester demo --fresh               again; kill it in the middle (Ctrl-C, or kill -9),
-  harvester demo                       and see it go on where it stopped
-  harvester verify {layout.root}        every file against the manifest
-  harvester run --help                 the first real run: export HARVESTER_API_KEY and
-                                       HARVESTER_ACCESS_TOKEN, then
-  harvester run -i ids.txt -o opens"""
+  harvester demo --fresh{where}
+      again; kill it in the middle (Ctrl-C, or kill -9), and see that
+  harvester demo{where}
+      goes on where it stopped
+  harvester verify {layout.root}
+      checks every file against the manifest
+  harvester run --help
+      is for the first real run"""

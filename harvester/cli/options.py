@@ -1,58 +1,51 @@
-"""The options of `run` and `plan`, and the one config they make.
+"""The options of `run` and `plan`, made of the table of settings, and the one config they make.
 
 A flag goes before the environment (`HARVESTER_<NAME>`), that before `--config FILE`, that before
-the default. Secrets have no flag: argv can be read by everybody on the machine.
+the default. Secrets have no flag: every user of the machine can read argv.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import click
 from click.core import ParameterSource
 
+from harvester.cli.command import F, decorated, perhaps
+from harvester.cli.command import option as option  # for the commands
 from harvester.cli.settings_file import options_of, read_settings
-from harvester.config import ORIGINS, HarvestConfig
+from harvester.config import HarvestConfig, settings_table
 from harvester.errors import ConfigError
 from harvester.request.credentials import read_secret
+from harvester.settings import SIGN_IN, WHAT, Setting
 
-F = TypeVar("F", bound=Callable[..., Any])
-_DEFAULTS = HarvestConfig()
 _NO_SHELL = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+_SHORT = {"output": "-o", "concurrency": "-j"}
+_CONNECTION = (
+    "state_dir", "rate", "daily_quota", "quota_reserve", "retries", "timeout", "max_wait", "api",
+    "base_url", "auth_url", "account", "client_id", "access_token_file", "token_command",
+)  # fmt: skip
+_SECRETS = ("HARVESTER_API_KEY", "HARVESTER_ACCESS_TOKEN")
 
 
-def option(*names: str, **attributes: Any) -> Callable[[F], F]:
-    """A click option that can also be given as `HARVESTER_<NAME>`."""
-    long = next(name for name in names if name.startswith("--"))
-    attributes.setdefault("envvar", "HARVESTER_" + long[2:].upper().replace("-", "_"))
-    return click.option(*names, **attributes)
-
-
-def _setting(*names: str, help: str, **attributes: Any) -> Callable[[F], F]:  # noqa: A002
-    """An option of the same name and default as a setting."""
-    long = next(name for name in names if name.startswith("--"))
-    default = getattr(_DEFAULTS, long[2:].replace("-", "_"))
-    default = ",".join(default) if isinstance(default, tuple) else default
-    return option(
-        *names, default=default, help=help, show_default=default is not None, **attributes
-    )
-
-
-def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+def path_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """A path; a leading ~ is the home folder where no shell has seen it.
 
-    An empty one is refused: it comes of a variable that is not set, and would mean `.`.
+    An empty one is refused: it comes of a variable that is not set, and would mean `.`. An empty
+    HARVESTER_OUTPUT is refused too: files are deleted there.
     """
+    source = ctx.get_parameter_source(param.name or "")
+    unset = param.name == "output" and os.environ.get("HARVESTER_OUTPUT") == ""
     if value is None:
         return None
-    if not str(value).strip():
+    if not str(value).strip() or (unset and source is not ParameterSource.COMMANDLINE):
         raise click.BadParameter("the path is empty (. is the current directory)", ctx, param)
     path = Path(value)
-    if ctx.get_parameter_source(param.name or "") not in _NO_SHELL:
+    if source not in _NO_SHELL:
         return path
     try:
         return path.expanduser()
@@ -60,167 +53,149 @@ def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path
         raise click.BadParameter(f"there is no home folder for {value}", ctx, param) from None
 
 
-def _output(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
-    """The same, where also an empty variable is no default: things are deleted there."""
-    flag = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
-    empty = not flag and os.environ.get("HARVESTER_OUTPUT") == ""
-    return _path(ctx, param, "" if empty else value)
-
-
 def _input(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """The same as text: `-` is standard input, and `./-` is not."""
-    path = _path(ctx, param, value)
+    path = path_of(ctx, param, value)
     return str(path) if value and value.startswith("~") else value
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, given: str | None) -> Path | None:
+def _read_config(ctx: click.Context, param: click.Parameter, given: str | None) -> None:
     """Make the file's settings the defaults of every option."""
-    value = _path(ctx, param, given)
-    if value is None:
-        return None
-    ctx.default_map = read_settings(value, ctx.command, elsewhere=_options_of_a_run())
-    return value
+    if (path := path_of(ctx, param, given)) is not None:
+        ctx.default_map = read_settings(path, ctx.command, elsewhere=_options_of_a_run())
 
 
 def _options_of_a_run() -> set[str]:
     return {*options_of(screen_options(harvest_options(click.Command("run")))), "json"}
 
 
-_CONFIG = click.option(
+def _from_table(name: str, row: Setting, types: tuple[type, ...]) -> Callable[[Any], Any]:
+    """The option of a setting."""
+    default = HarvestConfig.__dataclass_fields__[name].default
+    attributes: dict[str, Any] = {"default": default, "metavar": row.metavar}
+    if bool in types:
+        name = f"no_{name}" if default else name
+        attributes = {"is_flag": True}
+    elif Path in types:
+        attributes |= {"type": click.Path(), "callback": path_of}
+    elif row.words:
+        attributes["type"] = click.Choice(row.words)
+    elif int in types:
+        ranged: Any = click.FloatRange if float in types else click.IntRange
+        attributes["type"] = ranged(row.least, row.most, min_open=row.above)
+        attributes["metavar"] = "SECONDS" if row.unit == "seconds" else "N"
+    about = f"{row.about}  [default: {row.otherwise}]" if row.otherwise else row.about
+    flag = "--" + name.replace("_", "-")
+    names = [_SHORT[name], flag] if name in _SHORT else [flag]
+    shown = default is not None and bool not in types
+    return option(*names, group=row.group, help=about, show_default=shown, **attributes)
+
+
+def _options(names: Iterable[str]) -> list[Callable[[Any], Any]]:
+    return [_from_table(name, *row) for name, row in settings_table().items() if name in names]
+
+
+state_dir_option, *_ = _options(["state_dir"])
+settings_file_option = option(
     "--config",
+    group=WHAT,
     type=click.Path(),
     callback=_read_config,
     is_eager=True,
     expose_value=False,
-    envvar="HARVESTER_CONFIG",
     help="Settings in TOML, named as the options.",
 )
-_CONNECTION = (
-    _setting("--api", help="Version of the API.", type=click.Choice(list(ORIGINS))),
-    option("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
-    _setting(
-        "--rate",
-        help="Request starts a second over all workers; 0: no pace.",
-        type=click.FloatRange(0),
-    ),
-    _setting("--retries", help="More tries for one page.", type=click.IntRange(0, 100)),
-    _setting(
-        "--timeout",
-        help="Seconds for one request.",
-        type=click.FloatRange(0, 86_400, min_open=True),
-    ),
-    _setting("--max-wait", help="The longest wait, in seconds.", type=click.FloatRange(0)),
-    _setting("--daily-quota", help="Requests a UTC day; 0: no quota.", type=click.IntRange(0)),
-    _setting("--quota-reserve", help="Requests left for others.", type=click.IntRange(0)),
-    option(
-        "--state-dir",
-        help="Where the day's count of each key is kept.  [default: the user's state folder]",
-        type=click.Path(),
-        callback=_path,
-    ),
-    option("--api-key-file", help="File with the API key.", type=click.Path(), callback=_path),
-    option(
-        "--access-token-file", help="File with the access token.", type=click.Path(), callback=_path
-    ),
-    option("--token-command", help="Command that prints the access token.", metavar="CMD"),
-)
-_WHAT = (
-    click.argument("ids", nargs=-1, metavar="[ID ...]"),
-    option(
-        "-i",
-        "--input",
-        help="Ids, one a line; - is standard input.",
-        metavar="FILE",
-        callback=_input,
-    ),
-    option("--all-sent", is_flag=True, help="Every sent campaign that the API lists."),
-    _setting("-o", "--output", help="Where everything goes.", type=click.Path(), callback=_output),
-    _setting("--report", help="Tracking reports, or all.", metavar="NAME[,NAME...]"),
-    _setting(
-        "--since",
-        help="Only events from then on: a date, a date-time with its offset, or last.",
-        metavar="WHEN",
-    ),
-    _setting("--page-size", help="Rows a page, 1 to 500.", type=click.IntRange(1, 500)),
-    _setting(
-        "--min-page-size",
-        help="Where no try at a page succeeds, ask for smaller ones, down to so many rows.",
-        type=click.IntRange(1, 500),
-    ),
-    _setting(
-        "-j",
-        "--concurrency",
-        help="Requests in flight, each of another campaign.",
-        type=click.IntRange(1, 1000),
-    ),
-    _setting("--max-requests", help="Stop after so many.", type=click.IntRange(1)),
-    _setting(
-        "--max-duration",
-        help="Stop after so many seconds.",
-        type=click.FloatRange(0, min_open=True),
-    ),
-    _setting("--max-pages", help="Fail a campaign with more.", type=click.IntRange(1)),
-    _setting("--max-page-bytes", help="Refuse a larger page.", type=click.IntRange(1)),
-    option("--wait-for-quota", is_flag=True, help="Sleep until the quota resets, then go on."),
-    option("--fresh", is_flag=True, help="Forget what is in the directory and start over."),
-    option("--retry-failed", is_flag=True, help="Also try again what the API refused for good."),
-    option("--repair", is_flag=True, help="Also harvest again finished files that are not whole."),
-    option(
-        "--sizes",
-        help="manifest.ndjson of an earlier harvest: the longest campaigns are begun first.",
-        type=click.Path(),
-        callback=_path,
-    ),
-    option("--summary", is_flag=True, help="Hold the API's own counts beside ours."),
-    option("--provenance", is_flag=True, help="Also where each page came from, in pages.ndjson."),
-    option("--links", is_flag=True, help="Also the links of each campaign."),
-    _setting("--compress", help="Compress the files.", type=click.Choice(["zstd", "gzip"])),
-)
-
-
-_SCREEN = (
-    option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
-    option("-v", "--verbose", count=True, help="Each campaign; twice: each request."),
-    option("--no-progress", is_flag=True, help="Plain lines instead of the live display."),
-    option(
-        "--log-format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        help="Log lines as text or JSON.",
-        show_default=True,
-    ),
+_key_file_option = option(
+    "--api-key-file",
+    group=SIGN_IN,
+    type=click.Path(),
+    callback=path_of,
+    help="A file whose first line is the API key.",
 )
 
 
 def harvest_options(command: F) -> F:
     """Add every option of a harvest to a command."""
-    return _decorated(command, (*_WHAT, *_CONNECTION, _CONFIG))
-
-
-def screen_options(command: F) -> F:
-    """Add the options of what is shown to a command."""
-    return _decorated(command, _SCREEN)
+    ids = (
+        click.argument("ids", nargs=-1, metavar="[ID ...]"),
+        option(
+            "-i",
+            "--input",
+            group=WHAT,
+            type=click.Path(allow_dash=True),
+            callback=_input,
+            help="A file of ids, one a line; - is standard input.",
+        ),
+        option("--all-sent", group=WHAT, is_flag=True, help="Every sent campaign of the account."),
+    )
+    with_option = [name for name, (row, _) in settings_table().items() if row.group]
+    return decorated(
+        command, [*ids, *_options(with_option), _key_file_option, settings_file_option]
+    )
 
 
 def connection_options(command: F) -> F:
     """Add the options of talking to the API to a command."""
-    return _decorated(command, (*_CONNECTION, _CONFIG))
+    return decorated(command, [*_options(_CONNECTION), _key_file_option, settings_file_option])
 
 
-def _decorated(command: F, options: Sequence[Callable[[F], F]]) -> F:
-    for decorate in reversed(options):
-        command = decorate(command)
-    return command
+def screen_options(command: F) -> F:
+    """Add the options of what is shown to a command."""
+    return decorated(
+        command,
+        [
+            option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
+            option("-v", "--verbose", count=True, help="Each campaign; twice: each request."),
+            option("--no-progress", is_flag=True, help="Plain lines instead of the live display."),
+            option(
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                default="text",
+                help="The form of the log lines.",
+                show_default=True,
+            ),
+        ],
+    )
+
+
+# -- the config ------------------------------------------------------------------------------------
 
 
 def build_config(ctx: click.Context) -> HarvestConfig:
     """The config that flags, environment and file come to. Raise `ConfigError`."""
     given = dict(ctx.params)
-    names = set(HarvestConfig.__dataclass_fields__)
-    settings = {name: value for name, value in given.items() if name in names}
+    settings = {name: given[name] for name in settings_table() if name in given}
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
+    settings["counts"] = not given.get("no_counts")
     config = HarvestConfig(**settings, api_key=_api_key(ctx, given["api_key_file"]))
-    return replace(config, proxy=_proxy(config.origin))
+    return replace(config, proxy=proxy_for(config.origin))
+
+
+def unknown_variables(ctx: click.Context) -> list[str]:
+    """A message for each variable of the environment that looks like a setting and is none."""
+    given = [name for name in sorted(os.environ) if name.startswith("HARVESTER_")]
+    known = {*_SECRETS, *_variables(ctx.command)}
+    if not known.issuperset(given):  # perhaps another command has it
+        group = ctx.find_root().command
+        if isinstance(group, click.Group):
+            for name in group.list_commands(ctx):
+                known |= _variables(group.get_command(ctx, name))
+    return [
+        f"{name} in the environment is no setting: it is ignored{perhaps(name, known)}"
+        for name in given
+        if name not in known
+    ]
+
+
+def warn_of_environment(ctx: click.Context) -> None:
+    """Print these messages."""
+    for message in unknown_variables(ctx):
+        click.echo(f"harvester: warning: {message}", err=True)
+
+
+def _variables(command: click.Command | None) -> set[str]:
+    found = (getattr(param, "envvar", None) for param in (command.params if command else ()))
+    return {name for name in found if isinstance(name, str)}
 
 
 _RANK = {
@@ -235,7 +210,7 @@ def _api_key(ctx: click.Context, file: Path | None) -> str | None:
     if file is None or (from_environment and _rank(ctx, "api_key_file") < 2):
         return from_environment
     if not (key := read_secret(file)):
-        raise ConfigError(f"{file} (--api-key-file) is empty: the key is its first line")
+        raise ConfigError(f"{file} is empty: the key is its first line", setting="api_key_file")
     return key
 
 
@@ -259,7 +234,7 @@ def _rank(ctx: click.Context, name: str) -> int:
     return _RANK.get(source, 0) if source is not None else 0
 
 
-def _proxy(origin: str) -> str | None:
+def proxy_for(origin: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
     parts = urlsplit(origin)
     if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):

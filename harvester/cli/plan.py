@@ -7,7 +7,8 @@ import click
 import orjson
 
 from harvester.cli.collect import collect_ids
-from harvester.cli.options import build_config, harvest_options, option, screen_options
+from harvester.cli.command import Command, option
+from harvester.cli.options import build_config, harvest_options, screen_options, warn_of_environment
 from harvester.client import requests_used_today
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk import inspect as inspection
@@ -16,19 +17,29 @@ from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
 from harvester.input.queue import REFUSED_FOR_GOOD
 from harvester.reporting.eta import Allowance, days_needed, finish_time
+from harvester.reporting.lines import count
 from harvester.runtime import Clock, stamp
 
 
-@click.command()
+@click.command(cls=Command)
 @harvest_options
 @screen_options
 @option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
 def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
-    """Show what `run` with the same arguments would do. Sends nothing, changes nothing."""
+    """Show what `run` with the same arguments would do. Sends nothing, changes nothing.
+
+    \b
+        harvester plan -i ids.txt --report all
+        harvester plan -i ids.txt --report all --daily-quota 5000 --json
+
+    The pages of a campaign are not known: the requests are a lower bound, one for each report of
+    each campaign that is not finished.
+    """
     config = build_config(ctx)
+    warn_of_environment(ctx)
     with closing(collect_ids(ctx, config)) as ids:
-        facts = _facts(config, _outlook(config, ids))
+        facts = _facts(config, _forecast(config, ids))
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     else:
@@ -36,11 +47,10 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     return 0
 
 
-def _outlook(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
+def _forecast(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
     if config.fresh:
-        return inspection.Forecast(
-            inspection.States(pending=len(ids)), len(ids) * len(config.walks)
-        )
+        states = inspection.States(pending=len(ids))
+        return inspection.Forecast(states, len(ids) * len(config.walks))
     layout = Layout(config.directory, CODECS[config.compress].suffix)
     inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     return inspection.classify(
@@ -52,41 +62,46 @@ def _outlook(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
     )
 
 
-def _facts(config: HarvestConfig, outlook: inspection.Forecast) -> dict[str, Any]:
+def _facts(config: HarvestConfig, forecast: inspection.Forecast) -> dict[str, Any]:
+    """What `plan --json` says. `failed` are the campaigns that the API refused for good."""
     now, used = Clock().now(), requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
-    # A page is a request, and nobody knows how many pages a walk has: at least one more.
-    requests, states = outlook.walks, outlook.states
+    requests, states = forecast.walks, forecast.states
     return {
-        "campaigns": states.total,
-        "complete": states.complete,
-        "failed": states.failed,
-        "partial": states.partial,
-        "new": states.pending,
-        "requests_at_least": requests,
-        "requests_used_today": used,
-        "requests_left_today": allowance.left_today,
-        "days_at_least": days_needed(now, requests, allowance),
-        "done_at_the_earliest": stamp(finish_time(now, requests, allowance)),
+        "requests": requests,
+        "at_least": requests > 0,
+        "days": days_needed(now, requests, allowance),
+        "done_about": stamp(finish_time(now, requests, allowance)),
+        "campaigns": {
+            "total": states.total,
+            "done": states.complete,
+            "partial": states.partial,
+            "new": states.pending,
+            "failed": states.failed,
+        },
+        "used_today": used,
+        "left_today": allowance.left_today,
     }
 
 
 def _text(facts: dict[str, Any], config: HarvestConfig) -> str:
-    left = facts["requests_left_today"]
+    campaigns, left = facts["campaigns"], facts["left_today"]
+    bound = "at least " if facts["at_least"] else ""
     quota = "no daily quota" if left is None else f"{left:,} left today"
-    lines = [
-        f"{facts['campaigns']:>9,} campaigns for {config.directory}",
-        f"{facts['complete']:>9,} done: "
-        + ("topped up, a request each at least" if config.tops_up else "cost no request"),
-        f"{facts['partial']:>9,} partial: continued where they stopped",
-        f"{facts['new']:>9,} new",
+    pace = f"at {config.rate:g} a second" if config.rate else "with no pace"
+    done = "a request each at least, for what is new" if config.tops_up else "cost no request"
+    rows = [
+        ("campaigns", f"{campaigns['total']:,} for {config.directory}"),
+        ("done", f"{campaigns['done']:,}: {done}"),
+        ("partial", f"{campaigns['partial']:,}: continued where they stopped"),
+        ("new", f"{campaigns['new']:,}"),
     ]
-    if facts["failed"]:
-        lines.append(f"{facts['failed']:>9,} refused for good (tried again with --retry-failed)")
-    lines += [
-        f"{facts['requests_at_least']:>9,} requests at least, a page each "
-        f"({facts['requests_used_today']:,} used today, {quota})",
-        f"{facts['days_at_least']:>9,} days at least at {config.rate:g} a second: "
-        f"not before {facts['done_at_the_earliest']}",
-    ]
-    return "\n".join(lines)
+    if campaigns["failed"]:
+        rows.append(("failed", f"{campaigns['failed']:,}: asked again only with --retry-failed"))
+    rows.append(
+        ("requests", f"{bound}{facts['requests']:,} ({facts['used_today']:,} used today, {quota})")
+    )
+    if facts["requests"]:
+        days = count(facts["days"], "day")
+        rows.append(("time", f"{bound}{days} {pace}, not before {facts['done_about']}"))
+    return "\n".join(f"{name:>10}  {text}" for name, text in rows)

@@ -8,9 +8,16 @@ from typing import Any
 
 import click
 
+from harvester.cli.command import Command
 from harvester.sandbox import KINDS, Sandbox, SandboxSettings, serve
 
-_FAULTS = "\n".join(f"  {kind:15} {text}" for kind, text in KINDS.items())
+
+class _Sandbox(Command):
+    """Its help ends with the kinds of faults."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Kinds of faults"):
+            formatter.write_dl([*KINDS.items()])
 
 
 def _rates(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
@@ -24,9 +31,7 @@ def _rates(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
     return rates
 
 
-@click.command(
-    epilog="\b\nKinds of faults:\n" + _FAULTS,
-)
+@click.command(cls=_Sandbox)
 @click.option(
     "--port",
     default=8765,

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from harvester.cli.command import perhaps
+
 _SECRETS = ("api-key", "access-token")
 
 
@@ -44,7 +46,8 @@ def _checked(
         if name in options:
             defaults[options[name].name or ""] = _plain(path, name, options[name], value)
         elif name not in elsewhere:
-            raise click.BadParameter(f"{path}: no option --{name}")
+            near = perhaps(name, {*options, *elsewhere})
+            raise click.BadParameter(f"{path}: no option --{name}{near}")
     return defaults
 
 

@@ -1,33 +1,34 @@
-"""What a person sees on stderr: log lines, a live display on a terminal, a closing table."""
+"""What a person sees on stderr during a run: log lines, or a live display on a terminal."""
 
 import logging
 import os
-import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from harvester import events
+from harvester.cli.closing import closing_lines
 from harvester.config import HarvestConfig
-from harvester.disk.layout import Layout
 from harvester.events import Event
+from harvester.reporting import lines
 from harvester.reporting.counters import Counters
-from harvester.reporting.progress import REQUEST_LEVEL, Figures, Progress, describe
+from harvester.reporting.lines import REQUEST_LEVEL, Line
+from harvester.reporting.progress import Figures, Progress, next_heartbeat_s
 from harvester.reporting.summary import HarvestReport
 from harvester.runtime import Clock, stamp
 
-_EXAMPLES = 5
-_LONGEST_COMMAND = 160
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_REDRAW_EVERY = 0.25  # seconds
+_WIDEST = 78  # columns: lines that do not reach the edge of a terminal are not wrapped by a resize
 _SHOW_CURSOR = b"\x1b[?25h\n"
-# What is logged, by the number of -v. The live display tells the course of the run already: only
-# what needs a look goes above it unasked.
+# What is logged, by the number of -v. The live display shows the course of the run already: only
+# what a person should look at goes above it.
 _PLAIN = (logging.INFO, logging.DEBUG, REQUEST_LEVEL)
 _ABOVE = (logging.WARNING, logging.DEBUG, REQUEST_LEVEL)
 logger = logging.getLogger("harvester")
@@ -36,116 +37,142 @@ logger = logging.getLogger("harvester")
 class Screen:
     """Shows a run on stderr as log lines: what a pipe, a file or a service manager gets."""
 
-    every = 15.0  # seconds between two looks at the figures
+    def __init__(self) -> None:
+        self.table = True
+        self.counters = Counters()
+        self.progress = Progress(self.counters)
+        self.clock = Clock()
 
-    def __init__(self, *, table: bool) -> None:
-        self._table = table
-        self._tally = Counters()
-        self._progress = Progress(self._tally)
-        self._kinds: Counter[str] = Counter()
-        self._examples: list[events.CampaignFailed] = []
+    def start(self) -> None:
+        """The run begins."""
 
-    def __enter__(self) -> Self:
-        return self
+    def stop(self) -> None:
+        """The run is over; what comes now is printed below."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
-
-    def note(self, text: str) -> None:
-        """Say something that is no event."""
-        logger.info(text)
+    def note(self, text: str, level: int = logging.INFO) -> None:
+        """Log a line that belongs to no event."""
+        log(Line(level, "note", text, {}))
 
     def observe(self, event: Event) -> None:
         """Take one event in and show it."""
-        self._tally(event)
-        self._progress(event)
-        if isinstance(event, events.CampaignFailed):
-            self._kinds[event.kind] += 1
-            if len(self._examples) < _EXAMPLES:
-                self._examples.append(event)
-        line = describe(event)
-        if line is not None and logger.isEnabledFor(line[0]):
-            logger.log(line[0], line[1], extra={"facts": line[2]})
+        self.counters(event)
+        self.progress(event)
+        level = lines.level_of(event)
+        if level is not None and logger.isEnabledFor(level) and (line := lines.describe(event)):
+            log(line)
 
-    def tick(self) -> None:
-        """Show the figures; called every `every` seconds while the run is under way."""
-        logger.info(progress_line(self._progress.figures()))
+    def first_tick_s(self) -> float:
+        """Seconds from the start to the first `tick`."""
+        return next_heartbeat_s(Figures(), self.clock.now())
+
+    def tick(self) -> float:
+        """Show the figures; give the seconds to the next time."""
+        figures, now = self.progress.figures(), self.clock.now()
+        log(lines.heartbeat(figures, now))
+        return next_heartbeat_s(figures, now)
 
     def abandon(self) -> None:
         """Leave the terminal usable; for a signal handler, right before the process ends."""
 
-    def _differences(self) -> str:
-        count, example = self._tally.unreconciled, self._tally.unreconciled_example
-        return (
-            f"{count:,} of the API's own counts are others, as for {example}: "
-            "see reconciled in manifest.ndjson"
-        )
-
     def close(self, report: HarvestReport, config: HarvestConfig) -> None:
-        """The closing table: what was done, what failed and why, how to go on."""
-        if self._table:
-            for line in closing_lines(report, config, self._kinds, self._examples):
+        """Print the closing table, where stderr is for people."""
+        if self.table:
+            for line in closing_lines(report, config, self.counters):
                 click.echo(line, err=True)
-            if self._tally.unreconciled:
-                click.echo(_row("summary", self._differences()), err=True)
 
 
 class LiveScreen(Screen):
     """Shows a run on a terminal: a bar and the figures, redrawn in place under the log lines."""
 
-    every = 0.25
-
-    def __init__(self, *, table: bool) -> None:
-        super().__init__(table=table)
+    def __init__(self) -> None:
+        super().__init__()
         from rich.console import Console
         from rich.live import Live
 
         self.console = Console(stderr=True, highlight=False)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._widths: list[int] = []  # of the lines that are shown
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """See `Screen`."""
         self._live.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """See `Screen`."""
         self._live.stop()
 
     def abandon(self) -> None:
-        """Show the cursor again, past every buffer and lock: who holds them may be interrupted."""
+        """Show the cursor again without any lock or buffer: another frame may hold them."""
         if self._live.is_started:
             with suppress(OSError):
                 os.write(self.console.file.fileno(), _SHOW_CURSOR)
 
-    def tick(self) -> None:
-        """Redraw."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+    def first_tick_s(self) -> float:
+        """See `Screen`."""
+        return _REDRAW_EVERY
 
-        figures = self._progress.figures()
-        bar = ProgressBar(total=figures.total or None, completed=figures.done + figures.failed)
-        lines = Table.grid(expand=True)
-        for line in (bar, Text(" · ".join(harvested(figures))), Text(" · ".join(asked(figures)))):
-            lines.add_row(line)
-        self._live.update(lines, refresh=True)
+    def tick(self) -> float:
+        """Redraw."""
+        width = min(self.console.width - 1, _WIDEST)
+        self._erase_wrapped(self.console.width)
+        shown = display(self.progress.figures(), self.clock.now(), width=width)
+        self._live.update(shown, refresh=True)
+        self._widths = [
+            sum(segment.cell_length for segment in line)
+            for line in self.console.render_lines(shown, pad=False)
+        ]
+        return _REDRAW_EVERY
+
+    def _erase_wrapped(self, width: int) -> None:
+        """A line that a narrower terminal has wrapped is on several rows: Rich erases one."""
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        more = sum((each - 1) // width for each in self._widths)
+        erase = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+        if more:
+            self.console.control(Control(*(erase * more)))
+
+
+def display(figures: Figures, now: datetime, *, width: int) -> "Group":
+    """The live display: always four lines, of at most `width` columns."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def row(name: str, parts: Iterable[str], style: str = "") -> Text:
+        text = Text.assemble((f"{name:>9}  ", "dim"), (" · ".join(parts), style))
+        text.truncate(width, overflow="ellipsis")
+        return text
+
+    campaigns, *harvest = lines.harvested(figures)
+    bar = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        bar.add_column(no_wrap=True, overflow="ellipsis")
+    bar.add_row(
+        ProgressBar(
+            total=figures.campaigns_total or 1,
+            completed=figures.campaigns_done + figures.failed,
+            width=max(4, width - len(campaigns) - 14),
+        ),
+        Text(campaigns, "red" if figures.failed else ""),
+        lines.length_of_time(figures.elapsed_s),
+    )
+    return Group(
+        bar,
+        row("harvested", harvest),
+        row("requests", lines.requested(figures)),
+        row("left", lines.left(figures, now), "yellow" if figures.paused else ""),
+    )
 
 
 def open_screen(*, quiet: bool, verbose: int, live: bool, log_format: str) -> Screen:
     """The screen for where stderr goes, and the logging that belongs to it."""
     live = live and not quiet and log_format == "text" and _can_redraw()
-    # With JSON on stderr, the table would be the one thing there that is none.
-    table = not quiet and log_format == "text"
-    screen = LiveScreen(table=table) if live else Screen(table=table)
+    screen = LiveScreen() if live else Screen()
+    # With JSON on stderr, the table would be the one thing there that is no JSON.
+    screen.table = not quiet and log_format == "text"
     handler = _Above(screen) if isinstance(screen, LiveScreen) else logging.StreamHandler()
     logging.addLevelName(REQUEST_LEVEL, "REQUEST")
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
@@ -164,6 +191,11 @@ def _can_redraw() -> bool:
 
     console = Console(stderr=True)
     return console.is_terminal and not console.is_dumb_terminal
+
+
+def log(line: Line) -> None:
+    """Log one line with its fields."""
+    logger.log(line.level, line.text, extra={"line": line})
 
 
 class _Above(logging.Handler):
@@ -185,123 +217,19 @@ class _TextLines(logging.Formatter):
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: Line = getattr(record, "line", Line(record.levelno, "note", "", {}))
+        found = {
             "at": stamp(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
+            "event": line.event,
             "message": record.getMessage(),
-            **getattr(record, "facts", {}),
+            **line.fields,
         }
-        return orjson.dumps(line).decode()
+        try:
+            return orjson.dumps(found).decode()
+        except orjson.JSONEncodeError:  # a path that is not UTF-8
+            return orjson.dumps({name: _printable(value) for name, value in found.items()}).decode()
 
 
-def progress_line(figures: Figures) -> str:
-    """Everything that moves, on one line."""
-    return " · ".join((*harvested(figures), *asked(figures)))
-
-
-def harvested(figures: Figures) -> Iterator[str]:
-    """What has come in."""
-    total = "?" if figures.total is None else f"{figures.total:,}"
-    yield f"{figures.done:,}/{total} campaigns"
-    if figures.failed:
-        yield f"{figures.failed:,} failed"
-    yield f"{figures.pages:,} pages"
-    yield f"{figures.rows:,} records"
-    if figures.pause is None and figures.done_about is not None:
-        yield f"done about {figures.done_about:%a %H:%M} UTC"
-
-
-def asked(figures: Figures) -> Iterator[str]:
-    """What it costs, and what it waits for."""
-    limit = f" of {figures.rate:.3g}" if figures.rate else ""
-    yield f"{figures.requests_a_second:.1f}{limit} requests/s"
-    if figures.quota:
-        yield f"today {figures.used_today:,} of {figures.quota:,}"
-    if figures.throttled:
-        yield f"{figures.throttled:,} throttles"
-    if figures.retried:
-        yield f"{figures.retried:,} retries"
-    if figures.pause is not None and figures.pause_until is not None:
-        left = max(0.0, (figures.pause_until - Clock().now()).total_seconds())
-        yield f"{figures.pause.replace('_', ' ')}: holds for {duration(left)}"
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def size(count: int) -> str:
-    """A number of bytes as people say it."""
-    amount, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def closing_lines(
-    report: HarvestReport,
-    config: HarvestConfig,
-    kinds: Mapping[str, int],
-    examples: Sequence[events.CampaignFailed],
-) -> Iterator[str]:
-    """What a person wants to know at the end, a line each."""
-    campaigns, requests, quota = report.campaigns, report.requests, report.quota
-    yield ""
-    yield _row(
-        "campaigns",
-        f"{campaigns.complete:,} of {campaigns.total:,} complete"
-        + "".join(
-            f", {count:,} {name}"
-            for name, count in (
-                ("failed", campaigns.failed),
-                ("partial", campaigns.partial),
-                ("pending", campaigns.pending),
-            )
-            if count
-        ),
-    )
-    yield _row(
-        "this run",
-        f"{report.pages:,} pages, {report.rows:,} records, {size(report.bytes)} "
-        f"in {duration(report.elapsed_s)}",
-    )
-    yield _row(
-        "requests",
-        f"{requests.sent:,} sent, {requests.retried:,} of them repeated, "
-        f"{requests.throttled:,} throttled"
-        + (f"; today {quota.used_today:,} of {quota.limit:,}" if quota.limit else ""),
-    )
-    yield _row("files", str(config.directory))
-    for kind, count in sorted(kinds.items()):
-        example = next((e for e in examples if e.kind == kind), None)
-        yield _row("failed", f"{count:,} {kind}" + (f", as {example.target}" if example else ""))
-    if campaigns.failed:
-        yield _row("why", str(Layout(config.directory).errors))
-    if report.exit_code:
-        yield from _how_to_go_on(report, config)
-
-
-def _how_to_go_on(report: HarvestReport, config: HarvestConfig) -> Iterator[str]:
-    yield _row("stopped", report.message or report.reason.replace("_", " "))
-    if report.resume_at is not None:
-        yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
-    # Going on is the same command, but for the option that would throw away what is there.
-    arguments = [word for word in sys.argv[1:] if word != "--fresh"]
-    command = shlex.join(["harvester", *arguments])
-    shown = len(command) <= _LONGEST_COMMAND
-    if not shown:
-        command = "the same command"
-    if config.fresh and not (shown and "--fresh" in sys.argv):
-        command += ", without --fresh (HARVESTER_FRESH, fresh)"
-    yield _row("to go on", command)
-
-
-def _row(name: str, text: str) -> str:
-    return f"{name:>10}  {text}"
+def _printable(value: object) -> object:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What an output directory holds, and what a run would do to it; nothing is sent or changed."""
+"""What an output directory holds, and what a run would do with it; nothing is sent or changed."""
 
 import fcntl
 import hashlib
@@ -6,15 +6,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import orjson
 
-from harvester.disk.checkpoint import CAMPAIGNS_BY_STATE
 from harvester.disk.compress import CODECS, DAMAGED
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
 from harvester.disk.layout import Layout
@@ -22,9 +20,17 @@ from harvester.errors import ConfigError
 
 _CHUNK = 1 << 20
 _Entry: TypeAlias = tuple[int, str, int]  # bytes, sha256, rows
+# One row for each campaign. A top-up that was begun keeps the finished file as its base.
+_CAMPAIGNS = """
+SELECT count(*), sum(state = 'complete'), sum(state = 'failed'),
+    sum(state = 'failed' AND kind IS :for_good),
+    sum(pages > 0 OR base_pages IS NOT NULL OR state = 'complete'),
+    sum(state = 'complete' AND (NOT :top_up OR (round = :round AND :under_way)))
+FROM walks WHERE {} GROUP BY campaign_id
+"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class States:
     """Campaigns by state; with several reports, a campaign is what the worst of its walks is."""
 
@@ -39,18 +45,66 @@ class States:
         return self.complete + self.failed + self.partial + self.pending
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a directory holds: campaigns by state, failed walks by kind, rows and bytes of its
+    files, finished or not."""
+
+    campaigns: States
+    failed: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would find: its campaigns by state, and how many walks are still to make."""
+
+    states: States
+    walks: int
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as the manifest says."""
 
     file: str
-    problem: str
+    what: str
+
+
+# -- the state -------------------------------------------------------------------------------------
+
+
+def _state_of(walks: int, complete: int, failed: int, begun: int) -> str:
+    """The state of a campaign: the one rule for `status` and `plan`."""
+    if failed:
+        return "failed"
+    if complete == walks:
+        return "complete"
+    return "partial" if begun else "pending"
 
 
 def read_states(layout: Layout) -> States:
     """How many campaigns the directory knows in each state."""
+    return read_content(layout).campaigns
+
+
+def read_content(layout: Layout) -> Content:
+    """What the directory holds."""
     with open_state(layout) as db:
-        return States(**dict(db.execute(CAMPAIGNS_BY_STATE.format("TRUE"))))
+        states: Counter[str] = Counter()
+        for walks, complete, failed, _, begun, _ in _campaigns(db, "TRUE", {}):
+            states[_state_of(walks, complete, failed, begun)] += 1
+        kinds = (
+            "SELECT kind, count(*) FROM walks WHERE state = 'failed' GROUP BY kind ORDER BY kind"
+        )
+        sums = (
+            "SELECT coalesce(sum(rows + coalesce(base_rows, 0)), 0), "
+            "coalesce(sum(bytes + coalesce(base_bytes, 0)), 0) FROM walks"
+        )
+        rows, size = db.execute(sums).fetchone()
+        failures = {kind or "": number for kind, number in db.execute(kinds)}
+        return Content(campaigns=States(**states), failed=failures, rows=rows, bytes=size)
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:
@@ -62,14 +116,6 @@ def read_summary(layout: Layout) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a run would find: its campaigns by state, and how many walks are still to make."""
-
-    states: States
-    walks: int
-
-
 def classify(
     layout: Layout,
     ids: Iterable[str],
@@ -78,59 +124,37 @@ def classify(
     for_good: str | None,
     top_up: bool = False,
 ) -> Forecast:
-    """Sort campaigns into complete, failed (`for_good`: not tried again), partial and pending.
-
-    With several reports a campaign is what the worst of its walks is.
-    """
-    counts: Counter[str] = Counter()
-    walks = 0
+    """Sort campaigns into complete, failed (for the kind `for_good`, which is not tried again),
+    partial and pending."""
+    states: Counter[str] = Counter()
+    to_make = 0
     with _state_if_any(layout) as db:
+        settings = _settings(db) if db else {}
+        values = {
+            "for_good": for_good or "",
+            "top_up": top_up,
+            "round": int(settings.get("round", 0)),
+            "under_way": settings.get("round_under_way") == "yes",
+            **{f"report{number}": report for number, report in enumerate(reports)},
+        }
+        marks = ", ".join(f":report{number}" for number in range(len(reports)))
+        where = f"report IN ({marks}) AND campaign_id = :campaign_id"
         for campaign_id in ids:
-            found = Counter(_disposition(db, each, campaign_id, for_good) for each in reports)
-            walks += found["partial"] + found["pending"]
-            if top_up:
-                walks += found["complete"] - _topped_up(db, campaign_id, reports)
-            counts[_worst(found.elements())] += 1
-    return Forecast(States(**counts), walks)
+            one = _campaigns(db, where, {**values, "campaign_id": campaign_id}) if db else None
+            found = one.fetchone() if one else None
+            _, complete, _, refused, begun, up_to_date = found or (0, 0, 0, 0, 0, 0)
+            states[_state_of(len(reports), complete, refused, begun)] += 1
+            to_make += len(reports) - refused - up_to_date
+    return Forecast(States(**states), to_make)
 
 
-def _worst(found: Iterable[str]) -> str:
-    found = set(found)
-    if "failed" in found or len(found) == 1:
-        return "failed" if "failed" in found else found.pop()
-    return "partial"
+def _campaigns(db: sqlite3.Connection, where: str, values: dict[str, Any]) -> sqlite3.Cursor:
+    none = {"for_good": "", "top_up": False, "round": 0, "under_way": False}
+    return db.execute(_CAMPAIGNS.format(where), none | values)
 
 
-def _disposition(
-    db: sqlite3.Connection | None, report: str, campaign_id: str, for_good: str | None
-) -> str:
-    row = (
-        db
-        and db.execute(
-            "SELECT state, kind, pages FROM walks WHERE report = ? AND campaign_id = ?",
-            (report, campaign_id),
-        ).fetchone()
-    )
-    if not row:
-        return "pending"
-    state, kind, pages = row
-    if state == "complete":
-        return "complete"
-    if state == "failed" and for_good is not None and kind == for_good:
-        return "failed"
-    return "partial" if pages else "pending"
-
-
-def _topped_up(db: sqlite3.Connection | None, campaign_id: str, reports: Sequence[str]) -> int:
-    """How many finished files of a campaign had their turn in the top-up that is under way."""
-    if db is None:
-        return 0
-    query = (
-        "SELECT count(*) FROM walks WHERE report = ? AND campaign_id = ? AND state = 'complete' "
-        "AND round = (SELECT value FROM settings WHERE name = 'round') + 0 "
-        "AND (SELECT value FROM settings WHERE name = 'round_under_way') = 'yes'"
-    )
-    return sum(db.execute(query, (report, campaign_id)).fetchone()[0] for report in reports)
+def _settings(db: sqlite3.Connection) -> dict[str, str]:
+    return dict(db.execute("SELECT name, value FROM settings"))
 
 
 @contextmanager
@@ -148,7 +172,7 @@ def check_directory(
     """Raise the `ConfigError` that a run would: other settings, or files of unknown origin."""
     if layout.database.exists():
         with open_state(layout) as db:
-            before = dict(db.execute("SELECT name, value FROM settings"))
+            before = _settings(db)
         reject_changed_settings(layout, before, identity)
     else:
         reject_untracked_files(layout, known_reports)
@@ -156,7 +180,7 @@ def check_directory(
 
 @contextmanager
 def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
-    """The state, read only: a run may be under way beside us."""
+    """The state, read only: a run may be under way at the same time."""
     if not layout.database.exists():
         raise ConfigError(f"{layout.root} holds no harvest")
     try:
@@ -164,32 +188,60 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
         # archive that cannot be written to can be read.
         log = layout.database.with_name(f"{layout.database.name}-wal")
         mode = "mode=ro" if log.exists() else "immutable=1"
-        name = quote(str(layout.database.absolute()))
+        name = quote(bytes(layout.database.absolute()))
         with closing(sqlite3.connect(f"file:{name}?{mode}", uri=True)) as db:
             yield db
     except sqlite3.Error as wrong:
         raise ConfigError(f"cannot read the state of {layout.root}: {wrong}") from None
 
 
-def verify(layout: Layout) -> Iterator[Finding]:
-    """Hold every finished file against the manifest, and look for files that it does not name."""
+def holder(layout: Layout) -> str | None:
+    """The run that works in the directory now; None if there is none.
+
+    To look is to hold the lock for a moment, shared with others who look; `locked` waits for that
+    long.
+    """
+    try:
+        with layout.lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    return None
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+
+def read_manifest(layout: Layout) -> tuple[dict[str, _Entry], list[Finding]]:
+    """What the manifest says of each file, and what is wrong with the manifest itself."""
     if not (layout.manifest.exists() or layout.database.exists()):
         raise ConfigError(f"{layout.root} holds no harvest")
     known: dict[str, _Entry] = {}  # the last line of a file is the one that counts
     if not layout.manifest.exists():
-        yield Finding(layout.manifest.name, "is missing")
-    with layout.manifest.open("rb") if layout.manifest.exists() else BytesIO() as lines:
+        return known, [Finding(layout.manifest.name, "is missing")]
+    wrong = []
+    with layout.manifest.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 entry = orjson.loads(line)
                 known[entry["file"]] = (entry["bytes"], entry["sha256"], entry["rows"])
             except (orjson.JSONDecodeError, KeyError, TypeError):
-                yield Finding("manifest.ndjson", f"line {number} cannot be read")
+                wrong.append(Finding(layout.manifest.name, f"line {number} cannot be read"))
+    return known, wrong
+
+
+def verify(layout: Layout) -> Iterator[Finding]:
+    """Compare every finished file with the manifest, and look for files that it does not name."""
+    known, wrong = read_manifest(layout)
+    yield from wrong
     for name, expected in known.items():
         yield from _verify_file(layout.root / name, name, expected)
     for name in sorted(_finished_files(layout) - known.keys()):
         yield Finding(name, "is not in the manifest")
-    yield from _unlisted(layout, known.keys())
+    yield from _unlisted(layout, set(known))
 
 
 def _verify_file(path: Path, name: str, expected: _Entry) -> Iterator[Finding]:
@@ -202,19 +254,14 @@ def _verify_file(path: Path, name: str, expected: _Entry) -> Iterator[Finding]:
             yield Finding(name, f"{what}: {is_} instead of {should}")
 
 
-def _unlisted(layout: Layout, known: Iterable[str]) -> Iterator[Finding]:
+def _unlisted(layout: Layout, known: set[str]) -> Iterator[Finding]:
     """Campaigns that the state calls complete and the manifest does not name."""
     if not layout.database.exists():
         return
-    known = set(known)
     with open_state(layout) as db:
-        (suffix,) = db.execute("SELECT value FROM settings WHERE name = 'compress'").fetchone() or (
-            "",
-        )
-        ending = CODECS[suffix or None].suffix
-        for report, campaign_id in db.execute(
-            "SELECT report, campaign_id FROM walks WHERE state = 'complete'"
-        ):
+        ending = CODECS[_settings(db).get("compress") or None].suffix
+        complete = "SELECT report, campaign_id FROM walks WHERE state = 'complete'"
+        for report, campaign_id in db.execute(complete):
             name = f"{report}/{campaign_id}.ndjson{ending}"
             if name not in known:
                 yield Finding(name, "is complete, but has no line in the manifest")
@@ -223,8 +270,8 @@ def _unlisted(layout: Layout, known: Iterable[str]) -> Iterator[Finding]:
 def _finished_files(layout: Layout) -> set[str]:
     return {
         str(path.relative_to(layout.root))
-        for ending in (".ndjson", ".ndjson.gz", ".ndjson.zst")
-        for path in layout.root.glob(f"*/*{ending}")
+        for codec in CODECS.values()
+        for path in layout.root.glob(f"*/*.ndjson{codec.suffix}")
         if path.parent != layout.state
     }
 
@@ -242,19 +289,3 @@ def _count_lines(path: Path) -> int | None:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
     except DAMAGED:
         return None
-
-
-def holder(layout: Layout) -> str | None:
-    """The run that works in the directory now; None if there is none.
-
-    To look is to hold the lock for a moment, beside others who look; `locked` waits for that long.
-    """
-    try:
-        with layout.lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read(200).decode("utf-8", "replace").strip()
-    except OSError:
-        return None
-    return None

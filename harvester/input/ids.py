@@ -28,7 +28,9 @@ def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], s
                 with _opened(source) as file:
                     ids.extend(_lines(file, name, check))
             except OSError as wrong:
-                raise ConfigError(f"cannot read {name} (--input): {wrong.strerror}") from None
+                raise ConfigError(
+                    f"cannot read {name}: {wrong.strerror}", setting="input"
+                ) from None
     except BaseException:
         ids.close()
         raise
@@ -41,7 +43,7 @@ def _opened(source: str) -> Iterator[BinaryIO]:
         with Path(source).open("rb") as file:
             yield file
     elif sys.stdin is None:  # as Python has it where it was closed before the start
-        raise ConfigError("cannot read standard input (--input): it is closed")
+        raise ConfigError("cannot read standard input: it is closed", setting="input")
     else:
         yield sys.stdin.buffer
 

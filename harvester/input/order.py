@@ -1,7 +1,6 @@
 """How many pages campaigns had in an earlier harvest: the longest are begun first.
 
-When latency is the limit, the order of campaigns decides more than any client does: begun last, a
-giant is walked alone at the end.
+A long campaign that is begun last is walked alone at the end. The sizes are on disk, not in memory.
 """
 
 from collections.abc import Collection, Iterator
@@ -35,9 +34,11 @@ class KnownSizes:
             with manifest.open("rb") as lines:
                 self._walks.weigh(map(self._entry, lines))
         except OSError as wrong:
-            raise ConfigError(f"cannot read {manifest} (--sizes): {wrong.strerror}") from None
+            raise ConfigError(
+                f"cannot read {manifest}: {wrong.strerror}", setting="sizes"
+            ) from None
         except msgspec.DecodeError:
-            raise ConfigError(f"{manifest} (--sizes): not a manifest.ndjson") from None
+            raise ConfigError(f"{manifest} is no manifest.ndjson", setting="sizes") from None
 
     def _entry(self, line: bytes) -> tuple[str, float]:
         entry = _decode(line)
@@ -48,13 +49,13 @@ class KnownSizes:
         """The pages of a walk; 0 if they are not known."""
         return int(self._walks.weight(str(target))) if self._reports else 0
 
-    def longest_first(self, ids: Collection[str]) -> Collection[str]:
+    def longest_first(self, ids: Collection[str | int]) -> Collection[str]:
         """The ids by the pages of all their reports; unknown ones keep their order, at the end."""
         self._ordered.weigh(self._weighed(ids))
         return self._ordered
 
-    def _weighed(self, ids: Collection[str]) -> Iterator[tuple[str, float]]:
-        for campaign_id in ids:
+    def _weighed(self, ids: Collection[str | int]) -> Iterator[tuple[str, float]]:
+        for campaign_id in map(str, ids):
             walks = (str(Target(report, campaign_id)) for report in self._reports)
             yield campaign_id, sum(map(self._walks.weight, walks))
 

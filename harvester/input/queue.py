@@ -14,7 +14,7 @@ from harvester.events import Observer
 from harvester.model import Target
 from harvester.runtime import StopSignal
 
-CampaignIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
 REFUSED_FOR_GOOD = "not_found"
 _YIELD_EVERY = 64  # ids in a row that may be passed over before other tasks have their turn
 
@@ -40,10 +40,10 @@ class WalkQueue:
         stop: StopSignal,
         emit: Observer,
     ) -> None:
-        self._ids: AsyncIterator[str] | Iterator[str]
+        self._ids: AsyncIterator[str | int] | Iterator[str | int]
         self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
         self._finite = isinstance(ids, Collection)
-        self.total = len(ids) * len(reports) if isinstance(ids, Collection) else None
+        self.total = len(ids) if isinstance(ids, Collection) else None
         self._api = api
         self._store = store
         self._reports = reports
@@ -71,7 +71,7 @@ class WalkQueue:
             self.refused = wrong
             self._stop.request(StopRun("bad_input", str(wrong)))
 
-    async def _each(self) -> AsyncIterator[str]:
+    async def _each(self) -> AsyncIterator[str | int]:
         if isinstance(self._ids, AsyncIterator):
             async for campaign_id in self._ids:
                 yield campaign_id
@@ -81,7 +81,7 @@ class WalkQueue:
                 if number % _YIELD_EVERY == 0:  # after it: a cancel here loses no id
                     await anyio.lowlevel.checkpoint()
 
-    def _targets(self, campaign_id: str) -> Iterator[Target]:
+    def _targets(self, campaign_id: str | int) -> Iterator[Target]:
         checked = self._api.check_id(campaign_id)
         return (Target(report, checked) for report in self._reports)
 
@@ -100,7 +100,9 @@ class WalkQueue:
         else:
             return saved
         saved = self._store.restart(saved)
-        self._emit(events.WalkRestarted(saved.target, 1, cause, None, why))
+        self._emit(
+            events.WalkRestarted(target=saved.target, page=1, cause=cause, status=None, message=why)
+        )
         return saved
 
     def _to_make(self, saved: SavedWalk) -> SavedWalk | None:

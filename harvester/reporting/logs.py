@@ -5,140 +5,107 @@ from typing import Any
 from harvester import events
 from harvester._version import __version__
 from harvester.disk.ndjson_log import NdjsonLog
+from harvester.events import Event
 from harvester.model import Target
-from harvester.reporting.counters import Reducer
 from harvester.runtime import Clock, stamp
 
 
-class RetryReport(Reducer):
-    """retries.ndjson: a line when a request is repeated, with why and after which wait.
+class _Report:
+    """A file with a line for each event of some kind; each line begins the same way."""
 
-    The reason is known when the retry is scheduled, the line is due when it is sent: a wait that
-    the end of the run cut short repeats nothing.
-    """
-
-    def __init__(self, journal: NdjsonLog, run_id: str, clock: Clock) -> None:
-        self._journal = journal
+    def __init__(self, log: NdjsonLog, run_id: str, clock: Clock) -> None:
+        self._log = log
         self._run_id = run_id
         self._clock = clock
-        self._scheduled: dict[Target, dict[str, Any]] = {}
-        super().__init__(
+
+    def _append(self, target: Target, **facts: object) -> None:
+        self._log.append(
             {
-                events.RequestSent: self._sent,
-                events.RetryScheduled: self._retry,
-                events.WalkRestarted: self._restart,
-                events.CampaignFailed: self._ended,
-                events.CampaignDeferred: self._ended,
-                events.CampaignInterrupted: self._ended,
+                "at": stamp(self._clock.now()),
+                "run_id": self._run_id,
+                "report": target.report,
+                "campaign_id": target.campaign_id,
+                **facts,
             }
         )
 
-    def _sent(self, event: events.RequestSent) -> None:
-        if self._scheduled and (line := self._scheduled.pop(event.target, None)):
-            self._journal.append({"at": stamp(self._clock.now()), **line})
 
-    def _retry(self, event: events.RetryScheduled) -> None:
-        self._schedule(
-            event.target,
-            page=event.page,
-            attempt=event.attempt,
-            cause=event.cause,
-            status=event.status,
-            wait_s=round(event.wait_s, 3),
-            wait_source=event.wait_source,
-        )
+class RetryReport(_Report):
+    """retries.ndjson: a line when a request is repeated, with the cause and the wait before it.
 
-    def _restart(self, event: events.WalkRestarted) -> None:
-        self._schedule(
-            event.target,
-            page=event.page,
-            attempt=1,
-            cause=event.cause,
-            status=event.status,
-            wait_s=0.0,
-            wait_source="none",
-        )
+    The cause is known when the retry is scheduled; the line is written when it is sent. A wait
+    that the end of the run cut short repeats nothing.
+    """
 
-    def _ended(
-        self, event: events.CampaignFailed | events.CampaignDeferred | events.CampaignInterrupted
+    def __init__(self, log: NdjsonLog, run_id: str, clock: Clock) -> None:
+        super().__init__(log, run_id, clock)
+        self._scheduled: dict[Target, dict[str, Any]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
+        match event:
+            case events.RequestSent(target=target):
+                if facts := self._scheduled.pop(target, None):
+                    self._append(target, **facts)
+            case events.RetryScheduled():
+                wait = {"wait_s": round(event.wait_s, 3), "wait_source": event.wait_source}
+                self._schedule(event, event.attempt, wait)
+            case events.WalkRestarted():
+                self._schedule(event, 1, {"wait_s": 0.0, "wait_source": "none"})
+            case (
+                events.CampaignFailed(target=target)
+                | events.CampaignDeferred(target=target)
+                | events.CampaignInterrupted(target=target)
+            ):
+                self._scheduled.pop(target, None)
+
+    def _schedule(
+        self,
+        event: events.RetryScheduled | events.WalkRestarted,
+        attempt: int,
+        wait: dict[str, Any],
     ) -> None:
-        self._scheduled.pop(event.target, None)
-
-    def _schedule(self, target: Target, **why: object) -> None:
-        self._scheduled[target] = {
-            "run_id": self._run_id,
-            "report": target.report,
-            "campaign_id": target.campaign_id,
-            **why,
+        self._scheduled[event.target] = {
+            "page": event.page,
+            "attempt": attempt,
+            "cause": event.cause,
+            "status": event.status,
+            **wait,
         }
 
 
-class Provenance(Reducer):
-    """pages.ndjson: a line for each page, with when, where from, and by which version.
+class Provenance(_Report):
+    """pages.ndjson: a line for each page: when, where from, and by which version.
 
     A page fetched again after a kill has a second line: the later one is that of the file.
     """
 
-    def __init__(self, journal: NdjsonLog, run_id: str, clock: Clock) -> None:
-        super().__init__({events.PageCommitted: self._write})
-        self._journal = journal
-        self._run_id = run_id
-        self._clock = clock
-
-    def _write(self, event: events.PageCommitted) -> None:
-        self._journal.append(
-            {
-                "at": stamp(self._clock.now()),
-                "run_id": self._run_id,
-                "report": event.target.report,
-                "campaign_id": event.target.campaign_id,
-                "page": event.page,
-                "link": event.link,
-                "rows": event.rows,
-                "bytes": event.bytes,
-                "harvester": __version__,
-            }
-        )
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
+        if isinstance(event, events.PageCommitted):
+            self._append(
+                event.target,
+                page=event.page,
+                link=event.link,
+                rows=event.rows,
+                bytes=event.bytes,
+                harvester=__version__,
+            )
 
 
-class ErrorReport(Reducer):
+class ErrorReport(_Report):
     """errors.ndjson: a line for each campaign that failed or was set aside."""
 
-    def __init__(self, journal: NdjsonLog, run_id: str, clock: Clock) -> None:
-        super().__init__(
-            {
-                events.CampaignFailed: self._failed,
-                events.CampaignDeferred: self._deferred,
-            }
-        )
-        self._journal = journal
-        self._run_id = run_id
-        self._clock = clock
-
-    def _failed(self, event: events.CampaignFailed) -> None:
-        self._write(event, event.kind, event.error_key)
-
-    def _deferred(self, event: events.CampaignDeferred) -> None:
-        self._write(event, "set_aside", None)
-
-    def _write(
-        self,
-        event: events.CampaignFailed | events.CampaignDeferred,
-        kind: str,
-        error_key: str | None,
-    ) -> None:
-        self._journal.append(
-            {
-                "at": stamp(self._clock.now()),
-                "run_id": self._run_id,
-                "report": event.target.report,
-                "campaign_id": event.target.campaign_id,
-                "kind": kind,
-                "status": event.status,
-                "error_key": error_key,
-                "message": event.message,
-                "attempts": event.attempts,
-                "pages": event.pages,
-                "rows": event.rows,
-            }
-        )
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
+        if isinstance(event, events.CampaignFailed | events.CampaignDeferred):
+            self._append(
+                event.target,
+                kind=getattr(event, "kind", "set_aside"),
+                status=event.status,
+                error_key=getattr(event, "error_key", None),
+                message=event.message,
+                attempts=event.attempts,
+                pages=event.pages,
+                rows=event.rows,
+            )

@@ -1,10 +1,8 @@
-"""Events in, what a person reads out: figures for the live display, one log line for a fact."""
+"""Events in, figures out: how far a run is at one moment."""
 
-import logging
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
 
 from harvester import events
 from harvester.events import Event
@@ -13,43 +11,68 @@ from harvester.reporting.counters import Counters
 from harvester.reporting.eta import Allowance, finish_time
 from harvester.runtime import Clock
 
-REQUEST_LEVEL = 5  # below DEBUG
 _WINDOW = 20.0  # the request rate shown is that of so many seconds
+_LONG_WAIT = 600.0  # a wait of more seconds than this has a heartbeat once an hour
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What there is to show at one moment."""
+    """What there is to show at one moment; the heartbeat has these fields.
 
-    done: int
-    total: int | None
-    failed: int
-    active: int
-    pages: int
-    rows: int
-    requests_a_second: float
-    rate: float
-    throttled: int
-    retried: int
-    used_today: int
-    quota: int
-    pause: str | None
-    pause_until: datetime | None
-    done_about: datetime | None
+    Campaigns are `campaigns_done`, `failed`, or still to come; `campaigns_total` None is an
+    unknown number. `requests_left` is a lower bound where `at_least` is true, and then nothing is
+    done before `done_about`. `rate` is the pace in requests a second (0: none).
+    """
+
+    elapsed_s: float = 0.0
+    campaigns_done: int = 0
+    campaigns_total: int | None = None
+    failed: int = 0
+    pages: int = 0
+    rows: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    requests_left: int | None = None
+    at_least: bool = False
+    done_about: datetime | None = None
+    requests_per_second: float = 0.0
+    rate: float = 0.0
+    throttled: int = 0
+    retried: int = 0
+    used_today: int = 0
+    quota_limit: int = 0
+    paused: str | None = None
+    paused_until: datetime | None = None
+
+    def wait_s(self, now: datetime) -> float:
+        """How long the pause still lasts (s); 0 without one."""
+        return (self.paused_until - now).total_seconds() if self.paused_until else 0.0
+
+
+def next_heartbeat_s(figures: Figures, now: datetime) -> float:
+    """Seconds to the next heartbeat: 15 in the first ten minutes, then a minute; an hour during a
+    long wait, but never past its end."""
+    wait = figures.wait_s(now)
+    if wait > _LONG_WAIT:
+        return min(wait, 3600.0)
+    return 15.0 if figures.elapsed_s < 600 else 60.0
 
 
 class Progress:
-    """Reduces events to `Figures`. `figures()` may be asked as often as one likes."""
+    """Reduces events to `Figures`; `figures()` may be called at any time."""
 
-    def __init__(self, tally: Counters, clock: Clock | None = None) -> None:
-        self._tally = tally
+    def __init__(self, counters: Counters, clock: Clock | None = None) -> None:
+        self._counters = counters
         self._clock = clock or Clock()
+        self._began = self._clock.monotonic()
         self._starts: deque[float] = deque()
         self._total: int | None = None
+        self._reports = 1
         self._rate = 0.0
         self._quota = 0
-        self._active: set[object] = set()
-        self._repeated = 0
+        self._repeated_walks = self._ended_walks = 0
+        self._campaigns: Counter[str] = Counter()
+        self._open: dict[str, list[str]] = {}  # ends of the walks of campaigns that go on
         self._pause: events.Paused | None = None
 
     def __call__(self, event: Event) -> None:
@@ -58,51 +81,70 @@ class Progress:
             case events.RequestSent():
                 self._starts.append(self._clock.monotonic())
                 self._pause = None
-            case events.CampaignStarted(target):
-                self._active.add(target)
-            case (
-                events.CampaignCompleted(target)
-                | events.CampaignFailed(target)
-                | events.CampaignDeferred(target)
-                | events.CampaignInterrupted(target)
-                | events.CampaignSkipped(target)
-            ):
-                self._active.discard(target)
+            case events.CampaignCompleted(target=target):
+                self._end(target, "complete")
+            case events.CampaignFailed(target=target):
+                self._end(target, "failed")
+            case events.CampaignDeferred(target=target):
+                self._end(target, "set_aside")
+            case events.CampaignSkipped(target=target, state=state):
+                self._end(target, state)
             case events.RunStarted():
-                self._total, self._rate = event.total, event.rate
-                self._quota = event.quota_limit
+                self._total, self._reports = event.total, len(event.reports)
+                self._rate, self._quota = event.rate, event.quota_limit
             case events.IdRepeated():
-                self._repeated += 1
-            case events.PaceChanged(gap):
+                self._repeated_walks += 1
+            case events.PaceChanged(gap=gap):
                 self._rate = 1 / gap if gap else 0.0
             case events.Paused():
                 self._pause = event
 
+    def _end(self, target: Target, end: str) -> None:
+        """One walk is over; its campaign is, too, with the last of them."""
+        self._ended_walks += 1
+        ends = [*self._open.pop(target.campaign_id, ()), end]
+        if len(ends) < self._reports:
+            self._open[target.campaign_id] = ends
+        else:
+            worst = next((each for each in ("failed", "set_aside") if each in ends), "complete")
+            self._campaigns[worst] += 1
+
     def figures(self) -> Figures:
         """The figures of this moment."""
-        tally, now = self._tally, self._clock.now()
-        total = None if self._total is None else self._total - self._repeated
-        done = tally.complete + tally.skipped
+        counters, now = self._counters, self._clock.now()
         pause = self._pause if self._pause and self._pause.until > now else None
+        left = self._requests_left()
+        pace = self._requests_per_second()
         return Figures(
-            done=done,
-            total=total,
-            failed=tally.failed,
-            active=len(self._active),
-            pages=tally.pages,
-            rows=tally.rows,
-            requests_a_second=self._requests_a_second(),
+            elapsed_s=round(self._clock.monotonic() - self._began, 3),
+            campaigns_done=self._campaigns["complete"],
+            campaigns_total=self._total and self._total - self._repeated_walks // self._reports,
+            failed=self._campaigns["failed"],
+            pages=counters.pages,
+            rows=counters.rows,
+            bytes=counters.bytes,
+            in_flight=counters.in_flight,
+            requests_left=left,
+            at_least=bool(left),
+            done_about=self._done_about(left, pace, pause.until if pause else now),
+            requests_per_second=round(pace, 3),
             rate=self._rate,
-            throttled=tally.throttled,
-            retried=tally.retried,
-            used_today=tally.used_today,
-            quota=self._quota,
-            pause=pause.reason if pause else None,
-            pause_until=pause.until if pause else None,
-            done_about=self._done_about(now, total, done + tally.failed),
+            throttled=counters.throttled,
+            retried=counters.retried,
+            used_today=counters.used_today,
+            quota_limit=self._quota,
+            paused=pause.reason if pause else None,
+            paused_until=pause.until if pause else None,
         )
 
-    def _requests_a_second(self) -> float:
+    def _requests_left(self) -> int | None:
+        """One for each walk that is not over, whose pages are not known. The average of the walks
+        that are over would be too low: small campaigns end first."""
+        if self._total is None:
+            return None
+        return max(0, self._total * self._reports - self._repeated_walks - self._ended_walks)
+
+    def _requests_per_second(self) -> float:
         now = self._clock.monotonic()
         while self._starts and self._starts[0] < now - _WINDOW:
             self._starts.popleft()
@@ -111,89 +153,8 @@ class Progress:
         # N starts have N - 1 gaps between them; what has passed since the last one counts as well.
         return (len(self._starts) - 1) / max(now - self._starts[0], 1e-3)
 
-    def _done_about(self, now: datetime, total: int | None, over: int) -> datetime | None:
-        """Sizes are unknown: take the campaigns still to come to be like those that are over."""
-        ended = self._tally.complete + self._tally.failed
-        if total is None or not ended:
+    def _done_about(self, left: int | None, pace: float, start: datetime) -> datetime | None:
+        if left is None or not self._counters.sent:
             return None
-        left = (total - over) * self._tally.sent / ended
-        pace = self._requests_a_second() or self._rate
-        return finish_time(
-            now, max(0, round(left)), Allowance(pace, self._quota, self._tally.used_today)
-        )
-
-
-Line: TypeAlias = tuple[int, str, dict[str, Any]]
-
-
-def describe(event: Event) -> Line | None:
-    """A log line for an event: level, text, fields; None for what is only counted.
-
-    Warnings are for what a person should look at, INFO for the course of the run, DEBUG for each
-    campaign, and level 5 for each request.
-    """
-    return _of_run(event) or _of_campaign(event) or _of_request(event)
-
-
-def _of_run(event: Event) -> Line | None:
-    match event:
-        case events.RunStarted():
-            text = f"run {event.run_id} into {event.output}"
-            if event.total is not None:
-                text += f": {event.total:,} campaigns"
-            return logging.INFO, text, {"run_id": event.run_id}
-        case events.FilesRemoved(files, size):
-            return logging.WARNING, f"--fresh removes {files:,} files, {size:,} bytes", {}
-        case events.Paused(reason, seconds, until):
-            text = f"{reason}: every worker holds for {seconds:.1f} s, until {until:%H:%M:%S} UTC"
-            return logging.INFO, text, {"reason": reason, "seconds": round(seconds, 3)}
-        case events.PaceChanged(gap):
-            return logging.INFO, f"request starts are now {gap:.3f} s apart", {"gap_s": gap}
-        case events.RunFinished(exit_code, reason):
-            text = f"the run has ended: {reason.replace('_', ' ')}"
-            return logging.INFO, text, {"reason": reason, "exit_code": exit_code}
-        case events.RunStopping(reason, message):
-            return logging.WARNING, f"stopping: {message}", {"reason": reason}
-        case _:
-            return None
-
-
-def _of_campaign(event: Event) -> Line | None:
-    match event:
-        case events.CampaignSkipped(target, state):
-            return logging.DEBUG, f"{target} is {state} already", _names(target)
-        case events.CampaignStarted(target, pages):
-            text = f"{target} continues after page {pages}" if pages else f"{target} begins"
-            return logging.DEBUG, text, _names(target)
-        case events.CampaignCompleted(target, _, pages, rows):
-            text = f"{target} is complete: {rows:,} records on {pages:,} pages"
-            return logging.DEBUG, text, {**_names(target), "rows": rows, "pages": pages}
-        case events.CampaignFailed(target, kind, status):
-            text = f"{target} failed: {kind}: {event.message}"
-            return logging.WARNING, text, {**_names(target), "kind": kind, "status": status}
-        case events.CampaignDeferred(target):
-            return logging.WARNING, f"{target} is set aside: {event.message}", _names(target)
-        case events.WalkRestarted(target, page, cause):
-            text = f"{target} starts over at its first page: {cause}: {event.message}"
-            return logging.WARNING, text, {**_names(target), "page": page, "cause": cause}
-        case _:
-            return None
-
-
-def _of_request(event: Event) -> Line | None:
-    match event:
-        case events.RetryScheduled(target, page, attempt, cause, status, wait, source):
-            text = f"{target} page {page}: {cause}, attempt {attempt} in {wait:.1f} s ({source})"
-            fields = {"page": page, "cause": cause, "status": status, "wait_s": round(wait, 3)}
-            return logging.INFO, text, {**_names(target), **fields}
-        case events.IdRepeated(campaign_id):
-            return logging.DEBUG, f"{campaign_id} came before and is taken once", {}
-        case events.RequestSent(target, page, attempt):
-            text = f"{target} page {page}, attempt {attempt}"
-            return REQUEST_LEVEL, text, {**_names(target), "page": page}
-        case _:
-            return None
-
-
-def _names(target: Target) -> dict[str, Any]:
-    return {"report": target.report, "campaign_id": target.campaign_id}
+        allowance = Allowance(pace or self._rate, self._quota, self._counters.used_today)
+        return finish_time(start, left, allowance)

@@ -109,4 +109,5 @@ class RunEnd:
             started_at=started,
             finished_at=now,
             elapsed_s=round(self._clock.monotonic() - began, 3),
+            errors=self._directory.layout.errors,
         )

@@ -1,8 +1,9 @@
-"""What a run came to: the summary's facts, and the exit code as a function of them."""
+"""The result of a run: the facts of summary.json, and the exit code as a function of them."""
 
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import orjson
 
@@ -17,11 +18,11 @@ EXIT_CODES = {
     "bad_input": 2,
     "failures": 3,
     "credentials_refused": 4,
+    "locked": 75,
     "quota_spent": 75,
     "throttled": 75,
     "sick_server": 75,
     "set_aside": 75,
-    "locked": 75,
     "max_requests": 75,
     "max_duration": 75,
     "SIGHUP": 129,
@@ -62,9 +63,12 @@ class Quota:
     resets_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HarvestReport:
-    """What a run did; summary.json is this. `pages`, `rows` and `bytes` are this run's."""
+    """What a run did; summary.json is this. `pages`, `rows` and `bytes` are this run's.
+
+    `errors` is the file with a line for each campaign that failed, in this run or an earlier one.
+    """
 
     run_id: str
     exit_code: int
@@ -80,6 +84,7 @@ class HarvestReport:
     started_at: datetime
     finished_at: datetime
     elapsed_s: float
+    errors: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ def to_json(report: HarvestReport) -> bytes:
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return stamp(value)
+    if isinstance(value, Path):
+        return str(value).encode(errors="replace").decode()
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 

@@ -195,20 +195,26 @@ class RetryingFetcher:
     ) -> None:
         self._emit(
             RetryScheduled(
-                request.target,
-                request.page,
-                tries.made + 1,
-                trouble.cause,
-                trouble.status,
-                wait,
-                source,
+                target=request.target,
+                page=request.page,
+                attempt=tries.made + 1,
+                cause=trouble.cause,
+                status=trouble.status,
+                wait_s=wait,
+                wait_source=source,
             )
         )
 
 
 def _failure(request: Request[Any], error: TryAgain | CampaignError) -> RequestFailed:
     cause = error.cause if isinstance(error, TryAgain) else error.kind
-    return RequestFailed(request.target, request.page, request.attempt, cause, error.status)
+    return RequestFailed(
+        target=request.target,
+        page=request.page,
+        attempt=request.attempt,
+        cause=cause,
+        status=error.status,
+    )
 
 
 def _may_be_too_large(trouble: TryAgain) -> bool:

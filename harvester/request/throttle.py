@@ -56,7 +56,14 @@ class ThrottledSender:
     async def _send(self, request: Request[Any]) -> bytes:
         used = await self._pacer.slot(urgent=request.urgent)
         sent = self._clock.monotonic()
-        self._emit(RequestSent(request.target, request.page, request.attempt, used))
+        self._emit(
+            RequestSent(
+                target=request.target,
+                page=request.page,
+                attempt=request.attempt,
+                used_today=used,
+            )
+        )
         try:
             body = await self._inner.send(request)
         except TryAgain as trouble:
