@@ -429,13 +429,42 @@ async def test_a_source_that_fails_repeats_no_secret(tmp_path: Path) -> None:
     """A source may quote what it was given: the order to stop is without it."""
 
     class Source(FixedToken):
+        broken = False
+
+        async def current(self) -> str:
+            if self.broken:
+                raise ConfigError(f"gone: {TOKEN}")
+            return await super().current()
+
         async def renew(self, refused: str) -> bool:
             raise ConfigError(f"refused: {refused} of {KEY}")
 
-    credentials = Credentials(KEY, Source(TOKEN))
+    source = Source(TOKEN)
+    credentials = Credentials(KEY, source)
     await credentials.open()
     with pytest.raises(StopRun, match=r"refused: \[secret\] of \[secret\]"):
         await credentials.renew()
+    source.broken = True
+    with pytest.raises(StopRun, match=r"gone: \[secret\]"):
+        await credentials.refresh()
+
+
+async def test_a_source_may_give_another_token_before_its_time() -> None:
+    """Each request uses the token of the moment, and the one before is still a secret."""
+
+    class Source(FixedToken):
+        token = TOKEN
+
+        async def current(self) -> str:
+            return self.token
+
+    source = Source(TOKEN)
+    credentials = Credentials(KEY, source)
+    await credentials.open()
+    source.token = "another-token"
+    await credentials.refresh()
+    assert credentials.token == "another-token"
+    assert credentials.redactor.scrub(f"another-token {TOKEN}") == "[secret] [secret]"
 
 
 # -- scrubbing ---------------------------------------------------------------------------------
