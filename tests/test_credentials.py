@@ -204,7 +204,8 @@ def test_a_symbolic_link_to_a_file_is_read(tmp_path: Path) -> None:
 
 # -- a command that takes its time ---------------------------------------------------------------
 
-SOON = CommandLimits(timeout=30.0, stop_wait=0.3, pauses=())
+# The command takes longer than a test may: only the end of the wait can end it.
+SOON = CommandLimits(timeout=900.0, stop_wait=0.3, pauses=())
 
 
 def script(folder: Path, text: str) -> str:
@@ -215,8 +216,8 @@ def script(folder: Path, text: str) -> str:
 
 
 def hanging(folder: Path, then: str = "wait") -> str:
-    """A command that starts another one, writes down both process ids, and waits for a minute."""
-    return script(folder, f"sleep 60 &\necho $! $$ > new\nmv new pids\n{then}")
+    """A command that starts another one, writes down both process ids, and waits for long."""
+    return script(folder, f"sleep 900 &\necho $! $$ > new\nmv new pids\n{then}")
 
 
 def alive(pid: int) -> bool:
