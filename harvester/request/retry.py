@@ -108,7 +108,7 @@ class RetryingFetcher:
 
     async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
         """Send once and read. An error quotes no secret that the answer repeats."""
-        await self._credentials.open()
+        await self._credentials.refresh()
         request = tries.next(request)
         try:
             found = request.read(await self._inner.send(request))
