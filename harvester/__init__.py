@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harvester.model import Page
     from harvester.reporting.summary import HarvestReport
     from harvester.run import Harvester, harvest
+    from harvester.sign_in import sign_in
 
 __all__ = [
     "CampaignError",
@@ -33,6 +34,7 @@ __all__ = [
     "StopRun",
     "__version__",
     "harvest",
+    "sign_in",
     "walk",
 ]
 
@@ -46,6 +48,7 @@ _HOMES = {
     "Page": "model",
     "StopRun": "errors",
     "harvest": "run",
+    "sign_in": "sign_in",
     "walk": "client",
 }
 

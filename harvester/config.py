@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from harvester.api import v2, v3
+from harvester.api import oauth, v2, v3
 from harvester.api.base import Api
 from harvester.api.v2 import LINKS, REPORTS, utc_text
 from harvester.disk.compress import CODECS
+from harvester.disk.token_store import DEFAULT_ACCOUNT
 from harvester.errors import ConfigError
 from harvester.request.pagination import MAX_PAGES
 
@@ -55,6 +56,9 @@ class HarvestConfig:
     min_page_size: int | None = None
     api: str = "v2"
     base_url: str | None = None
+    auth_url: str = oauth.ORIGIN
+    account: str = DEFAULT_ACCOUNT
+    client_id: str | None = None
     rate: float = 3.3
     concurrency: int = 16
     retries: int = 5
@@ -112,7 +116,8 @@ class HarvestConfig:
         _require(self.max_pages > 0, "max_pages", "more than 0", self.max_pages)
         _require(self.max_page_bytes > 0, "max_page_bytes", "more than 0", self.max_page_bytes)
         url = ORIGINS[self.api] if self.base_url is None else self.base_url
-        self._set("base_url", _origin(url))
+        self._set("base_url", _origin(url, "base_url"))
+        self._set("auth_url", _origin(self.auth_url, "auth_url"))
         self._set("report", _reports(self.report, self.make_api().reports))
         for name, absent in _V2_ONLY.items():
             given = getattr(self, name)
@@ -123,7 +128,7 @@ class HarvestConfig:
         self._set("output", Path(self.output))
         self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         self._set("proxy", _proxy(self.proxy))
-        for name in ("api_key", "access_token"):
+        for name in ("api_key", "access_token", "client_id"):
             _check_secret(name, getattr(self, name))
 
     def _check_types(self) -> None:
@@ -137,7 +142,12 @@ class HarvestConfig:
             fine = type(value) in {int, float} or (value is None and name in _OPTIONAL)
             _require(fine, name, "a number", value)
         _require(isinstance(self.api, str), "api", "v2 or v3", self.api)
-        _require(isinstance(self.base_url, str | None), "base_url", "text", self.base_url)
+        for name in ("base_url", "client_id"):
+            value = getattr(self, name)
+            _require(isinstance(value, str | None), name, "text", value)
+        for name in ("auth_url", "account"):
+            value = getattr(self, name)
+            _require(isinstance(value, str), name, "text", value)
         _require(
             self.compress is None or isinstance(self.compress, str),
             "compress",
@@ -260,7 +270,7 @@ def parse_moment(value: datetime | date | str | None, *, name: str) -> datetime 
     return None
 
 
-def _origin(url: str) -> str:
+def _origin(url: str, name: str) -> str:
     """Scheme, host and port, in one form: else one key would be counted twice.
 
     Plain http would show the token to the network: loopback only.
@@ -270,17 +280,17 @@ def _origin(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        _require(False, "base_url", accepted, url)
+        _require(False, name, accepted, url)
         raise
     host = (parts.hostname or "").removesuffix(".")
     sane = _HOST.fullmatch(host) is not None and port != 0
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     # What is refused may hold a password: show the scheme and the host only.
-    _require(sane and bare and secure, "base_url", accepted, f"{parts.scheme}://{host}")
-    name = f"[{host}]" if ":" in host else host
+    _require(sane and bare and secure, name, accepted, f"{parts.scheme}://{host}")
+    shown = f"[{host}]" if ":" in host else host
     usual = port in {None, _USUAL_PORT[parts.scheme]}
-    return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
+    return f"{parts.scheme}://{shown}" + ("" if usual else f":{port}")
 
 
 def _proxy(given: str | None) -> str | None:

@@ -86,7 +86,7 @@ def _options_of_a_run() -> set[str]:
     return {*options_of(screen_options(harvest_options(click.Command("run")))), "json"}
 
 
-_CONFIG = click.option(
+settings_file_option = click.option(
     "--config",
     type=click.Path(),
     callback=_read_config,
@@ -95,9 +95,19 @@ _CONFIG = click.option(
     envvar="HARVESTER_CONFIG",
     help="Settings in TOML, named as the options.",
 )
+state_dir_option = option(
+    "--state-dir",
+    help="Where the day's count of each key and the signed-in accounts are kept.  "
+    "[default: the user's state folder]",
+    type=click.Path(),
+    callback=_path,
+)
 _CONNECTION = (
     _setting("--api", help="Version of the API.", type=click.Choice(list(ORIGINS))),
     option("--base-url", help="Origin of the API.  [default: the vendor's]", metavar="URL"),
+    _setting("--auth-url", help="Origin of v3's sign-in.", metavar="URL"),
+    _setting("--account", help="Whose sign-in to use.", metavar="NAME"),
+    _setting("--client-id", help="The v3 app, which owns the limits.", metavar="ID"),
     _setting(
         "--rate",
         help="Request starts a second over all workers; 0: no pace.",
@@ -112,12 +122,7 @@ _CONNECTION = (
     _setting("--max-wait", help="The longest wait, in seconds.", type=click.FloatRange(0)),
     _setting("--daily-quota", help="Requests a UTC day; 0: no quota.", type=click.IntRange(0)),
     _setting("--quota-reserve", help="Requests left for others.", type=click.IntRange(0)),
-    option(
-        "--state-dir",
-        help="Where the day's count of each key is kept.  [default: the user's state folder]",
-        type=click.Path(),
-        callback=_path,
-    ),
+    state_dir_option,
     option("--api-key-file", help="File with the API key.", type=click.Path(), callback=_path),
     option(
         "--access-token-file", help="File with the access token.", type=click.Path(), callback=_path
@@ -194,7 +199,7 @@ _SCREEN = (
 
 def harvest_options(command: F) -> F:
     """Add every option of a harvest to a command."""
-    return _decorated(command, (*_WHAT, *_CONNECTION, _CONFIG))
+    return _decorated(command, (*_WHAT, *_CONNECTION, settings_file_option))
 
 
 def screen_options(command: F) -> F:
@@ -204,7 +209,7 @@ def screen_options(command: F) -> F:
 
 def connection_options(command: F) -> F:
     """Add the options of talking to the API to a command."""
-    return _decorated(command, (*_CONNECTION, _CONFIG))
+    return _decorated(command, (*_CONNECTION, settings_file_option))
 
 
 def _decorated(command: F, options: Sequence[Callable[[F], F]]) -> F:
@@ -220,7 +225,7 @@ def build_config(ctx: click.Context) -> HarvestConfig:
     settings = {name: value for name, value in given.items() if name in names}
     settings |= {"access_token_file": None, "token_command": None, **_token(ctx, given)}
     config = HarvestConfig(**settings, api_key=_api_key(ctx, given["api_key_file"]))
-    return replace(config, proxy=_proxy(config.origin))
+    return replace(config, proxy=proxy_for(config.origin))
 
 
 _RANK = {
@@ -259,7 +264,7 @@ def _rank(ctx: click.Context, name: str) -> int:
     return _RANK.get(source, 0) if source is not None else 0
 
 
-def _proxy(origin: str) -> str | None:
+def proxy_for(origin: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. Plain http is loopback: never by a proxy."""
     parts = urlsplit(origin)
     if parts.scheme != "https" or proxy_bypass(parts.hostname or ""):

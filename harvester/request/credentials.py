@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 
@@ -27,6 +28,18 @@ _TOKENS_KEPT = 8
 _COMMAND_TIMEOUT = 60.0  # s
 _REAPED_WITHIN = 0.5  # s: what is killed is gone at once, unless it is another user's
 _SAME_SIGNAL = 0.1  # s: a signal that ends the command may be meant for this run as well
+
+
+class TokenSource(Protocol):
+    """Where an access token comes from that is renewed before its time."""
+
+    async def current(self) -> str:
+        """The token to send. Raise `StopRun` if there is none to be had."""
+        ...
+
+    async def renew(self, refused: str) -> bool:
+        """Whether there is another token than the one that was refused."""
+        ...
 
 
 class Credentials:
@@ -43,8 +56,10 @@ class Credentials:
         access_token: str | None = None,
         token_file: Path | None = None,
         token_command: str | None = None,
+        source: TokenSource | None = None,
         stop: StopSignal | None = None,
     ) -> None:
+        self._source = source
         self.api_key = api_key
         self.token = access_token or ""
         # An answer may still echo a token that was renewed.
@@ -60,11 +75,21 @@ class Credentials:
     async def open(self) -> None:
         """Read the first token. Raise `ConfigError` if there is none to be had, `StopRun` if
         the order to stop comes first."""
-        if not self.token:
+        if self._source is not None:
+            await self.current()
+        elif not self.token:
             self._take(await self._read())
+
+    async def current(self) -> str:
+        """The token to send now, renewed before its time where the source can do so."""
+        if self._source is not None and (token := await self._source.current()) != self.token:
+            self._take(token)
+        return self.token
 
     async def renew(self) -> bool:
         """Read the token again; True if it is another one than before. Raises as `open` does."""
+        if self._source is not None:
+            return await self._source.renew(self.token) and bool(await self.current())
         if self._file is None and self._command is None:
             return False
         token = await self._read()

@@ -135,10 +135,11 @@ class HttpFetcher:
         if not signed.isascii():
             signed = quote(signed, safe=string.punctuation)
         url = URL(signed, encoded=True)
+        token = await self._credentials.current()
         try:
             async with self._session.get(
                 url,
-                headers={"Authorization": f"Bearer {self._credentials.token}"},
+                headers={"Authorization": f"Bearer {token}"},
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:

@@ -11,7 +11,7 @@ rounding residue); so the queue and the sleeping are ours, and it is asked when 
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -76,6 +76,7 @@ class Pacer:
         max_wait: float,
         wait_for_quota: bool = False,
         max_requests: int | None = None,
+        ready: Callable[[], Awaitable[object]] | None = None,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
         jitter: Callable[[], float] = random.random,
@@ -86,6 +87,9 @@ class Pacer:
         self._max_wait = max_wait
         self._wait_for_quota = wait_for_quota
         self._left = max_requests
+        # Awaited before a start is claimed: a token that is renewed after it would let those who
+        # wait for it start together.
+        self._ready = ready
         self._clock = clock or Clock()
         self._emit = emit
         self._jitter = jitter
@@ -114,6 +118,8 @@ class Pacer:
         while True:
             self._stop.check()
             self._refuse_beyond_max()
+            if self._ready is not None:
+                await self._ready()
             await self._wait_for_spacing()
             if not (urgent or self._gate is None or self._gate.is_set()):
                 await self._gate.wait()
