@@ -17,7 +17,7 @@ from harvester.client import open_endpoint, open_store
 from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account, TokenStore
 from harvester.errors import ConfigError, StopRun
-from harvester.request.token_endpoint import TokenEndpoint
+from harvester.request.token_keeper import Endpoint
 from harvester.runtime import Clock, later
 
 _TRIES = 5  # for a device code
@@ -35,9 +35,27 @@ async def sign_in(config: HarvestConfig, *, show: Callable[[DeviceCode], None]) 
     Raises `ConfigError` before anything is sent, `StopRun` if the sign-in is denied, runs out, or
     does not answer. An account that was signed in before stays so until the new tokens are there.
     """
-    clock = Clock()
-    store, endpoint = open_store(config), open_endpoint(config, clock)
-    client_id = _client_id(config, store)
+    store = open_store(config)
+    return await sign_in_at(
+        open_endpoint(config),
+        store,
+        client_id=_client_id(config, store),
+        base_url=config.origin,
+        show=show,
+    )
+
+
+async def sign_in_at(
+    endpoint: Endpoint,
+    store: TokenStore,
+    *,
+    client_id: str,
+    base_url: str,
+    show: Callable[[DeviceCode], None],
+    clock: Clock | None = None,
+) -> Account:
+    """The same, with its parts given."""
+    clock = clock or Clock()
     async with store.locked(anyio.sleep):
         with store.room():
             pass  # a disk that refuses is found out before a person is asked
@@ -47,8 +65,8 @@ async def sign_in(config: HarvestConfig, *, show: Callable[[DeviceCode], None]) 
     account = Account(
         name=store.name,
         client_id=client_id,
-        base_url=config.origin,
-        auth_url=config.auth_url,
+        base_url=base_url,
+        auth_url=endpoint.auth_url,
         scope=tokens.scope,
         access_token=tokens.access_token,
         refresh_token=tokens.refresh_token,
@@ -85,10 +103,10 @@ def _client_id(config: HarvestConfig, store: TokenStore) -> str:
     )
 
 
-async def _ask_for_code(endpoint: TokenEndpoint, client_id: str, clock: Clock) -> DeviceCode:
+async def _ask_for_code(endpoint: Endpoint, client_id: str, clock: Clock) -> DeviceCode:
     wait = _FIRST_WAIT
     for left in reversed(range(_TRIES)):
-        answer = await endpoint.ask(oauth.device_authorization(client_id))
+        answer = await endpoint.ask(oauth.device_authorization(client_id), sleep=anyio.sleep)
         if isinstance(answer, DeviceCode):
             return answer
         if isinstance(answer, Rejected):
@@ -108,14 +126,16 @@ async def _ask_for_code(endpoint: TokenEndpoint, client_id: str, clock: Clock) -
 
 
 async def _wait_for_consent(
-    endpoint: TokenEndpoint, client_id: str, code: DeviceCode, clock: Clock
+    endpoint: Endpoint, client_id: str, code: DeviceCode, clock: Clock
 ) -> Tokens:
     """Poll until the person has decided, through whatever passes, as long as the code lives."""
     deadline = clock.monotonic() + code.expires_in_s
     interval = pause = code.interval_s
     while clock.monotonic() + pause < deadline:
         await anyio.sleep(pause)
-        answer = await endpoint.ask(oauth.device_poll(client_id, code.device_code))
+        answer = await endpoint.ask(
+            oauth.device_poll(client_id, code.device_code), sleep=anyio.sleep
+        )
         match answer:
             case Tokens():
                 return answer

@@ -52,7 +52,7 @@ class RequestSpacing:
                 now = self._clock.monotonic()
                 since = now - _moment(os.pread(file, 64, 0))
                 if 0 <= since < self._gap:  # a later moment is of an earlier boot
-                    return self._gap - since
+                    return max(self._gap - since, _BUSY)  # a rounding residue is no wait
                 write_all(file, f"{now!r}\n".encode().ljust(64), at=0)
             except BlockingIOError:
                 return _BUSY
