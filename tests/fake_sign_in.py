@@ -1,4 +1,4 @@
-"""A sign-in of its own making: the two endpoints of OAuth2, and a small v3 API that takes its tokens.
+"""A small sign-in: the two endpoints of OAuth2, and a v3 API that takes their tokens.
 
     SignIn          the state and the answers, without I/O; `faults` are used up one a request
     InMemory        asks it without a network, on any clock
@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -172,7 +173,7 @@ class SignIn:
     def gaps(self) -> list[float]:
         """Seconds between two requests."""
         times = [at for at, _ in self.asked]
-        return [after - before for before, after in zip(times, times[1:], strict=False)]
+        return [after - before for before, after in pairwise(times)]
 
 
 def _invalid(text: str) -> Reply:
@@ -197,6 +198,7 @@ class InMemory:
     async def ask(self, form: Form, *, sleep: Any = anyio.sleep) -> Answer:
         """One request."""
         await sleep(1.0)
+        now = self.server.now()
         self.under_way += 1
         self.peak = max(self.peak, self.under_way)
         self.before(form)
@@ -207,9 +209,7 @@ class InMemory:
             self.under_way -= 1
         if reply.lost:
             return Passing("the answer was lost", lost=True)
-        return classify(
-            reply.status, CIMultiDict(reply.headers), _body(reply), now=self.server.now()
-        )
+        return classify(reply.status, CIMultiDict(reply.headers), _body(reply), now=now)
 
 
 def _body(reply: Reply) -> bytes:

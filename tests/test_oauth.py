@@ -205,8 +205,19 @@ def test_no_bytes_make_it_raise(status: int, body: bytes) -> None:
     st.sampled_from([200, 400, 401, 429]),
     st.dictionaries(
         st.sampled_from(
-            ["access_token", "refresh_token", "expires_in", "scope", "device_code", "user_code"]
-            + ["verification_uri", "interval", "error", "error_description", "errorCode"]
+            [
+                "access_token",
+                "refresh_token",
+                "expires_in",
+                "scope",
+                "device_code",
+                "user_code",
+                "verification_uri",
+                "interval",
+                "error",
+                "error_description",
+                "errorCode",
+            ]
         ),
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()),
     ),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_requests_keep_a_second_apart_over_all_processes(tmp_path: Path) -> None
                 times.append(clock.monotonic())
 
         await asyncio.gather(*(run("https://a.example") for _ in range(3)))
-        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(times)]
         assert len(times) == 12
         assert min(gaps) >= 1.0
         assert max(gaps) < 1.5

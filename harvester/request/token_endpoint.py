@@ -93,6 +93,8 @@ class TokenEndpoint:
         """Send `form` once, when its turn comes. What goes wrong on the way is an answer too;
         only `sleep` (while it waits for its turn) and the disk (`StorageError`) raise."""
         await self._spacing.wait(sleep)
+        # A life is counted from the question: the answer may have been long on its way.
+        now = self._clock.now().timestamp()
         # A session of its own: an idle connection could be gone by the next use, a day later.
         async with open_session(connections=1, timeout=self._timeout) as session:
             try:
@@ -115,7 +117,7 @@ class TokenEndpoint:
             response.status,
             response.headers,
             body,
-            now=self._clock.now().timestamp(),
+            now=now,
             scrub=lambda text: secrets.sub("[secret]", text),
         )
 
