@@ -15,7 +15,18 @@ from harvester.config import ORIGINS, HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """Whatever happens, nobody outside is asked."""
-COMMANDS = ("run", "plan", "status", "verify", "campaigns", "sandbox", "demo")
+COMMANDS = (
+    "login",
+    "logout",
+    "check",
+    "run",
+    "plan",
+    "status",
+    "verify",
+    "campaigns",
+    "sandbox",
+    "demo",
+)
 
 
 def command_of(name: str) -> click.Command:

@@ -31,6 +31,7 @@ PROMISED = [
     "StopRun",
     "__version__",
     "harvest",
+    "sign_in",
     "walk",
 ]
 
