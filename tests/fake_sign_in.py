@@ -197,7 +197,9 @@ class InMemory:
 
     async def ask(self, form: Form, *, sleep: Any = anyio.sleep) -> Answer:
         """One request."""
-        await sleep(1.0)
+        now = self.server.now()
+        if self.server.asked and (soon := self.server.asked[-1][0] + 1.0 - now) > 0:
+            await sleep(soon)
         now = self.server.now()
         self.under_way += 1
         self.peak = max(self.peak, self.under_way)

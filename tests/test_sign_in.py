@@ -82,6 +82,19 @@ def test_slow_down_makes_the_polls_five_seconds_slower_for_good(tmp_path: Path) 
     virtually(main)
 
 
+def test_a_poll_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
+    """Retry-After goes before the interval, once."""
+    here = desk(tmp_path, pending=2, interval=1.0, faults=["", "503"])
+
+    async def main() -> None:
+        await here.sign_in()
+        _, after_503, following = here.server.gaps[:3]
+        assert after_503 >= 2
+        assert following < 2
+
+    virtually(main)
+
+
 @pytest.mark.parametrize(
     ("settings", "text", "reason"),
     [

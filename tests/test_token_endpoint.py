@@ -1,6 +1,7 @@
 """One POST at a time to the sign-in, on a real socket; and its spacing, on a virtual clock."""
 
 import asyncio
+import fcntl
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -188,3 +189,21 @@ async def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, days: int
     clock.mono = 5.0
     await spacing.wait(clock.sleep)
     assert sum(clock.slept) == pytest.approx(1.1)
+
+
+def test_a_file_that_another_process_has_locked_is_waited_for(tmp_path: Path) -> None:
+    """Look and claim are one step."""
+
+    async def main() -> None:
+        clock = LoopClock()
+        spacing = RequestSpacing(tmp_path, "https://a.example", clock=clock)
+        await spacing.wait(asyncio.sleep)
+        (path,) = (tmp_path / "accounts").iterdir()
+        with path.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(60):
+                    await spacing.wait(asyncio.sleep)
+        await spacing.wait(asyncio.sleep)
+
+    virtually(main)

@@ -223,13 +223,7 @@ def _try_lock(path: Path) -> int | None:
         file = os.open(path, os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found, there = os.fstat(file), path.stat()
-            if (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino):
-                return file
-        except (BlockingIOError, FileNotFoundError):
-            pass  # held; or the folder was removed and made anew: that one is another lock
-        except BaseException:
+        except BlockingIOError:
             os.close(file)
-            raise
-        os.close(file)
-        return None
+            return None
+        return file

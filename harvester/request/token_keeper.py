@@ -129,8 +129,6 @@ class TokenKeeper:
         Raise `StopRun` if the sign-in is over, or its endpoint stays in trouble.
         """
         async with self._turn:
-            if self.account.access_token != refused:
-                return True
             self.account = self._adopted(self._store.read)
             if self.account.access_token != refused:
                 return True
