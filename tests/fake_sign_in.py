@@ -185,7 +185,7 @@ def _invalid(text: str) -> Reply:
 
 @dataclass
 class InMemory:
-    """Stands where `TokenEndpoint` stands; its requests are a second apart."""
+    """Stands where `TokenEndpoint` stands; its requests are 1.1 s apart."""
 
     server: SignIn
     auth_url: str = "https://sign-in.example"
@@ -198,7 +198,7 @@ class InMemory:
     async def ask(self, form: Form, *, sleep: Any = anyio.sleep) -> Answer:
         """One request."""
         now = self.server.now()
-        if self.server.asked and (soon := self.server.asked[-1][0] + 1.0 - now) > 0:
+        if self.server.asked and (soon := self.server.asked[-1][0] + 1.1 - now) > 0:
             await sleep(soon)
         now = self.server.now()
         self.under_way += 1
