@@ -12,16 +12,17 @@ from benchmarks.measure import Stopwatch, contender_arguments
 from harvester.api.v2 import V2
 from harvester.disk.part import PartFile
 from harvester.model import Request, Target
-from harvester.request.credentials import Credentials
-from harvester.request.http import HttpFetcher, open_session
+from harvester.request.credentials import Credentials, FixedToken
+from harvester.request.http import HttpSender, open_session
 
 
 async def harvest(base: str, ids: list[str], out: Path, concurrency: int) -> int:
     """Harvest every campaign; give the rows."""
     api, todo, rows = V2(base), iter(ids), 0
     session = open_session(connections=concurrency, timeout=60.0)
-    credentials = Credentials("key", access_token="token")  # noqa: S106
-    fetcher = HttpFetcher(session, api, credentials, max_page_bytes=1 << 28)
+    credentials = Credentials("key", FixedToken("token"))
+    await credentials.open()
+    sender = HttpSender(session, api, credentials, max_page_bytes=1 << 28)
 
     async def walker() -> None:
         nonlocal rows
@@ -30,9 +31,8 @@ async def harvest(base: str, ids: list[str], out: Path, concurrency: int) -> int
             part = PartFile(out / f"{campaign}.ndjson")
             link: str | None = api.first_link(target, limit=500, since=None)
             while link:
-                page = await fetcher.fetch(
-                    Request(target, link, partial(api.read_page, target, link))
-                )
+                request = Request(target, link, partial(api.read_page, target, link))
+                page = request.read(await sender.send(request))
                 part.append(page.ndjson)
                 rows += page.rows
                 link = page.next

@@ -1,6 +1,6 @@
 """From a config to a fetcher: the one place where the layers are put on each other.
 
-    RetryingFetcher(ThrottledFetcher(HttpFetcher(session), pacer, permits), policy)
+    RetryingFetcher(ThrottledSender(HttpSender(session), pacer, permits), policy)
 
 Every attempt pays for a slot; a sleeping retry holds none.
 """
@@ -21,14 +21,16 @@ from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
 from harvester.model import Fetcher, Page, Target
 from harvester.request.auth import AuthGate
-from harvester.request.credentials import Credentials
-from harvester.request.http import HttpFetcher, open_session
+from harvester.request.credentials import Credentials, FixedToken, TokenFile, TokenSource
+from harvester.request.http import HttpSender, open_session
 from harvester.request.pace import Pacer
 from harvester.request.pagination import walk_pages
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
-from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
-from harvester.request.throttle import ThrottledFetcher, at_once
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
+from harvester.request.throttle import ThrottledSender, at_once
+from harvester.request.token_command import TokenCommand
 from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
 from harvester.request.token_keeper import TokenKeeper
 from harvester.runtime import Clock, StopSignal
@@ -112,18 +114,20 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
     """The key and the first token. Raise `ConfigError` if one is missing or cannot be read,
     `StopRun` if the order to stop comes while the token is waited for."""
     require_credentials(config)
-    stored = config.api == "v3" and not gives_token(config)
-    keeper = open_keeper(config, stop) if stored else None
-    credentials = Credentials(
-        config.api_key or "",
-        access_token=config.access_token,
-        token_file=Path(config.access_token_file) if config.access_token_file else None,
-        token_command=config.token_command,
-        source=keeper,
-        stop=stop,
-    )
+    credentials = Credentials(config.api_key or "", _token_source(config, stop or StopSignal()))
     await credentials.open()
     return credentials
+
+
+def _token_source(config: HarvestConfig, stop: StopSignal) -> TokenSource:
+    first = config.access_token or ""
+    if config.token_command:
+        return TokenCommand(config.token_command, stop, first=first)
+    if config.access_token_file:
+        return TokenFile(Path(config.access_token_file), first=first)
+    if first or config.api == "v2":
+        return FixedToken(first)
+    return open_keeper(config, stop)
 
 
 def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
@@ -164,12 +168,12 @@ async def open_stack(
 ) -> AsyncIterator[Stack]:
     """Open the ledger and the session, and build the stack over them.
 
-    `settle` calls back once an answer is saved: until then its request counts as in flight.
+    `call_after_commit` calls back once a page is committed: until then its request is in flight.
     """
     session = open_session(connections=config.concurrency, timeout=config.timeout)
     try:
         with closing(open_ledger(config, clock)) as ledger:
-            http = HttpFetcher(
+            http = HttpSender(
                 session,
                 api,
                 credentials,
@@ -183,12 +187,13 @@ async def open_stack(
                 max_wait=config.max_wait,
                 wait_for_quota=config.wait_for_quota,
                 max_requests=config.max_requests,
-                ready=credentials.current,
                 clock=clock,
                 emit=emit,
             )
+            policy = RetryPolicy(retries=config.retries, max_wait=config.max_wait)
+            gate = AuthGate(credentials, pacer, stop, clock=clock, retry_delay=policy.refused)
             fetcher = RetryingFetcher(
-                ThrottledFetcher(
+                ThrottledSender(
                     http,
                     pacer,
                     Permits(config.concurrency),
@@ -196,10 +201,11 @@ async def open_stack(
                     emit=emit,
                     call_after_commit=call_after_commit,
                 ),
-                RetryPolicy(retries=config.retries, max_wait=config.max_wait),
+                policy,
+                credentials=credentials,
                 budget=RetryBudget(),
                 stop=stop,
-                auth_gate=AuthGate(credentials, pacer, stop, clock=clock),
+                auth_gate=gate,
                 clock=clock,
                 emit=emit,
             )

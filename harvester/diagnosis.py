@@ -10,7 +10,7 @@ from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account
 from harvester.errors import (
     CampaignError,
-    HarvestError,
+    Forbidden,
     QuotaExceeded,
     StopRun,
     Throttled,
@@ -19,7 +19,7 @@ from harvester.errors import (
 )
 from harvester.model import Page, Request, Target
 from harvester.request.credentials import Credentials
-from harvester.request.http import HttpFetcher, open_session
+from harvester.request.http import HttpSender, open_session
 from harvester.request.quota import Granted, NotYet, QuotaLedger
 from harvester.runtime import Clock, StopSignal, next_reset
 
@@ -68,13 +68,12 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
     stored = config.api == "v3" and not gives_token(config)
     before = open_store(config).read() if stored else None
     credentials = await open_credentials(config, stop)
-    error: HarvestError | None = None
+    error: TryAgain | CampaignError | None = None
     ledger = open_ledger(config, clock)
     try:
         await _ask(config, credentials, ledger, stop)
-    except (TryAgain, CampaignError, StopRun) as answer:
-        if isinstance(answer, StopRun) and answer.reason != "credentials_refused":
-            raise
+    except (TryAgain, CampaignError) as answer:
+        credentials.redactor.scrub_error(answer)
         error = answer
     finally:
         used = ledger.used_today()
@@ -97,17 +96,18 @@ async def _ask(
     request: Request[Page] = Request(Target("campaigns", "list"), link, api.read_campaigns)
     gap = 1.0 / config.rate if config.rate else 0.0
     async with open_session(connections=1, timeout=config.timeout) as session:
-        fetcher = HttpFetcher(
+        sender = HttpSender(
             session, api, credentials, max_page_bytes=config.max_page_bytes, proxy=config.proxy
         )
         await _start(ledger, gap, stop)
         try:
-            await fetcher.fetch(request)
+            body = await sender.send(request)
         except Unauthorized:
             if not await credentials.renew():
                 raise
             await _start(ledger, gap, stop)
-            await fetcher.fetch(request)
+            body = await sender.send(request)
+        request.read(body)
 
 
 async def _start(ledger: QuotaLedger, gap: float, stop: StopSignal) -> None:
@@ -120,12 +120,11 @@ async def _start(ledger: QuotaLedger, gap: float, stop: StopSignal) -> None:
         await stop.sleep(answer.wait)
 
 
-def judge(error: HarvestError | None, *, api: str, account: Account | None) -> Verdict:
+def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account | None) -> Verdict:
     """What the answer to one request says about the credentials."""
     if error is None:
         return Verdict(None, "the API accepts the credentials", _FINE)
-    key = getattr(error, "error_key", None) or ""
-    forbidden = isinstance(error, StopRun) or getattr(error, "status", None) == 403
+    key = error.error_key or ""
     match error:
         case Throttled():
             return Verdict("pace", f"the API says: too fast ({error}); try again", _LATER)
@@ -137,16 +136,16 @@ def judge(error: HarvestError | None, *, api: str, account: Account | None) -> V
             return Verdict(
                 "token", f"the API does not accept the token ({error}); {step}", _REFUSED
             )
-        case _ if forbidden and key.startswith(_KEY_REFUSED):
+        case Forbidden() if key.startswith(_KEY_REFUSED):
             return Verdict("key", f"the API does not accept the API key ({error})", _REFUSED)
-        case _ if forbidden and account and TRACKING_SCOPE not in account.scope.split():
+        case Forbidden() if account and TRACKING_SCOPE not in account.scope.split():
             return Verdict(
                 "scope",
                 f"the sign-in lacks the scope {TRACKING_SCOPE} ({error}); allow it in the app's "
                 "settings, then: harvester login",
                 _REFUSED,
             )
-        case _ if forbidden:
+        case Forbidden():
             needed = "ui:campaign:metrics" if api == "v3" else "campaign:list and contacts:read"
             return Verdict(
                 "privilege",

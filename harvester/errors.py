@@ -1,11 +1,13 @@
 """Everything that can go wrong, sorted by what the caller must do about it.
 
     HarvestError
-    ├── ConfigError            mend the call: nothing was sent, nothing was written
+    ├── ConfigError            a setting is wrong: nothing was sent, nothing was written
     ├── TryAgain               the same request may succeed later
     │   ├── Throttled              too fast: every worker holds
-    │   ├── QuotaExceeded               the API says that the day's quota is gone
-    │   ├── Unauthorized           401: renew the token, or look once more
+    │   ├── QuotaExceeded          the API says that the day's quota is gone
+    │   ├── Refused                is the token refused, or this campaign alone?
+    │   │   ├── Unauthorized           401: renew the token, or try once more
+    │   │   └── Forbidden              403 without a limit's key: no privilege, or an inactive key
     │   ├── ServerTrouble          408 or 5xx
     │   ├── TransportTrouble       reset, timeout, a body cut short
     │   └── Unreadable             a 200 that is not the documented answer
@@ -16,8 +18,9 @@
     └── StopRun                nothing more may be sent; all that was saved stands
         └── StorageError           the disk refused
 
-Translation happens at three borders only: `fetch` (aiohttp), `api` (the wire) and `storage`
-(the disk). No message holds a URL's query, a header or any other place where a secret can stand.
+Translation happens at three borders only: `request.http` (aiohttp), `api` (the wire) and
+`disk.storage` (the disk). No message holds a URL's query, a header or any other place where a
+secret can stand.
 """
 
 from datetime import datetime
@@ -35,12 +38,13 @@ class TryAgain(HarvestError):
     """One attempt failed in a way that may pass.
 
     `cause` is a stable slug for the retry report, `status` the HTTP status if there was one,
-    `retry_after` the seconds the server asked for (None if it asked for nothing). Of a class that
-    is not `counted`, no number of attempts uses up the retries.
+    `retry_after` the seconds the server asked for (None if it asked for nothing), `sent` when the
+    request was sent (monotonic s). A class that is not `counted` never uses up the retries.
     """
 
     cause = "try_again"
     counted = True
+    sent: float = float("inf")
 
     def __init__(
         self,
@@ -59,12 +63,17 @@ class TryAgain(HarvestError):
 
 
 class Throttled(TryAgain):
-    """The API says: too fast. `held` is the hold the pacer has decreed for everybody (s)."""
+    """The API says: too fast.
+
+    The pacer writes the wait into it: `held` seconds, set by `wait_source`. Every worker waits;
+    where the API throttles one campaign `alone`, only that one does.
+    """
 
     cause = "throttled"
     counted = False
     held: float = 0.0
     wait_source: str = "throttle"
+    alone: bool = False
 
 
 class QuotaExceeded(TryAgain):
@@ -74,11 +83,20 @@ class QuotaExceeded(TryAgain):
     counted = False
 
 
-class Unauthorized(TryAgain):
+class Refused(TryAgain):
+    """The key, the token or this campaign alone is refused."""
+
+
+class Unauthorized(Refused):
     """401: perhaps a token that ran out, perhaps one that never was good."""
 
     cause = "unauthorized"
-    sent: float = float("inf")  # when the refused request was sent (monotonic)
+
+
+class Forbidden(Refused):
+    """403 without a limit's key: no privilege, or an inactive key."""
+
+    cause = "forbidden"
 
 
 class ServerTrouble(TryAgain):

@@ -1,4 +1,4 @@
-"""The frozen nouns that everything else passes around."""
+"""The frozen values that every layer passes on, and the protocols between the layers."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One walk to make: one report of one campaign."""
+    """What a walk reads: one report of one campaign."""
 
     report: str
     campaign_id: str
@@ -24,9 +24,8 @@ class Page:
     """One page as it goes to disk.
 
     `ndjson` holds `rows` records, the API's own JSON, a newline after each. `next` is the link to
-    the page after it: path and query under the API's origin, never with a secret in it; None says
-    that the API has no more. `link` is where the page itself was found, `cursor` the digest
-    of `next`; both are known once it is part of a walk.
+    the page after it: path and query under the API's origin, without any secret; None is the end
+    of the report. `link` is the page's own link, `cursor` the digest of `next`; a walk sets both.
     """
 
     ndjson: bytes
@@ -65,12 +64,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """One request to make: where to, for whom, and how to read the body of its 200.
+    """One request: its link, its walk, and the reader for the body of its 200.
 
-    `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt`
-    counts from 1 within a page. Where requests queue, the lowest `priority` goes first; an
-    `urgent` one is what all others wait for. Where an `optional` one fails, nothing is said against
-    the server. `read` is pure and raises `Unreadable` or `CampaignError`.
+    `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt` counts
+    from 1 within a page. Where requests queue, the lowest `priority` goes first. An `urgent`
+    request passes the queue: all others wait for it. The failure of an `optional` one is not
+    counted against the server. `read` is pure and raises `Unreadable` or `CampaignError`.
+    `throttles` counts the throttles of this page; the first was of a request sent at
+    `throttled_since` (monotonic s).
     """
 
     target: Target
@@ -81,11 +82,21 @@ class Request(Generic[T]):
     attempt: int = 1
     urgent: bool = False
     optional: bool = False
+    throttles: int = 0
+    throttled_since: float = float("inf")
 
 
 class Fetcher(Protocol):
-    """Every layer of the stack is one: it makes a call and gives back what the call reads."""
+    """Gives the answer to a request, read."""
 
-    async def fetch(self, call: Request[T]) -> T:
-        """Give what `call.read` makes of the answer, or raise a `HarvestError`."""
+    async def fetch(self, request: Request[T]) -> T:
+        """Give what `request.read` makes of the answer, or raise a `HarvestError`."""
+        ...
+
+
+class Sender(Protocol):
+    """Sends a request once: the layers below the retries."""
+
+    async def send(self, request: Request[Any]) -> bytes:
+        """Give the body of the 200, or raise a `HarvestError`."""
         ...

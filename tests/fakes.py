@@ -2,7 +2,7 @@
 
 virtually(main)        runs a coroutine function on a loop whose clock jumps to the next timer
 FakeClock, LoopClock   a clock moved by hand; a clock that is the running loop's
-FakeFetcher            answers from a script, counts calls and how many were under way at once
+FakeFetcher            answers from a script, counts requests and how many were under way at once
 CannedPages            answers like an API that has these campaigns
 refusing(errno)        a system call that the disk refuses
 """
@@ -18,10 +18,12 @@ import anyio
 
 from harvester.events import Event
 from harvester.model import Page, Request, Target
+from harvester.request.credentials import Credentials, FixedToken
 
 T = TypeVar("T")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TARGET = Target("opens", "7")
+CANARY_KEY, CANARY_TOKEN = "canary-key-1234", "canary-token-5678"
 CAMPAIGN_V3 = "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab"
 PATH = "/v2/emailmarketing/campaigns/7/tracking/opens"
 
@@ -161,7 +163,7 @@ def page(rows: int = 1, following: str | None = None, *, campaign_id: str = "7")
 
 
 def make_request(target: Target = TARGET, *, link: str = PATH, number: int = 1) -> Request[Any]:
-    """A call whose body nobody reads."""
+    """A request that takes the body as it is."""
     return Request(target, link, lambda body: body, number)
 
 
@@ -179,9 +181,13 @@ class FakeFetcher:
         self.under_way = 0
         self.peak = 0
 
-    async def fetch(self, call: Request[T]) -> T:
+    async def send(self, request: Request[Any]) -> Any:
+        """The same, for a layer above that reads."""
+        return await self.fetch(request)
+
+    async def fetch(self, request: Request[T]) -> T:
         """The next answer of the script."""
-        self.calls.append(call)
+        self.calls.append(request)
         self.at.append(asyncio.get_running_loop().time())
         answer = next(self._script, AssertionError("one call more than the script has answers"))
         self.under_way += 1
@@ -190,7 +196,7 @@ class FakeFetcher:
             if self._delay is not None:
                 await anyio.sleep(self._delay)
             if callable(answer):
-                answer = answer(call)
+                answer = answer(request)
             if isinstance(answer, BaseException):
                 raise answer
             return answer
@@ -214,11 +220,11 @@ class CannedPages:
         self.walks = {name: [[*_as_list(step)] for step in steps] for name, steps in walks.items()}
         self.calls: list[Request[Any]] = []
 
-    async def fetch(self, call: Request[T]) -> T:
-        """The page that the call is for."""
-        self.calls.append(call)
+    async def fetch(self, request: Request[T]) -> T:
+        """The page that the request is for."""
+        self.calls.append(request)
         await asyncio.sleep(0)
-        steps = self.walks[call.target.campaign_id][call.page - 1]
+        steps = self.walks[request.target.campaign_id][request.page - 1]
         answer: Any = steps.pop(0) if len(steps) > 1 else steps[0]
         if callable(answer):
             answer = answer()
@@ -229,6 +235,14 @@ class CannedPages:
 
 def _as_list(step: Any) -> Sequence[Any]:
     return step if isinstance(step, list) else [step]
+
+
+def credentials_of(token: str = CANARY_TOKEN, key: str = CANARY_KEY) -> Credentials:
+    """Credentials that hold this key and this token already."""
+    found = Credentials(key, FixedToken(token))
+    found.token = token
+    found.redactor.add(token)
+    return found
 
 
 class Seen:

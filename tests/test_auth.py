@@ -1,6 +1,8 @@
-"""After a 401: one second look for all, then the end."""
+"""After a 401 or a 403: one second try for all; then the campaign fails, or the run stops."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -8,60 +10,80 @@ import anyio
 import pytest
 from fakes import FakeFetcher, LoopClock, Seen, make_request, virtually
 
-from harvester.errors import ConfigError, ServerTrouble, StopRun, Unauthorized
+from harvester.errors import (
+    CampaignError,
+    ConfigError,
+    CursorDropped,
+    Forbidden,
+    Refused,
+    ServerTrouble,
+    StopRun,
+    Unauthorized,
+)
 from harvester.events import RetryScheduled
-from harvester.request.auth import RETRY_DELAY, AuthGate
+from harvester.model import Request, Target
+from harvester.request.auth import AuthGate, Evidence, Verdict
 from harvester.request.credentials import Credentials
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger
-from harvester.request.retry import RetryBudget, RetryingFetcher, RetryPolicy
-from harvester.request.throttle import ThrottledFetcher
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
+from harvester.request.throttle import ThrottledSender
 from harvester.runtime import StopSignal
 
+DELAY = 2.0
 
-class Tokens(Credentials):
-    """Credentials whose renewal is scripted: a new token, None for the same, or an error."""
+
+class Tokens:
+    """A token source whose renewal is scripted: a new token, None for the same, or an error."""
 
     def __init__(self, *renewals: str | ConfigError | None) -> None:
-        super().__init__("key", access_token="token-0")
+        self.token = "token-0"
         self.renewals = list(renewals)
         self.asked = 0
 
-    async def renew(self) -> bool:
+    async def current(self) -> str:
+        """The token of the moment."""
+        return self.token
+
+    async def renew(self, refused: str) -> bool:
         """The next of the script."""
+        assert refused == self.token
         self.asked += 1
         await anyio.sleep(0.5)
         new = self.renewals.pop(0)
         if isinstance(new, ConfigError):
             raise new
-        if new is None:
-            return False
-        self.token = new
-        return True
+        self.token = new or self.token
+        return new is not None
 
 
 class House:
-    """A door with everything round it, on a virtual clock."""
+    """A gate with everything round it, on a virtual clock."""
 
     def __init__(self, path: Path, tokens: Tokens, *, rate: float = 0.0) -> None:
         self.clock, self.stop, self.seen = LoopClock(), StopSignal(), Seen()
         self.tokens = tokens
+        self.credentials = Credentials("key", tokens)
         self.ledger = QuotaLedger(path, limit=0, clock=self.clock)
         self.pacer = Pacer(self.ledger, self.stop, rate=rate, max_wait=300, clock=self.clock)
-        self.door = AuthGate(tokens, self.pacer, self.stop, clock=self.clock)
+        self.gate = AuthGate(
+            self.credentials, self.pacer, self.stop, clock=self.clock, retry_delay=DELAY
+        )
 
     def stack(
-        self, script: Any, *, delay: float | None = None
+        self, script: Any, *, delay: float | None = None, permits: int = 1_000
     ) -> tuple[FakeFetcher, RetryingFetcher]:
         """The whole stack over a scripted API."""
         inner = FakeFetcher(script, delay=delay)
         return inner, RetryingFetcher(
-            ThrottledFetcher(inner, self.pacer, Permits(1_000), clock=self.clock),
+            ThrottledSender(inner, self.pacer, Permits(permits), clock=self.clock),
             RetryPolicy(),
+            credentials=self.credentials,
             budget=RetryBudget(),
             stop=self.stop,
-            auth_gate=self.door,
+            auth_gate=self.gate,
             clock=self.clock,
             emit=self.seen,
         )
@@ -91,6 +113,48 @@ def refused() -> Unauthorized:
     return Unauthorized("HTTP 401", status=401)
 
 
+def forbidden() -> Forbidden:
+    """A 403 that names no limit."""
+    return Forbidden("HTTP 403", status=403, error_key="no.privilege")
+
+
+def target(number: int) -> Target:
+    """One campaign of many."""
+    return Target("opens", str(number))
+
+
+# -- the decision ------------------------------------------------------------------------------
+
+NEVER = float("-inf")
+
+
+@pytest.mark.parametrize(
+    ("accepted_at", "refused", "waited", "verdict"),
+    [
+        (11.0, 1, False, Verdict.FAIL_CAMPAIGN),
+        (11.0, 9, True, Verdict.FAIL_CAMPAIGN),
+        (10.0, 1, False, Verdict.PROBE),
+        (9.0, 1, False, Verdict.PROBE),
+        (9.0, 9, True, Verdict.PROBE),
+        (NEVER, 1, False, Verdict.WAIT),
+        (NEVER, 2, False, Verdict.WAIT),
+        (NEVER, 3, False, Verdict.STOP_RUN),
+        (NEVER, 1, True, Verdict.STOP_RUN),
+    ],
+)
+def test_a_refusal_is_judged_by_other_requests(
+    accepted_at: float, refused: int, waited: bool, verdict: Verdict
+) -> None:
+    """One that was sent later and accepted shows that the campaign alone is refused."""
+    evidence = Evidence(
+        accepted_at=accepted_at, refused=frozenset(target(number) for number in range(refused))
+    )
+    assert evidence.judge(10.0, waited=waited) is verdict
+
+
+# -- the second try ----------------------------------------------------------------------------
+
+
 def test_a_token_that_can_be_renewed_is_renewed(tmp_path: Path) -> None:
     """The second try goes out at once with the new token."""
 
@@ -110,11 +174,11 @@ def test_a_token_that_cannot_be_renewed_gets_a_slow_second_try(tmp_path: Path) -
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), "page"])
         assert await stack.fetch(make_request()) == "page"
-        assert inner.at == [0.0, 0.5 + RETRY_DELAY]
+        assert inner.at == [0.0, 0.5 + DELAY]
 
     house = in_a_house(tmp_path, Tokens(None), use)
     assert [(e.wait_s, e.wait_source) for e in house.seen.of(RetryScheduled)] == [
-        (RETRY_DELAY, "unauthorized")
+        (DELAY, "unauthorized")
     ]
 
 
@@ -124,7 +188,7 @@ def test_refused_twice_stops_the_run(tmp_path: Path, renewal: str | None) -> Non
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), refused()])
-        with pytest.raises(StopRun, match="refused twice") as caught:
+        with pytest.raises(StopRun, match="is refused") as caught:
             await stack.fetch(make_request())
         assert caught.value.reason == "credentials_refused"
         assert house.stop.order is not None
@@ -171,7 +235,7 @@ def test_a_hundred_refusals_are_one_second_look(tmp_path: Path, renewal: str | N
     house = in_a_house(tmp_path, Tokens(renewal), use)
     assert house.tokens.asked == 1
     waits = [event.wait_s for event in house.seen.of(RetryScheduled)]
-    assert waits == [0.0 if renewal else RETRY_DELAY] + [0.0] * 99
+    assert waits == [0.0 if renewal else DELAY] + [0.0] * 99
 
 
 def test_a_refusal_after_somebody_elses_success_is_a_new_one(tmp_path: Path) -> None:
@@ -188,33 +252,67 @@ def test_a_refusal_after_somebody_elses_success_is_a_new_one(tmp_path: Path) -> 
             group.start_soon(fetch)
             group.start_soon(fetch)
         assert pages == ["page"] * 2
-        slow = 0.1 + 0.5 + RETRY_DELAY
-        assert inner.at == pytest.approx([0, 0, slow, slow + 0.1, slow + 0.2 + 0.5 + RETRY_DELAY])
+        slow = 0.1 + 0.5 + DELAY
+        assert inner.at == pytest.approx([0, 0, slow, slow + 0.1, slow + 0.2 + 0.5 + DELAY])
 
     house = in_a_house(tmp_path, Tokens(None, None), use)
     waits = [event.wait_s for event in house.seen.of(RetryScheduled)]
-    assert waits == [RETRY_DELAY, 0.0, RETRY_DELAY]
+    assert waits == [DELAY, 0.0, DELAY]
 
 
-def test_a_dead_token_costs_few_requests(tmp_path: Path) -> None:
-    """Of a hundred refused together, one tries again; the others end with the order."""
+@pytest.mark.parametrize("refusal", [refused, forbidden])
+@pytest.mark.parametrize("rate", [0.0, 3.3])
+def test_a_dead_token_costs_few_requests(
+    tmp_path: Path, refusal: Callable[[], Refused], rate: float
+) -> None:
+    """Those in flight, and a few: then all others end with the order."""
 
     async def use(house: House) -> None:
-        inner, stack = house.stack([refused()] * 101, delay=1.0)
+        inner, stack = house.stack(repeat(lambda _: refusal()), delay=0.1, permits=16)
         ends: list[str] = []
 
-        async def fetch() -> None:
+        async def fetch(number: int) -> None:
             with pytest.raises(StopRun) as caught:
-                await stack.fetch(make_request())
+                await stack.fetch(make_request(target(number)))
             ends.append(caught.value.reason)
 
         async with anyio.create_task_group() as group:
-            for _ in range(100):
-                group.start_soon(fetch)
-        assert ends == ["credentials_refused"] * 100
-        assert len(inner.calls) == 101
+            for number in range(64):
+                group.start_soon(fetch, number)
+        assert ends == ["credentials_refused"] * 64
+        assert len(inner.calls) <= (16 + 2 * 3 if rate == 0 else 8)
 
-    in_a_house(tmp_path, Tokens(None), use)
+    in_a_house(tmp_path, Tokens(*[None] * 9), use, rate=rate)
+
+
+@pytest.mark.parametrize("refusal", [refused, forbidden])
+def test_a_token_that_dies_in_mid_run_costs_few_requests(
+    tmp_path: Path, refusal: Callable[[], Refused]
+) -> None:
+    """The last request that was accepted is sent once more, and is refused too."""
+
+    async def use(house: House) -> None:
+        inner, stack = house.stack(
+            chain(["page"] * 3, repeat(lambda _: refusal())), delay=0.1, permits=4
+        )
+        ends: list[str] = []
+
+        async def fetch(number: int) -> None:
+            try:
+                await stack.fetch(make_request(target(number)))
+            except StopRun as order:
+                ends.append(order.reason)
+
+        for number in range(3):
+            await fetch(number)
+        async with anyio.create_task_group() as group:
+            for number in range(3, 30):
+                group.start_soon(fetch, number)
+        assert ends == ["credentials_refused"] * 27
+        assert inner.calls[-1].target == target(2)
+        assert len(inner.calls) <= 3 + 2 * 4 + 2
+
+    in_a_house(tmp_path, Tokens(*[None] * 9), use)
 
 
 def test_other_trouble_on_the_second_try_is_other_trouble(tmp_path: Path) -> None:
@@ -253,18 +351,125 @@ def test_waiting_for_a_slot_is_not_having_been_sent(tmp_path: Path) -> None:
             await anyio.sleep(0.6)
             group.start_soon(stack.fetch, make_request())
         assert house.tokens.asked == 2
-        assert inner.at[3] - inner.at[2] >= RETRY_DELAY
+        assert inner.at[3] - inner.at[2] >= DELAY
 
     in_a_house(tmp_path, Tokens(None, None), use, rate=4.0)
 
 
-def test_nobody_looks_after_the_order_to_stop(tmp_path: Path) -> None:
-    """Whoever was waiting at the door is told of the order instead."""
+def test_no_second_try_after_the_order_to_stop(tmp_path: Path) -> None:
+    """The order is raised instead, and the token is not renewed."""
 
     async def use(house: House) -> None:
         house.stop.request(StopRun("SIGTERM", "told"))
+
+        async def send(request: object, hold: float) -> None:
+            raise AssertionError("nothing may be sent")
+
         with pytest.raises(StopRun, match="told"):
-            async with house.door.retry_after_401(Unauthorized("no")):
-                raise AssertionError("nobody gets in")
+            await house.gate.retry_after_refusal(make_request(), Unauthorized("no"), send)
 
     assert in_a_house(tmp_path, Tokens(), use).tokens.asked == 0
+
+
+def test_others_wait_while_the_token_is_in_doubt(tmp_path: Path) -> None:
+    """From the refusal to the answer of the second try nothing else is sent."""
+
+    async def use(house: House) -> None:
+        inner, stack = house.stack([refused(), "a", "b"], delay=1.0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(stack.fetch, make_request(target(1)))
+            await anyio.sleep(1.2)
+            assert repr(house.gate) == "<AuthGate in doubt, 0 refused>"
+            group.start_soon(stack.fetch, make_request(target(2)))
+        assert inner.at == [0.0, 1.5, 2.5]
+        assert [call.target for call in inner.calls] == [target(1), target(1), target(2)]
+
+    in_a_house(tmp_path, Tokens("token-1"), use)
+
+
+def test_a_refusal_of_before_the_renewal_needs_no_other_one(tmp_path: Path) -> None:
+    """Also where the second try met other trouble: the token is another one all the same."""
+
+    async def use(house: House) -> None:
+        script = [refused(), refused(), ServerTrouble("x", status=500), "a", "b"]
+        inner, stack = house.stack(script, delay=1.0)
+        async with anyio.create_task_group() as group:
+            for number in range(2):
+                group.start_soon(stack.fetch, make_request(target(number)))
+        assert len(inner.calls) == 5
+
+    assert in_a_house(tmp_path, Tokens("token-1"), use).tokens.asked == 1
+
+
+# -- one campaign alone ------------------------------------------------------------------------
+
+
+class Api:
+    """Answers each campaign for itself; counts what each was asked."""
+
+    def __init__(self, bad: Callable[[], Refused], *bad_ones: int) -> None:
+        self.bad, self.bad_ones = bad, {target(number) for number in bad_ones}
+        self.asked: Counter[Target] = Counter()
+
+    def __call__(self, request: Request[Any]) -> object:
+        """A page, or the refusal."""
+        self.asked[request.target] += 1
+        return self.bad() if request.target in self.bad_ones else "page"
+
+
+@pytest.mark.parametrize("workers", [2, 16])
+@pytest.mark.parametrize("rate", [0.0, 3.3])
+@pytest.mark.parametrize("bad", [(50,), (0,), (99,), (0, 1), (20, 21, 22, 23, 24)])
+@pytest.mark.parametrize(
+    ("refusal", "kind", "most"), [(refused, "unauthorized", 2), (forbidden, "forbidden", 1)]
+)
+def test_a_campaign_that_is_refused_alone_costs_itself(
+    tmp_path: Path,
+    refusal: Callable[[], Refused],
+    kind: str,
+    most: int,
+    bad: tuple[int, ...],
+    rate: float,
+    workers: int,
+) -> None:
+    """The others come, wherever it stands among them; it fails with its kind, for few requests."""
+    ends: dict[int, CampaignError] = {}
+    api = Api(refusal, *bad)
+
+    async def use(house: House) -> None:
+        _, stack = house.stack(repeat(api), delay=0.1, permits=workers)
+        numbers = iter(range(100))
+
+        async def work() -> None:
+            for number in numbers:
+                try:
+                    assert await stack.fetch(make_request(target(number))) == "page"
+                except CampaignError as error:
+                    ends[number] = error
+
+        async with anyio.create_task_group() as group:
+            for _ in range(workers * 4):
+                group.start_soon(work)
+        assert not house.stop.requested
+
+    in_a_house(tmp_path, Tokens(*[None] * 9), use, rate=rate)
+    assert sorted(ends) == sorted(bad)
+    for number, error in ends.items():
+        assert (error.kind, error.status) == (kind, 401 if kind == "unauthorized" else 403)
+        assert "other campaigns are not refused" in str(error)
+        assert api.asked[target(number)] <= most
+    assert api.asked.total() <= 100 + len(bad) * 2
+
+
+def test_a_probe_whose_cursor_is_gone_shows_that_the_token_works(tmp_path: Path) -> None:
+    """Only a refusal of the probe is one of the token."""
+
+    async def use(house: House) -> None:
+        gone = CursorDropped("HTTP 410", status=410)
+        _, stack = house.stack(["page", forbidden(), gone])
+        await stack.fetch(make_request(target(1)))
+        with pytest.raises(CampaignError) as caught:
+            await stack.fetch(make_request(target(2)))
+        assert (caught.value.kind, caught.value.error_key) == ("forbidden", "no.privilege")
+
+    in_a_house(tmp_path, Tokens(), use)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,6 +138,74 @@ def test_a_server_that_fails_one_time_in_four_is_harvested(root: Path) -> None:
             report = await Harvester(config, clock=clock).run(sandbox.world.campaign_ids)
             assert (report.exit_code, report.reason) == (0, "complete")
             assert report.requests.retried > BUDGET
+
+    virtually(main)
+
+
+EVILS = {
+    "auth": "unauthorized",
+    "error403": "forbidden",
+    "throttle": "throttled",
+    "throttle429": "throttled",
+    "error500": "server_error",
+    "html": "unreadable",
+    "wrong_shape": "unreadable",
+    "foreign_link": "foreign_link",
+    "redirect": "redirected",
+    "loop": "looping_cursor",
+    "reset": "reset",
+    "cut": "cut",
+}
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "rate", "first"),
+    [(1, 3.3, 1), (1, 3.3, 88), (2, 3.3, 44), (16, 3.3, 0), (16, 3.3, 88), (16, 0, 0), (16, 0, 88)],
+)
+def test_one_bad_campaign_of_each_kind_costs_itself(
+    root: Path, concurrency: int, rate: float, first: int
+) -> None:
+    """Twelve evils among a hundred campaigns, side by side: 88 are complete after one run."""
+    clock: Any = LoopClock()
+
+    async def main() -> None:
+        settings = SandboxSettings(campaigns=100, pages=150, rows_per_page=2)
+        names = Sandbox(settings).world.campaign_ids
+        bad = dict(zip(names[first:], EVILS, strict=False))
+        pinned = {(name, None): kind for name, kind in bad.items()}
+        async with Sandbox(replace(settings, pinned=pinned, clock=clock.monotonic)) as sandbox:
+            config = replace(_config(sandbox, Home(root), concurrency=concurrency), rate=rate)
+            report = await Harvester(config, clock=clock).run(sandbox.world.campaign_ids)
+            assert (report.exit_code, report.campaigns.complete) == (3, 88)
+            errors = (Home(root).out / "errors.ndjson").read_bytes().splitlines()
+            found = [json.loads(line) for line in errors]
+            assert {line["campaign_id"]: line["kind"] for line in found} == {
+                name: EVILS[kind] for name, kind in bad.items()
+            }
+            assert sandbox.requests <= 150 + 100
+            per_campaign = Counter(hit.campaign_id for hit in sandbox.log)
+            assert max(per_campaign[name] for name in bad) <= 32
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("kind", ["auth", "error403"])
+@pytest.mark.parametrize(("concurrency", "rate"), [(1, 3.3), (16, 3.3), (16, 0)])
+def test_a_refusal_everywhere_stops_within_a_few_requests(
+    root: Path, kind: str, concurrency: int, rate: float
+) -> None:
+    """Exit 4, and no campaign is called failed: the same command goes on with a good token."""
+    clock: Any = LoopClock()
+
+    async def main() -> None:
+        settings = SandboxSettings(campaigns=100, pages=150, rows_per_page=2, latency=0.1)
+        pinned = {(None, None): kind}
+        async with Sandbox(replace(settings, pinned=pinned, clock=clock.monotonic)) as sandbox:
+            config = replace(_config(sandbox, Home(root), concurrency=concurrency), rate=rate)
+            report = await Harvester(config, clock=clock).run(sandbox.world.campaign_ids)
+            assert (report.exit_code, report.reason) == (4, "credentials_refused")
+            assert report.campaigns.failed == 0
+            assert sandbox.requests <= (8 if rate else 24)
 
     virtually(main)
 

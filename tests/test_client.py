@@ -15,7 +15,7 @@ from harvester.config import HarvestConfig
 from harvester.errors import CampaignError, ConfigError, StopRun, StorageError
 from harvester.events import RequestSent
 from harvester.request.quota import QuotaLedger
-from harvester.request.retry import RetryPolicy
+from harvester.request.retry_policy import RetryPolicy
 from harvester.runtime import Clock, StopSignal
 from harvester.sandbox import Sandbox, SandboxSettings
 

@@ -24,8 +24,7 @@ from harvester.disk.part import PartFile
 from harvester.errors import ConfigError, HarvestError, StorageError
 from harvester.events import Event
 from harvester.reporting.summary import HarvestReport
-from harvester.request import auth as authorize
-from harvester.request.retry import RetryPolicy
+from harvester.request.retry_policy import RetryPolicy
 from harvester.run import Harvester, harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 
@@ -98,8 +97,7 @@ class Field:
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits between attempts are tested elsewhere, on a virtual clock."""
-    monkeypatch.setattr(stack, "RetryPolicy", partial(RetryPolicy, first=0.001))
-    monkeypatch.setattr(authorize, "RETRY_DELAY", 0.001)
+    monkeypatch.setattr(stack, "RetryPolicy", partial(RetryPolicy, first=0.001, refused=0.001))
 
 
 @pytest.fixture

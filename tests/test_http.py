@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fakes import PATH, make_request
+from fakes import PATH, credentials_of, make_request
 
 from harvester.api.v2 import V2
 from harvester.errors import (
@@ -25,41 +25,40 @@ from harvester.errors import (
     Unauthorized,
     Unreadable,
 )
-from harvester.request.credentials import Credentials
-from harvester.request.http import HttpFetcher, open_session
+from harvester.model import Request
+from harvester.request.http import HttpSender, open_session
+from harvester.request.retry import RetryingFetcher, _Tries
+from harvester.request.retry_policy import RetryBudget, RetryPolicy
+from harvester.runtime import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary-token-5678"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def fetching(
+async def sending(
     origin: str, *, timeout: float = 10.0, cap: int = 100_000, proxy: str | None = None
-) -> AsyncIterator[HttpFetcher]:
-    """A fetcher for one origin."""
+) -> AsyncIterator[HttpSender]:
+    """A sender for one origin."""
     session = open_session(connections=4, timeout=timeout)
     try:
-        yield HttpFetcher(
-            session,
-            V2(origin),
-            Credentials(KEY, access_token=TOKEN),
-            max_page_bytes=cap,
-            proxy=proxy,
+        yield HttpSender(
+            session, V2(origin), credentials_of(TOKEN, KEY), max_page_bytes=cap, proxy=proxy
         )
     finally:
         await session.close()
 
 
 @asynccontextmanager
-async def served(handler: Handler, **options: Any) -> AsyncIterator[HttpFetcher]:
-    """A fetcher for a server of one handler."""
+async def served(handler: Handler, **options: Any) -> AsyncIterator[HttpSender]:
+    """A sender for a server of one handler."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     server = TestServer(app)
     await server.start_server()
     try:
-        async with fetching(str(server.make_url("")).rstrip("/"), **options) as fetcher:
-            yield fetcher
+        async with sending(str(server.make_url("")).rstrip("/"), **options) as sender:
+            yield sender
     finally:
         await server.close()
 
@@ -115,17 +114,17 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Handler:
 
 
 async def test_a_call_is_one_request_with_key_and_token() -> None:
-    """At the API's own path, the cursor as the bytes it came in, the secrets where they belong."""
+    """At the API's own path, the cursor as the bytes it came in, key and token added."""
     asked: list[web.Request] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
         asked.append(request)
         return web.Response(body=b"[]", headers={"Set-Cookie": "c=1"})
 
-    async with served(handler) as fetcher:
+    async with served(handler) as sender:
         link = f"{PATH}?next=a%2Fb%2fc%20d+e%C3%A9&x=%"
-        assert await fetcher.fetch(make_request(link=link)) == b"[]"
-        assert await fetcher.fetch(make_request(link=PATH)) == b"[]"
+        assert await sender.send(make_request(link=link)) == b"[]"
+        assert await sender.send(make_request(link=PATH)) == b"[]"
     first, second = asked
     assert first.raw_path == f"{link}&api_key={KEY}"
     assert second.raw_path == f"{PATH}?api_key={KEY}"
@@ -135,18 +134,6 @@ async def test_a_call_is_one_request_with_key_and_token() -> None:
     assert first.headers["Accept-Encoding"] == "gzip"
     assert first.headers["User-Agent"].startswith("harvester/")
     assert "Cookie" not in second.headers
-
-
-async def test_what_the_call_reads_is_what_comes_back() -> None:
-    """The body goes to the call's own reader; what that raises goes on."""
-
-    def refuse(_: bytes) -> None:
-        raise Unreadable("not a page", status=200)
-
-    async with served(answering(b"abc")) as fetcher:
-        assert await fetcher.fetch(replace(make_request(), read=len)) == 3
-        with pytest.raises(Unreadable, match="not a page"):
-            await fetcher.fetch(replace(make_request(), read=refuse))
 
 
 @pytest.mark.parametrize(
@@ -161,9 +148,9 @@ async def test_what_the_call_reads_is_what_comes_back() -> None:
 )
 async def test_an_answer_is_judged(status: int, body: bytes, kind: type[HarvestError]) -> None:
     """Whatever is no 200 is raised as what it means."""
-    async with served(answering(body, status, Retry_After="3")) as fetcher:
+    async with served(answering(body, status, Retry_After="3")) as sender:
         with pytest.raises(kind):
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -174,18 +161,18 @@ async def test_a_redirect_is_not_followed() -> None:
         asked.append(request.path)
         return web.Response(status=302, headers={"Location": "/elsewhere?canary=1"})
 
-    async with served(handler) as fetcher:
+    async with served(handler) as sender:
         with pytest.raises(CampaignError) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.kind == "redirected"
     assert asked == [PATH]
 
 
 async def test_a_page_over_the_cap_is_refused() -> None:
     """`max_page_bytes` bounds what one page may cost."""
-    async with served(answering(b"x" * 1_001), cap=1_000) as fetcher:
+    async with served(answering(b"x" * 1_001), cap=1_000) as sender:
         with pytest.raises(Unreadable) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.cause == "too_large"
 
 
@@ -210,9 +197,9 @@ async def test_trouble_on_the_wire_has_its_cause(
 ) -> None:
     """Dropped, cut, not HTTP, or too slow: one request, one error, none of it a status."""
     server = RawServer(answer, abort=abort)
-    async with server as origin, fetching(origin, timeout=0.3) as fetcher:
+    async with server as origin, sending(origin, timeout=0.3) as sender:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert cause is None or caught.value.cause == cause
     assert caught.value.status is None
     assert str(caught.value)
@@ -223,9 +210,9 @@ async def test_nobody_there_is_a_trouble_to_connect() -> None:
     """A refused connection is told as such."""
     async with RawServer(b"") as origin:
         pass
-    async with fetching(origin) as fetcher:
+    async with sending(origin) as sender:
         with pytest.raises(TransportTrouble, match="cannot connect") as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.cause == "connect"
 
 
@@ -235,9 +222,9 @@ async def test_a_refusal_of_the_proxy_is_told_as_the_proxys(status: int) -> None
     refusal = f"HTTP/1.1 {status} canary {KEY}\r\nX: canary\r\nContent-Length: 0\r\n\r\n"
     async with RawServer(refusal.encode()) as server:
         proxy = server.replace("//", "//me:canary@")
-        async with fetching("https://api.invalid", proxy=proxy) as fetcher:
+        async with sending("https://api.invalid", proxy=proxy) as sender:
             with pytest.raises(TransportTrouble) as caught:
-                await fetcher.fetch(make_request())
+                await sender.send(make_request())
     assert str(caught.value) == f"the proxy answered HTTP {status}"
     assert (caught.value.cause, caught.value.status) == ("proxy", None)
     assert "canary" not in shown(caught.value)
@@ -247,31 +234,31 @@ async def test_a_proxy_that_is_not_there_is_told_as_such() -> None:
     """Not as if the API could not be reached."""
     async with RawServer(b"") as server:
         pass
-    async with fetching("https://api.invalid", proxy=server) as fetcher:
+    async with sending("https://api.invalid", proxy=server) as sender:
         with pytest.raises(TransportTrouble, match="cannot connect to the proxy: ") as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.cause == "connect"
 
 
 async def test_a_certificate_that_is_not_valid_is_told() -> None:
     """What is no TLS, or not the server it says, is never talked to."""
     server = RawServer(b"HTTP/1.1 400 Bad\r\n\r\n")
-    async with server as plain, fetching(plain.replace("p:", "ps:"), timeout=0.3) as fetcher:
+    async with server as plain, sending(plain.replace("p:", "ps:"), timeout=0.3) as sender:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.cause in {"connect", "tls", "timeout"}
 
 
 async def test_other_trouble_of_the_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error we know nothing of is told by its class alone: its text may hold a secret."""
-    async with fetching("http://127.0.0.1:1") as fetcher:
+    async with sending("http://127.0.0.1:1") as sender:
 
         def broken(*_: object, **__: object) -> None:
             raise aiohttp.ClientError(f"canary {KEY}")
 
         monkeypatch.setattr(aiohttp.ClientSession, "get", broken)
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert str(caught.value) == "the request failed (ClientError)"
     assert caught.value.cause == "connection"
 
@@ -284,8 +271,8 @@ async def test_a_cursor_that_is_not_ascii_is_escaped() -> None:
         asked.append(request.raw_path)
         return web.Response(body=b"[]")
 
-    async with served(handler) as fetcher:
-        await fetcher.fetch(make_request(link=f"{PATH}?next=a%2Fb/é~!"))
+    async with served(handler) as sender:
+        await sender.send(make_request(link=f"{PATH}?next=a%2Fb/é~!"))
     assert asked == [f"{PATH}?next=a%2Fb/%C3%A9~!&api_key={KEY}"]
 
 
@@ -303,30 +290,38 @@ async def test_a_damaged_error_body_does_not_hide_the_status(
 ) -> None:
     """Only a 403 needs its body: what it means is said there alone."""
     handler = answering(b"no gzip", status, Content_Encoding=encoding)
-    async with served(handler) as fetcher:
+    async with served(handler) as sender:
         with pytest.raises(kind) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert caught.value.status == status
 
 
-async def test_a_next_link_that_repeats_a_credential_is_not_kept() -> None:
-    """It would stand in the state file."""
-    body = f'{{"results":[],"meta":{{"pagination":{{"next_link":"{PATH}?next={TOKEN}"}}}}}}'
-    async with served(answering(body.encode())) as fetcher:
-        call = replace(make_request(), read=partial(V2().read_page, make_request().target, ""))
-        with pytest.raises(CampaignError) as caught:
-            await fetcher.fetch(call)
-    assert caught.value.kind == "bad_link"
-    assert "canary" not in shown(caught.value)
-
-
 # -- secrets -----------------------------------------------------------------------------------
+
+
+def escaped(secret: str) -> str:
+    """A secret as a JSON writer may spell it."""
+    return "".join(f"\\u{ord(char):04x}" for char in secret)
 
 
 def shown(error: BaseException) -> str:
     """Everything that a log could print of an error."""
     fields = " ".join(f"{value}" for value in vars(error).values())
     return "".join(traceback.format_exception(error)) + repr(error) + fields
+
+
+async def read_by_the_layer_above(sender: HttpSender, request: Request[Any]) -> None:
+    """A single attempt, read and scrubbed."""
+    gate: Any = None
+    fetcher = RetryingFetcher(
+        sender,
+        RetryPolicy(),
+        credentials=credentials_of(TOKEN, KEY),
+        budget=RetryBudget(),
+        stop=StopSignal(),
+        auth_gate=gate,
+    )
+    await fetcher._attempt(request, _Tries())
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 429, 500])
@@ -339,28 +334,55 @@ def shown(error: BaseException) -> str:
         f'[{{"error_key":"k","error_message":"{"x " * 94}{KEY} {TOKEN}"}}]',
         f"{'x ' * 94}{TOKEN} {KEY}",
         f"{' ' * 790}{TOKEN} {KEY}",
+        f'[{{"error_key":"{escaped(TOKEN)}","error_message":"{escaped(KEY)}"}}]',
     ],
-    ids=["text", "message", "key", "cut message", "cut text", "cut body"],
+    ids=["text", "message", "key", "cut message", "cut text", "cut body", "escaped"],
 )
 async def test_no_error_shows_a_secret_that_was_echoed(status: int, body: str) -> None:
     """Not in its text, not in its fields, not in part, wherever the server put it."""
     handler = answering(body.encode(), status, Location=f"https://h/{KEY}")
-    async with served(handler) as fetcher:
-        call = replace(make_request(), read=partial(V2().read_page, make_request().target, ""))
+    async with served(handler) as sender:
+        request = replace(make_request(), read=partial(V2().read_page, make_request().target, ""))
         with pytest.raises(HarvestError) as caught:
-            await fetcher.fetch(call)
+            await read_by_the_layer_above(sender, request)
     assert "canary" not in shown(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+async def test_an_echo_in_another_encoding_is_not_quoted(encoding: str) -> None:
+    """Its letters would stand apart, and no search would find them."""
+    text = f'[{{"error_key":"{KEY}","error_message":"{TOKEN}"}}]'.encode(encoding)
+    async with served(answering(text, 406)) as sender:
+        with pytest.raises(HarvestError) as caught:
+            await read_by_the_layer_above(sender, make_request())
+    assert "canary" not in shown(caught.value).replace(" ", "").replace("\0", "")
 
 
 @pytest.mark.parametrize("answer", [b"", PAGE + b"half", b"SSH-2.0\r\n\r\n", None])
 async def test_no_trouble_on_the_wire_shows_a_secret(answer: bytes | None) -> None:
     """aiohttp's own errors hold the URL and the headers: nothing of them is left."""
-    async with RawServer(answer) as origin, fetching(origin, timeout=0.3) as fetcher:
+    async with RawServer(answer) as origin, sending(origin, timeout=0.3) as sender:
         with pytest.raises(TransportTrouble) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
     assert "canary" not in shown(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request goes where it is sent, whatever HTTP_PROXY says."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with served(answering(b"[]")) as sender:
+        assert await sender.send(make_request()) == b"[]"
+
+
+async def test_a_timeout_is_not_rounded_up() -> None:
+    """aiohttp would round one of more than five seconds up to a whole one."""
+    session = open_session(connections=1, timeout=6.5)
+    assert session.timeout.total == 6.5
+    assert session.timeout.ceil_threshold >= 6.5
+    await session.close()
 
 
 async def test_a_session_holds_no_secret(tmp_path: Path) -> None:

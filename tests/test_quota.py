@@ -4,11 +4,15 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -17,7 +21,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.errors import StorageError
-from harvester.request.quota import Account, Granted, NotYet, QuotaLedger, Spent, claim, ledger_path
+from harvester.request.quota import (
+    Account,
+    Granted,
+    NotYet,
+    QuotaLedger,
+    Spent,
+    _decoded,
+    _encoded,
+    claim,
+    ledger_path,
+)
 from harvester.runtime import Clock
 
 TODAY = "2026-03-01"
@@ -100,8 +114,10 @@ def test_only_some_days_are_kept() -> None:
     for day in range(40):
         account, _ = claimed(account, now=NOON + timedelta(days=day), monotonic=100.0 + day)
     assert sorted(account.days) == [f"2026-04-{day:02}" for day in range(2, 10)]
-    record = {"version": 1, "days": account.days, "not_before": 1e300 / 3, "set_at": 1e300 / 3}
-    assert len(orjson.dumps(record)) < 512
+    days = dict.fromkeys(account.days, 10**9)
+    record = _encoded(Account(days, not_before=1e300 / 3, set_at=1e300 / 3))
+    assert len(record) == 512
+    assert _decoded(record).days == days
 
 
 @given(
@@ -283,6 +299,7 @@ def test_charges_are_synced_at_the_apis_pace(
         b'{"version":1,"days":{"2026-03-01":-5},"not_before":0}',
         b'{"version":1,"days":{},"not_before":"soon"}',
         b'{"version":2,"days":{},"not_before":0}',
+        b'{"version":3,"days":{},"not_before":0,"set_at":0.0,"checksum":""}',
         b'{"days":{},"not_before":0}',
         b'{"version":1,"days":{"2026-03-01":9},"not_bef',
     ],
@@ -294,10 +311,162 @@ def test_a_file_that_cannot_be_read_stops_everything(
     (tmp_path / "k").write_bytes(content)
     one = ledger(tmp_path / "k", clock)
     for use in (lambda: one.claim(0.3), one.used_today, lambda: one.hold(1)):
-        with pytest.raises(StorageError, match="remove it if you know"):
+        with pytest.raises(StorageError, match="is damaged: remove it if you know"):
             use()
     assert (tmp_path / "k").read_bytes() == content
     one.close()
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
+    """In any field, in the checksum or in the padding: the count is refused, never believed."""
+    one = ledger(tmp_path / "k", clock)
+    one.claim(0.3)
+    clock.advance(1)
+    one.claim(0.3)
+    one.close()
+    good = (tmp_path / "k").read_bytes()
+    assert _decoded(good).days == {TODAY: 2}
+    for bit in range(len(good) * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+            _decoded(bytes(bad))
+
+
+@pytest.mark.parametrize("edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"}", b"} ")])
+def test_edited_digits_are_refused(
+    tmp_path: Path, clock: FakeClock, edit: tuple[bytes, bytes]
+) -> None:
+    """The error says what to do: not even a hold or a look believes the file."""
+    (tmp_path / "k").write_bytes(_encoded(Account({TODAY: 9})).replace(*edit))
+    one = ledger(tmp_path / "k", clock)
+    for use in (lambda: one.claim(0.3), one.used_today, lambda: one.hold(1)):
+        with pytest.raises(StorageError, match="damaged: remove it if you know"):
+            use()
+    one.close()
+
+
+def test_a_count_of_version_1_goes_on(tmp_path: Path, clock: FakeClock) -> None:
+    """It had no checksum; the first charge writes one."""
+    old = {"version": 1, "days": {TODAY: 7}, "not_before": 0.0, "set_at": 0.0}
+    (tmp_path / "k").write_bytes(orjson.dumps(old).ljust(511) + b"\n")
+    one = ledger(tmp_path / "k", clock)
+    assert (one.used_today(), one.claim(0.3)) == (7, Granted(8))
+    assert b'"checksum"' in (tmp_path / "k").read_bytes()
+    one.close()
+
+
+def test_the_day_is_that_of_utc(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the machine stands: at noon UTC it is tomorrow on Kiritimati."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        one = ledger(tmp_path / "k", clock)
+        one.claim(0.3)
+        one.close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert _decoded((tmp_path / "k").read_bytes()).days == {TODAY: 1}
+
+
+# -- the file under a run ----------------------------------------------------------------------
+
+
+def _removed(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(path.read_bytes())
+    path.with_name("new").replace(path)
+
+
+def _moved(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+    path.parent.mkdir()
+    path.write_bytes(b"")
+
+
+def _restored(path: Path) -> None:
+    path.write_bytes(_encoded(Account({TODAY: 1})))
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("attack", [_removed, _replaced, _moved, _restored, _emptied])
+def test_a_count_that_others_do_not_see_is_not_used(
+    tmp_path: Path, clock: FakeClock, attack: Callable[[Path], None]
+) -> None:
+    """The state folder removed, replaced or restored under a run: it stops before a request."""
+    path = tmp_path / "state" / "k"
+    one = ledger(path, clock)
+    for _ in range(3):
+        one.claim(0.3)
+        clock.advance(1)
+    attack(path)
+    for use in (lambda: one.claim(0.3), lambda: one.hold(1)):
+        with pytest.raises(StorageError, match="removed or replaced under this run"):
+            use()
+    one.close()
+
+
+def test_a_count_that_another_run_raised_is_used(tmp_path: Path, clock: FakeClock) -> None:
+    """Also over midnight, and where the clock was set back."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    used = []
+    for run in (one, other, other, one):
+        used.append(run.claim(0.3))
+        clock.advance(1)
+    assert used == [Granted(1), Granted(2), Granted(3), Granted(4)]
+    clock.wall += timedelta(days=1)
+    assert one.claim(0.3) == Granted(1)
+    clock.wall -= timedelta(days=1)
+    clock.advance(1)
+    assert other.claim(0.3) == Granted(5)
+    one.close()
+    other.close()
+
+
+def test_nothing_waits_for_a_process_that_holds_the_file(tmp_path: Path, clock: FakeClock) -> None:
+    """It may have been suspended: a look reads without it, a hold is written by the next claim."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    one.claim(0.0)
+    with (tmp_path / "k").open("rb") as suspended:
+        fcntl.flock(suspended, fcntl.LOCK_EX)
+        assert one.used_today() == 1
+        one.hold(60)
+        assert isinstance(one.claim(0.0), NotYet)
+    assert other.claim(0.0) == Granted(2)
+    clock.advance(1)
+    assert one.claim(0.0) == NotYet(pytest.approx(59))
+    assert other.claim(0.0) == NotYet(pytest.approx(59))
+    one.close()
+    other.close()
+
+
+def test_a_look_during_a_write_looks_again(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a record is not taken for a damaged one."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    one.claim(0.0)
+    real, looks = os.pread, []
+
+    def torn(file: int, size: int, at: int) -> bytes:
+        looks.append(file)
+        found = real(file, size, at)
+        return found[:20] + b"9" + found[21:] if len(looks) < 3 else found
+
+    monkeypatch.setattr(os, "pread", torn)
+    assert other.used_today() == 1
+    assert len(looks) == 3
+    one.close()
+    other.close()
 
 
 def test_a_full_disk_refuses_the_charge(
@@ -450,9 +619,33 @@ def test_the_salt_is_private_and_made_once(tmp_path: Path) -> None:
     first = (tmp_path / "state" / "salt").read_bytes()
     ledger_path(tmp_path / "state", origin="o", identity="l")
     assert (tmp_path / "state" / "salt").read_bytes() == first
-    assert len(first) == 32
+    assert len(first) == 32 + 8
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["salt"]
     assert (tmp_path / "state" / "salt").stat().st_mode & 0o777 == 0o600
+
+
+def test_many_first_runs_at_once_share_a_salt(tmp_path: Path) -> None:
+    """Threads, or containers with one process id each: all find the same file, none fails."""
+    for folder in range(20):
+        begin = threading.Barrier(4)
+
+        def path(_: int, state: Path = tmp_path / str(folder), begin: Any = begin) -> Path:
+            begin.wait()
+            return ledger_path(state, origin="o", identity="k")
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(path, range(4)))) == 1
+        assert [file.name for file in (tmp_path / str(folder)).iterdir()] == ["salt"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:31], lambda b: b[:39], lambda b: b"x" + b[1:]])
+def test_a_damaged_salt_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """It would name another file, and the day would be counted from nothing."""
+    ledger_path(tmp_path, origin="o", identity="k")
+    salt = tmp_path / "salt"
+    salt.write_bytes(damage(salt.read_bytes()))
+    with pytest.raises(StorageError, match="salt is damaged: restore it"):
+        ledger_path(tmp_path, origin="o", identity="k")
 
 
 def test_of_two_first_runs_one_makes_the_salt(
@@ -462,12 +655,12 @@ def test_of_two_first_runs_one_makes_the_salt(
     real = os.link
 
     def beaten(own: Path, path: Path) -> None:
-        path.write_bytes(b"theirs")
+        path.write_bytes(b"theirs, of thirty-two bytes: abc")
         real(own, path)
 
     monkeypatch.setattr(os, "link", beaten)
     first = ledger_path(tmp_path, origin="o", identity="k")
     monkeypatch.undo()
     assert ledger_path(tmp_path, origin="o", identity="k") == first
-    assert (tmp_path / "salt").read_bytes() == b"theirs"
+    assert (tmp_path / "salt").read_bytes() == b"theirs, of thirty-two bytes: abc"
     assert len(list(tmp_path.iterdir())) == 1

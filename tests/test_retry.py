@@ -1,15 +1,26 @@
 """Which failures are tried again, when, and for how long."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
-from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, make_request, virtually
+from fakes import (
+    NOON,
+    TARGET,
+    FakeFetcher,
+    LoopClock,
+    Seen,
+    credentials_of,
+    make_request,
+    page,
+    virtually,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,15 +34,15 @@ from harvester.errors import (
     Throttled,
     TransportTrouble,
     TryAgain,
-    Unauthorized,
     Unreadable,
 )
-from harvester.events import RetryScheduled
-from harvester.request.retry import (
+from harvester.events import RequestFailed, RequestSucceeded, RetryScheduled
+from harvester.model import Request, Target
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import (
     NoRetriesLeft,
     RetryAfter,
     RetryBudget,
-    RetryingFetcher,
     RetryPolicy,
     WaitTooLong,
 )
@@ -141,13 +152,12 @@ def test_the_budget_is_spent_and_refunded() -> None:
 
 
 class OpenGate:
-    """A door nobody has to pass: no test here has a 401."""
+    """A gate that lets all through: no test here has a 401 or a 403."""
 
-    @asynccontextmanager
-    async def retry_after_401(self, refusal: Unauthorized) -> AsyncIterator[float]:
-        """Not to be used."""
-        raise AssertionError(refusal)
-        yield 0.0
+    accepted = None
+
+    def accept(self, request: object) -> None:
+        """A page came."""
 
 
 class Bench:
@@ -156,13 +166,14 @@ class Bench:
     def __init__(self, script: Any, policy: RetryPolicy, budget: RetryBudget | None = None) -> None:
         self.inner = FakeFetcher(script)
         self.seen, self.stop, self.clock = Seen(), StopSignal(), LoopClock()
-        auth_gate: Any = OpenGate()
+        self.gate: Any = OpenGate()
         self.fetcher = RetryingFetcher(
             self.inner,
             policy,
+            credentials=credentials_of(),
             budget=budget or RetryBudget(),
             stop=self.stop,
-            auth_gate=auth_gate,
+            auth_gate=self.gate,
             clock=self.clock,
             emit=self.seen,
             draw=lambda: 0.5,
@@ -212,6 +223,128 @@ def test_a_page_comes_after_its_troubles() -> None:
         (4, "unreadable", 200, 9.0, "retry-after"),
     ]
     assert bench.seen.of(RetryScheduled)[0].target == TARGET
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "status"),
+    [
+        (ServerTrouble("x", status=503), "server_error", 503),
+        (throttle(0.0), "throttled", 429),
+        (QuotaExceeded("x", status=403), "quota_spent", 403),
+        (Unreadable("x", status=200), "unreadable", 200),
+        (CampaignError("not_found", "x", status=404), "not_found", 404),
+    ],
+)
+def test_what_came_of_a_request_is_announced(
+    error: TryAgain | CampaignError, cause: str, status: int | None
+) -> None:
+    """A failure with its cause and status, a page that could be read as a success."""
+
+    async def use(bench: Bench) -> None:
+        with suppress(CampaignError):
+            await bench.fetcher.fetch(make_request(number=3))
+
+    seen = retrying([error, "page"], use).seen
+    assert seen.of(RequestFailed) == [RequestFailed(TARGET, 3, 1, cause, status)]
+    again = [] if isinstance(error, CampaignError) else [RequestSucceeded(TARGET, 3, 2)]
+    assert seen.of(RequestSucceeded) == again
+
+
+def test_an_answer_that_cannot_be_read_is_tried_again() -> None:
+    """Reading is part of an attempt; what it gives is the answer."""
+
+    def read(body: bytes) -> int:
+        if body == b"<html>":
+            raise Unreadable("not a page", status=200)
+        return len(body)
+
+    async def use(bench: Bench) -> None:
+        request: Request[int] = replace(make_request(), read=read)
+        assert await bench.fetcher.fetch(request) == 3
+
+    bench = retrying([b"<html>", b"abc"], use)
+    assert bench.scheduled == [(2, "unreadable", 200, 0.5, "backoff")]
+
+
+@pytest.mark.parametrize("ends", ["page", "throttled"])
+def test_a_campaign_that_is_throttled_alone_waits_by_itself(ends: str) -> None:
+    """It is asked again after its own waits, and fails alone once they exceed `max_wait`."""
+
+    def alone(request: Request[Any]) -> Throttled:
+        trouble = throttle(30.0)
+        trouble.alone, trouble.sent, trouble.error_key = True, 7.0 + request.throttles, "k"
+        return trouble
+
+    async def use(bench: Bench) -> None:
+        if ends == "page":
+            assert await bench.fetcher.fetch(make_request()) == "page"
+            return
+        with pytest.raises(CampaignError, match="other campaigns are not throttled") as caught:
+            await bench.fetcher.fetch(make_request())
+        error = caught.value
+        assert (error.kind, error.status, error.error_key) == ("throttled", 429, "k")
+        assert error.attempts == 4
+
+    bench = retrying([alone, alone, "page"] if ends == "page" else [alone] * 4, use)
+    assert bench.inner.at == [0.0, 30.0, 60.0, 90.0][: len(bench.inner.at)]
+    assert [(call.throttles, call.throttled_since) for call in bench.inner.calls[:3]] == [
+        (0, math.inf),
+        (1, 7.0),
+        (2, 7.0),
+    ]
+    assert not bench.stop.requested
+
+
+@pytest.mark.parametrize("others_are_throttled", [False, True])
+def test_a_throttle_without_other_requests_is_probed_once(others_are_throttled: bool) -> None:
+    """A page that was accepted before is asked once more: it shows whether all are throttled."""
+
+    def answer(request: Request[Any]) -> object:
+        if request.target == TARGET and not others_are_throttled:
+            return "page"
+        trouble = throttle(30.0)
+        trouble.sent = 0.0
+        return trouble
+
+    async def use(bench: Bench) -> None:
+        bench.gate.accepted = make_request(number=9)
+        for number in (1, 2):
+            with pytest.raises(StopRun):
+                await bench.fetcher.fetch(make_request(Target("opens", f"{number}0")))
+
+    bench = retrying(itertools.repeat(answer), use)
+    assert [n for n, call in enumerate(bench.inner.calls) if call.page == 9] == [2]
+
+
+@pytest.mark.parametrize("quoted", ["canary-token-5678", "canary%2Dtoken-5678", "canary-key-1234"])
+def test_no_error_quotes_a_secret(quoted: str) -> None:
+    """Neither in its text nor in its error key, also where the body of a 200 was read."""
+
+    def read(_: bytes) -> None:
+        raise CampaignError("x", f"it says {quoted}", error_key=f"k.{quoted}")
+
+    async def use(bench: Bench) -> None:
+        for request in (make_request(), replace(make_request(), read=read)):
+            with pytest.raises(CampaignError) as caught:
+                await bench.fetcher.fetch(request)
+            assert "canary" not in f"{caught.value} {caught.value.args} {caught.value.error_key}"
+            assert "[secret]" in str(caught.value)
+            assert "[secret]" in str(caught.value.error_key)
+
+    first = ServerTrouble(f"HTTP 500 {quoted}", status=500, error_key=quoted)
+    retrying([first, b""], use, RetryPolicy(retries=0))
+
+
+def test_a_next_link_that_repeats_a_credential_is_not_followed() -> None:
+    """It would be kept on disk: the campaign fails."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(CampaignError) as caught:
+            await bench.fetcher.fetch(make_request())
+        assert caught.value.kind == "bad_link"
+        assert "canary" not in str(caught.value)
+
+    retrying([page(1, "canary%2dtoken-5678")], use)
 
 
 def test_attempts_used_up_fail_the_campaign() -> None:
@@ -412,6 +545,33 @@ def test_a_dead_api_costs_a_bounded_number_of_requests(workers: int) -> None:
     firsts = 200 / policy.retries + workers
     assert len(bench.inner.calls) <= 200 + firsts
     assert ends.count("sick_server") >= 1
+
+
+def test_an_api_that_fails_every_other_time_stops_the_run() -> None:
+    """A success gives half a failure back, no more: such a server is sick."""
+
+    async def use(bench: Bench) -> None:
+        async def fetch_many() -> None:
+            for _ in range(1_000):
+                await bench.fetcher.fetch(make_request())
+
+        with pytest.raises(StopRun) as caught:
+            await fetch_many()
+        assert caught.value.reason == "sick_server"
+
+    script = itertools.cycle([ServerTrouble("x", status=500), "page"])
+    assert len(retrying(script, use).inner.calls) == pytest.approx(800, abs=10)
+
+
+def test_a_spent_day_costs_no_budget_and_no_retries() -> None:
+    """However often it is asked again."""
+
+    async def use(bench: Bench) -> None:
+        for _ in range(300):
+            assert await bench.fetcher.fetch(make_request()) == "page"
+
+    spent = QuotaExceeded("x", status=429)
+    retrying(itertools.cycle([*[spent] * 5, "page"]), use)
 
 
 def test_an_api_that_fails_one_time_in_three_is_harvested() -> None:

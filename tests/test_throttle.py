@@ -5,7 +5,7 @@ import fcntl
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -19,20 +19,12 @@ from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, block, make_reques
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.errors import (
-    CampaignError,
-    HarvestError,
-    QuotaExceeded,
-    ServerTrouble,
-    StopRun,
-    StorageError,
-    Throttled,
-)
-from harvester.events import PaceChanged, Paused, RequestFailed, RequestSent, RequestSucceeded
+from harvester.errors import QuotaExceeded, ServerTrouble, StopRun, Throttled
+from harvester.events import PaceChanged, Paused, RequestSent
 from harvester.request.pace import Pacer, Spacing
 from harvester.request.permits import Permits
 from harvester.request.quota import NotYet, QuotaLedger
-from harvester.request.throttle import ThrottledFetcher
+from harvester.request.throttle import ThrottledSender
 from harvester.runtime import StopSignal
 
 RATE = 4.0
@@ -130,6 +122,12 @@ def on_a_bench(bench: Make, use: Callable[[Bench], Awaitable[None]], **options: 
 
     virtually(main)
     return benches[0]
+
+
+def throttled(one: Bench, answer: Throttled, sent: float, request: Any = None) -> None:
+    """A request that was sent then is refused as too fast."""
+    answer.sent = sent
+    one.pacer.throttled(answer, request or make_request())
 
 
 # -- the spacing -------------------------------------------------------------------------------
@@ -353,7 +351,7 @@ def test_a_throttle_holds_everybody_and_eases_the_pace(bench: Make) -> None:
     async def use(one: Bench) -> None:
         await one.ask()
         answer = Throttled("too fast")
-        one.pacer.throttled(answer, started=one.clock.monotonic())
+        throttled(one, answer, one.clock.monotonic())
         assert (answer.held, answer.wait_source) == (1.0, "throttle")
         await one.ask()
         await one.ask()
@@ -372,13 +370,13 @@ def test_throttles_in_a_row_hold_longer_and_longer(bench: Make) -> None:
         for _ in range(9):
             await one.ask()
             answer = Throttled("too fast")
-            one.pacer.throttled(answer, started=one.clock.monotonic())
+            throttled(one, answer, one.clock.monotonic())
             held.append(answer.held)
         await one.ask()
-        one.pacer.succeeded(started=one.clock.monotonic())
+        one.pacer.succeeded(sent=one.clock.monotonic())
         await one.ask()
         answer = Throttled("too fast")
-        one.pacer.throttled(answer, started=one.clock.monotonic())
+        throttled(one, answer, one.clock.monotonic())
         held.append(answer.held)
 
     on_a_bench(bench, use, jitter=lambda: 0.5)
@@ -395,11 +393,11 @@ def test_requests_refused_together_are_one_throttle(bench: Make) -> None:
             starts.append(one.clock.monotonic())
         first, second, late = (Throttled("too fast") for _ in range(3))
         await anyio.sleep(0.1)
-        one.pacer.throttled(first, started=starts[0])
+        throttled(one, first, starts[0])
         await anyio.sleep(0.4)
-        one.pacer.throttled(second, started=starts[1])
+        throttled(one, second, starts[1])
         await anyio.sleep(5)
-        one.pacer.throttled(late, started=starts[2])
+        throttled(one, late, starts[2])
         assert [first.held, second.held, late.held] == pytest.approx([1.0, 0.6, 0.0])
 
     one = on_a_bench(bench, use, clock=Ticking())
@@ -425,7 +423,7 @@ def test_retry_after_is_the_floor_of_the_hold(
     async def use(one: Bench) -> None:
         await one.ask()
         answer = Throttled("too fast", retry_after=retry_after)
-        one.pacer.throttled(answer, started=one.clock.monotonic())
+        throttled(one, answer, one.clock.monotonic())
         assert (answer.held, answer.wait_source) == (held, source)
         await one.ask()
 
@@ -439,10 +437,50 @@ def test_a_retry_after_beyond_max_wait_stops_the_run(bench: Make, retry_after: f
     async def use(one: Bench) -> None:
         await one.ask()
         with pytest.raises(StopRun) as caught:
-            one.pacer.throttled(Throttled("too fast", retry_after=retry_after), started=0.0)
+            throttled(one, Throttled("too fast", retry_after=retry_after), 0.0)
         assert caught.value.reason == "throttled"
         assert caught.value.resume_at is not None
         assert caught.value.resume_at > NOON
+
+    on_a_bench(bench, use)
+
+
+def test_a_campaign_that_is_throttled_alone_holds_only_itself(bench: Make) -> None:
+    """Others were accepted since this page was refused before: they neither wait nor slow down."""
+
+    async def use(one: Bench) -> None:
+        gap = one.pacer.spacing.gap
+        one.pacer.succeeded(sent=5.0)
+        waits = []
+        for times in range(8):
+            answer = Throttled("too fast", retry_after=3.0)
+            request = replace(make_request(), throttles=times, throttled_since=4.0)
+            throttled(one, answer, 10.0, request)
+            assert answer.alone
+            waits.append((answer.held, answer.wait_source))
+        assert [wait for wait, _ in waits] == [3.0, 3.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+        assert [source for _, source in waits[1:3]] == ["retry-after", "throttle"]
+        assert one.pacer.spacing.gap == gap
+        await one.ask()
+        assert one.clock.monotonic() == 0.0
+
+    assert not on_a_bench(bench, use).seen.events
+
+
+@pytest.mark.parametrize("accepted", [None, 4.0, 3.0])
+def test_a_throttle_is_of_all_until_another_request_is_accepted(
+    bench: Make, accepted: float | None
+) -> None:
+    """A success of before the page's last throttle shows nothing."""
+
+    async def use(one: Bench) -> None:
+        if accepted is not None:
+            one.pacer.succeeded(sent=accepted)
+        answer = Throttled("too fast")
+        throttled(one, answer, 10.0, replace(make_request(), throttles=1, throttled_since=4.0))
+        assert not answer.alone
+        await one.ask()
+        assert one.clock.monotonic() == 1.0
 
     on_a_bench(bench, use)
 
@@ -452,10 +490,10 @@ def test_successes_bring_the_pace_back(bench: Make) -> None:
 
     async def use(one: Bench) -> None:
         await one.ask()
-        one.pacer.throttled(Throttled("too fast"), started=one.clock.monotonic())
+        throttled(one, Throttled("too fast"), one.clock.monotonic())
         for _ in range(100):
             await one.ask()
-            one.pacer.succeeded(started=one.clock.monotonic())
+            one.pacer.succeeded(sent=one.clock.monotonic())
 
     one = on_a_bench(bench, use)
     assert [e.gap for e in one.seen.of(PaceChanged)] == [pytest.approx(GAP * 1.5), GAP]
@@ -528,6 +566,53 @@ def test_the_apis_word_on_the_day_is_believed_until_the_reset(bench: Make) -> No
     assert len(on_a_bench(bench, use).starts) == 2
 
 
+@pytest.mark.parametrize(("minutes", "wait"), [(0.5, 1.0), (1.0, 1.0), (10.0, 10.0), (14.9, 14.9)])
+def test_just_after_midnight_the_api_may_still_be_in_the_day_before(
+    bench: Make, minutes: float, wait: float
+) -> None:
+    """Spent within a quarter of an hour: asked again after a minute, later after as long again."""
+
+    async def use(one: Bench) -> None:
+        one.pacer.day_spent()
+        with pytest.raises(StopRun) as caught:
+            await one.ask()
+        assert caught.value.resume_at == one.clock.now() + timedelta(minutes=wait)
+
+    midnight = datetime(2026, 3, 1, tzinfo=UTC)
+    on_a_bench(bench, use, start=midnight + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_a_closed_gate_lets_only_urgent_requests_start(bench: Make, rate: float) -> None:
+    """With and without a pace; the others start when it opens, in order."""
+
+    async def use(one: Bench) -> None:
+        async with anyio.create_task_group() as group:
+            with one.pacer.closed():
+                group.start_soon(one.ask, 1)
+                group.start_soon(one.ask, 2)
+                await anyio.sleep(5)
+                await one.pacer.slot(urgent=True)
+                assert one.starts == []
+                assert "2 waiting, closed" in repr(one.pacer)
+        assert one.names == [1, 2]
+
+    on_a_bench(bench, use, rate=rate)
+
+
+def test_a_pacer_tells_why_nothing_starts(bench: Make) -> None:
+    """Its repr shows the gap, the hold and who waits."""
+
+    async def use(one: Bench) -> None:
+        one.pacer.hold(12, "throttled")
+        async with anyio.create_task_group() as group:
+            group.start_soon(one.ask)
+            await anyio.sleep(2)
+            assert repr(one.pacer) == "<Pacer gap 0.25 s, held 10 s, 1 waiting>"
+
+    on_a_bench(bench, use)
+
+
 def test_so_many_requests_and_no_more(bench: Make) -> None:
     """`max_requests` starts are given, to whomever; then the run stops and may go on at once."""
 
@@ -556,10 +641,10 @@ def test_an_urgent_start_may_be_the_last(bench: Make) -> None:
                     await one.ask()
                 assert caught.value.reason == "max_requests"
 
-            async def retry_after_401() -> None:
+            async def retry_after_refusal() -> None:
                 await one.pacer.slot(urgent=True)
 
-            group.start_soon(retry_after_401)
+            group.start_soon(retry_after_refusal)
             group.start_soon(refused)
         for _ in range(2):
             with pytest.raises(StopRun):
@@ -684,12 +769,12 @@ class Play:
     async def throttle(self, retry_after: float | None) -> None:
         """A request is refused as too fast."""
         answer = Throttled("too fast", retry_after=retry_after)
-        self.one.pacer.throttled(answer, started=self.one.clock.monotonic())
+        throttled(self.one, answer, self.one.clock.monotonic())
         self.note(answer.held)
 
     async def succeed(self, _: int) -> None:
         """A request went well."""
-        self.one.pacer.succeeded(started=self.one.clock.monotonic())
+        self.one.pacer.succeeded(sent=self.one.clock.monotonic())
 
     def note(self, seconds: float) -> None:
         """Nothing may start from now on for so long."""
@@ -821,11 +906,11 @@ def test_no_more_requests_are_under_way_than_there_are_permits(bench: Make) -> N
 
     async def use(one: Bench) -> None:
         inner = FakeFetcher(["page", ServerTrouble("x"), *["page"] * 8], delay=1.0)
-        fetcher = ThrottledFetcher(inner, one.pacer, Permits(3), clock=one.clock)
+        sender = ThrottledSender(inner, one.pacer, Permits(3), clock=one.clock)
 
         async def fetch() -> None:
             with suppress(ServerTrouble):
-                await fetcher.fetch(make_request())
+                await sender.send(make_request())
 
         async with anyio.create_task_group() as group:
             for _ in range(10):
@@ -838,61 +923,54 @@ def test_no_more_requests_are_under_way_than_there_are_permits(bench: Make) -> N
 # -- the layer ---------------------------------------------------------------------------------
 
 
-def throttled_fetcher(one: Bench, *script: Any) -> ThrottledFetcher:
+def throttled_sender(one: Bench, *script: Any) -> ThrottledSender:
     """A fetcher of a script behind the bench's pacer."""
-    return ThrottledFetcher(
+    return ThrottledSender(
         FakeFetcher(script), one.pacer, Permits(9), clock=one.clock, emit=one.seen
     )
 
 
-def test_a_request_is_announced_sent_and_told_of(bench: Make) -> None:
-    """Sent with the day's count, then succeeded."""
+def test_a_request_is_announced_with_the_days_count(bench: Make) -> None:
+    """Once it has its start; what comes of it is announced by the layer that reads it."""
 
     async def use(one: Bench) -> None:
-        assert await throttled_fetcher(one, "page").fetch(make_request(number=3)) == "page"
+        assert await throttled_sender(one, "page").send(make_request(number=3)) == "page"
 
-    assert on_a_bench(bench, use).seen.events == [
-        RequestSent(TARGET, 3, 1, 1),
-        RequestSucceeded(TARGET, 3, 1),
-    ]
+    assert on_a_bench(bench, use).seen.events == [RequestSent(TARGET, 3, 1, 1)]
 
 
-@pytest.mark.parametrize(
-    ("error", "cause", "status"),
-    [
-        (ServerTrouble("x", status=503), "server_error", 503),
-        (Throttled("x", status=429), "throttled", 429),
-        (QuotaExceeded("x", status=403), "quota_spent", 403),
-        (CampaignError("not_found", "x", status=404), "not_found", 404),
-        (StopRun("credentials_refused", "x"), "credentials_refused", None),
-        (StorageError("x"), "storage", None),
-        (HarvestError("x"), "HarvestError", None),
-    ],
-)
-def test_every_failure_is_told_with_its_cause(
-    bench: Make, error: HarvestError, cause: str, status: int | None
-) -> None:
-    """The error goes on its way as it is; the event has its slug and status."""
+@pytest.mark.parametrize("outcome", ["page", ServerTrouble("x", status=503)])
+def test_a_page_keeps_its_permit_until_it_is_committed(bench: Make, outcome: Any) -> None:
+    """So a kill costs no more requests than there are permits; a failure saves nothing."""
 
     async def use(one: Bench) -> None:
-        with pytest.raises(type(error)) as caught:
-            await throttled_fetcher(one, error).fetch(make_request())
-        assert caught.value is error
+        commits: list[Callable[[], None]] = []
+        inner = FakeFetcher([outcome, "second"])
+        sender = ThrottledSender(
+            inner, one.pacer, Permits(1), clock=one.clock, call_after_commit=commits.append
+        )
+        with suppress(ServerTrouble):
+            await sender.send(make_request())
+        async with anyio.create_task_group() as group:
+            group.start_soon(sender.send, make_request(number=2))
+            await anyio.sleep(60)
+            saved = outcome == "page"
+            assert len(inner.calls) == (1 if saved else 2)
+            if saved:
+                commits.pop()()
 
-    assert on_a_bench(bench, use).seen.of(RequestFailed) == [
-        RequestFailed(TARGET, 1, 1, cause, status)
-    ]
+    on_a_bench(bench, use)
 
 
 def test_a_throttle_makes_the_next_request_wait(bench: Make) -> None:
     """The layer tells the pacer, and the error carries the hold."""
 
     async def use(one: Bench) -> None:
-        fetcher = throttled_fetcher(one, Throttled("x", retry_after=9.0), "page")
+        sender = throttled_sender(one, Throttled("x", retry_after=9.0), "page")
         with pytest.raises(Throttled) as caught:
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
         assert caught.value.held == 9.0
-        await fetcher.fetch(make_request())
+        await sender.send(make_request())
         assert one.clock.monotonic() == pytest.approx(9.0)
 
     on_a_bench(bench, use)
@@ -903,11 +981,11 @@ def test_a_spent_day_lets_no_other_request_out(bench: Make) -> None:
 
     async def use(one: Bench) -> None:
         inner = FakeFetcher([QuotaExceeded("x")])
-        fetcher = ThrottledFetcher(inner, one.pacer, Permits(9), clock=one.clock)
+        sender = ThrottledSender(inner, one.pacer, Permits(9), clock=one.clock)
         with pytest.raises(QuotaExceeded):
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
         with pytest.raises(StopRun):
-            await fetcher.fetch(make_request())
+            await sender.send(make_request())
         assert len(inner.calls) == 1
 
     on_a_bench(bench, use)

@@ -378,6 +378,7 @@ def test_a_lost_answer_is_asked_for_once_more_within_the_leeway(tmp_path: Path) 
 def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path) -> None:
     """The order to stop comes while the first answer is lost; the next run needs no sign-in."""
     home = house(tmp_path, leeway=30.0, faults=["lost"])
+    home.endpoint.delay = 0.02
 
     async def main() -> None:
         await home.sign_in()
@@ -385,7 +386,7 @@ def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path)
         keeper = home.keeper(stop)
         await asyncio.sleep(90_000)
         renewing = asyncio.ensure_future(keeper.current())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
         stop.request(StopRun("SIGTERM", "stopped"))
         await renewing
         await asyncio.sleep(60)  # the leeway is over

@@ -1,6 +1,7 @@
 """Following one campaign's cursors to the end that the API declares."""
 
 from collections.abc import Callable
+from itertools import chain, count
 
 import pytest
 from fakes import PATH, TARGET, FakeFetcher, page, virtually
@@ -95,13 +96,47 @@ async def test_a_position_before_the_first_page_is_the_beginning() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 99])
 async def test_repeated_cursor_fails_the_campaign(length: int) -> None:
     """A cycle of any length is found at once; the page that leads back is not yielded."""
-    script = [page(1, f"c{number % length}") for number in range(2 * length + 2)]
+    script = [page(1 + number % 2, f"c{number % length}") for number in range(2 * length + 2)]
     pages = walk_pages(FakeFetcher(script), V2(), TARGET, first=FIRST)
     for _ in range(length):
         await anext(pages)
     with pytest.raises(CampaignError, match="leads back") as caught:
         await anext(pages)
     assert caught.value.kind == "looping_cursor"
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+async def test_an_endless_cursor_costs_few_requests(rows: int) -> None:
+    """New each time, and always with the same page or an empty one: it ends after fifty."""
+    fetcher = FakeFetcher(page(rows, f"c{number}") for number in count())
+    with pytest.raises(CampaignError, match="50 pages in a row") as caught:
+        await walked(fetcher)
+    assert caught.value.kind == "endless_cursor"
+    assert len(fetcher.calls) == (50 if rows == 0 else 51)
+
+
+@pytest.mark.parametrize("script", [[(3, 4), (0, 4)] * 9, [(3, 0), (0, 4), (5, 0)] * 9])
+async def test_pages_that_bring_rows_are_not_endless(script: list[tuple[int, int]]) -> None:
+    """Some empty or equal pages in between are pages like any other."""
+    pages = [page(rows, f"c{n}") for n, rows in enumerate(chain.from_iterable(script))] + [page(1)]
+    found = walk_pages(FakeFetcher(pages), V2(), TARGET, first=FIRST, max_same=3)
+    assert len([each async for each in found]) == len(pages)
+
+
+async def test_equal_pages_are_counted_across_empty_ones() -> None:
+    """A server that mixes the two goes round in circles all the same."""
+    script = [page(rows, f"c{n}") for n, rows in enumerate([2, 0, 2, 0, 2])]
+    found = walk_pages(FakeFetcher(script), V2(), TARGET, first=FIRST, max_same=4)
+    with pytest.raises(CampaignError) as caught:
+        assert [None async for _ in found]
+    assert caught.value.kind == "endless_cursor"
+
+
+async def test_a_long_last_page_after_equal_ones_is_the_end() -> None:
+    """Without a next link the walk is over, however it came there."""
+    script = [page(0, "a"), page(0, "b"), page(0)]
+    found = walk_pages(FakeFetcher(script), V2(), TARGET, first=FIRST, max_same=3)
+    assert len([each async for each in found]) == 3
 
 
 async def test_a_link_back_to_the_first_page_is_a_loop() -> None:

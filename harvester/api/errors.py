@@ -15,10 +15,10 @@ from harvester.api.retry_after import seconds_to_wait
 from harvester.errors import (
     CampaignError,
     CursorDropped,
+    Forbidden,
     HarvestError,
     QuotaExceeded,
     ServerTrouble,
-    StopRun,
     Throttled,
     TryAgain,
     Unauthorized,
@@ -69,9 +69,7 @@ def classify_response(status: int, headers: Headers, body: bytes, *, page: int) 
     if (passing := _passing(status, entry.key)) is not None:
         return passing(text, status=status, error_key=entry.key, retry_after=wait)
     if status == 403:
-        return StopRun(
-            "credentials_refused", f"the API refused this key or token for good ({text})"
-        )
+        return Forbidden(text, status=status, error_key=entry.key)
     if 300 <= status < 400:
         return CampaignError("redirected", f"{what}: redirects are not followed", status=status)
     if status < 300:
@@ -103,7 +101,10 @@ def _tells_a_limit(entry: object) -> bool:
 def excerpt(body: bytes) -> str:
     """A short, printable piece of an unexpected body, for a report."""
     text = body[: 4 * _EXCERPT].decode("utf-8", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_EXCERPT]
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    # Cut between two words: half a secret is one as well, and cannot be scrubbed.
+    whole = len(body) <= 4 * _EXCERPT and len(words) <= _EXCERPT
+    return words if whole else words[: _EXCERPT + 1].rpartition(" ")[0]
 
 
 def about(wrong: Exception, body: bytes) -> str:
@@ -120,11 +121,11 @@ def _error_entry(body: bytes) -> _ErrorEntry:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _ErrorEntry(None, excerpt(body))
+        return _ErrorEntry(None, "")
     if isinstance(found, list) and found:
         found = next(filter(_tells_a_limit, found), found[0])
     if not isinstance(found, Mapping):
-        return _ErrorEntry(None, excerpt(body))
+        return _ErrorEntry(None, "")
     key, text = found.get("error_key"), found.get("error_message")
     return _ErrorEntry(
         excerpt(key.encode("utf-8", "replace")) if isinstance(key, str) else None,

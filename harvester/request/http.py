@@ -5,7 +5,7 @@ GET, redirects, cookies, decompression, proxies from the environment, the resolv
 """
 
 import string
-from typing import TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -16,17 +16,16 @@ from yarl import URL
 from harvester._version import __version__
 from harvester.api.base import Api
 from harvester.api.errors import classify_response
-from harvester.errors import CampaignError, HarvestError, TransportTrouble, TryAgain, Unreadable
-from harvester.model import Page, Request
+from harvester.errors import TransportTrouble
+from harvester.model import Request
 from harvester.request.body import ACCEPT_ENCODING, read_body, read_error_body
 from harvester.request.credentials import Credentials
 
-T = TypeVar("T")
 _KEEPALIVE = 15.0
 
 
 class Dropped(aiohttp.ClientError):
-    """The connection went away. Not a class that aiohttp retries behind our back."""
+    """The connection went away. aiohttp does not send again after an error of this class."""
 
 
 async def no_hidden_retry(
@@ -61,8 +60,8 @@ class CleanConnector(aiohttp.TCPConnector):
 def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
     """A session for one origin. It holds no secret: those are given to each request.
 
-    `timeout` is for a whole request (s), so a drip-fed header or body ends in time too. The pool
-    has room for every walker; else waiting for a connection would eat the timeout.
+    `timeout` is for a whole request (s), so that a slow drip of bytes ends in time too. The pool
+    has a connection for each request in flight: waiting for one would count against the timeout.
     """
     return aiohttp.ClientSession(
         connector=CleanConnector(
@@ -84,8 +83,8 @@ def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
     )
 
 
-class HttpFetcher:
-    """A fetcher that sends: exactly one request for each call."""
+class HttpSender:
+    """Sends each request once, with the key and the token of the moment."""
 
     def __init__(
         self,
@@ -99,54 +98,28 @@ class HttpFetcher:
         self._session = session
         self._api = api
         self._credentials = credentials
-        self._cap = max_page_bytes
+        self._max_page_bytes = max_page_bytes
         self._proxy = proxy
 
-    async def fetch(self, call: Request[T]) -> T:
-        """Send `call` once. Raise what the answer means, with every secret scrubbed out of it."""
-        try:
-            body = await self._send(call)
-            return self._checked(self._read(call, body))
-        except HarvestError as error:
-            error.args = tuple(self._credentials.scrub(str(text)) for text in error.args)
-            if isinstance(error, TryAgain | CampaignError) and error.error_key:
-                error.error_key = self._credentials.scrub(error.error_key)
-            raise
-
-    def _read(self, call: Request[T], body: bytes) -> T:
-        try:
-            return call.read(body)
-        except Unreadable:
-            # What it quotes may end in the middle of a secret: quote a body that has none.
-            call.read(self._credentials.scrub_bytes(body))
-            raise
-
-    def _checked(self, found: T) -> T:
-        """A next link is kept on disk: one that repeats a credential is not followed."""
-        link = found.next if isinstance(found, Page) else None
-        if link and self._credentials.scrub(link) != link:
-            raise CampaignError("bad_link", "the next link repeats a credential")
-        return found
-
-    async def _send(self, call: Request[T]) -> bytes:
+    async def send(self, request: Request[Any]) -> bytes:
+        """Give the body of a 200, else raise what the answer means. An error may quote a secret
+        that the answer repeats: `Redactor.scrub_error` is for the caller."""
         # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
         # would break the request line, and goes percent-encoded.
-        signed = self._api.url_for(call.link, self._credentials.api_key)
+        signed = self._api.url_for(request.link, self._credentials.api_key)
         if not signed.isascii():
             signed = quote(signed, safe=string.punctuation)
-        url = URL(signed, encoded=True)
-        token = await self._credentials.current()
         try:
             async with self._session.get(
-                url,
-                headers={"Authorization": f"Bearer {token}"},
+                URL(signed, encoded=True),
+                headers={"Authorization": f"Bearer {self._credentials.token}"},
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
                 if response.status == 200:
-                    return await read_body(response, cap=self._cap)
-                body = self._credentials.scrub_bytes(await read_error_body(response))
-                raise classify_response(response.status, response.headers, body, page=call.page)
+                    return await read_body(response, cap=self._max_page_bytes)
+                body = await read_error_body(response)
+                raise classify_response(response.status, response.headers, body, page=request.page)
         except (aiohttp.ClientError, TimeoutError) as error:
             # Its text or repr can hold the URL with the key, or the headers with the token.
             raise _translated(error, self._session.timeout.total) from None

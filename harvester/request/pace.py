@@ -1,37 +1,39 @@
-"""The shared pace: strict spacing, first come first served, one hold for all.
+"""The shared pace: strict spacing, first come first served, one hold for all requests.
 
-Every attempt of every walker asks `Pacer.slot()` first. Whoever is at the head of the queue waits
-for the spacing, a hold or the quota's reset; everybody else waits behind it, in order. So there
-is never a burst, not after idling, not after a blocked loop, not after a hold.
+Every attempt of every walker asks `Pacer.slot()` first. The head of the queue waits for the
+spacing, a hold or the quota's reset; the others wait behind it, in order. So there is never a
+burst: not after an idle time, not after a blocked loop, not after a hold.
 
 aiolimiter is the meter: `AsyncLimiter(1, gap)` lets one start through per gap. Left alone it is
 not first come first served, cannot hold, and is late twice (its own timer, then its retry of a
-rounding residue); so the queue and the sleeping are ours, and it is asked when it must say yes.
+rounding residue). So the queue and the sleeping are ours: it is asked only when it has capacity.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import anyio
 from aiolimiter import AsyncLimiter
 
 from harvester.errors import StopRun, Throttled
 from harvester.events import Observer, PaceChanged, Paused
+from harvester.model import Request
 from harvester.request.quota import BUSY, Granted, NotYet, QuotaLedger, Spent
 from harvester.runtime import Clock, StopSignal, later, next_reset
 
 _BACK_OFF_FACTOR = 1.5  # a throttle widens the spacing by this, at most _MAX_BACK_OFF-fold
 _MAX_BACK_OFF = 8.0
 _RECOVERY_FACTOR = 0.995  # a success narrows it by this: some eighty requests undo one throttle
-_UNPACED_GAP = 0.01  # where easing starts when there was no pace at all (s)
+_UNPACED_GAP = 0.01  # what is widened first where there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
 _LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
-_SAME = 0.01  # holds that end so near to each other are told as one (s)
-_WALL_SLICE = 30.0  # the wall clock is looked at this often while we wait for midnight (s)
+_SAME = 0.01  # two holds that end so near to each other are one event (s)
+_WALL_SLICE = 30.0  # the wall clock is read this often during the wait for midnight (s)
 
 
 class Spacing:
@@ -76,7 +78,6 @@ class Pacer:
         max_wait: float,
         wait_for_quota: bool = False,
         max_requests: int | None = None,
-        ready: Callable[[], Awaitable[object]] | None = None,
         clock: Clock | None = None,
         emit: Observer = lambda event: None,
         jitter: Callable[[], float] = random.random,
@@ -87,9 +88,6 @@ class Pacer:
         self._max_wait = max_wait
         self._wait_for_quota = wait_for_quota
         self._left = max_requests
-        # Awaited before a start is claimed: a token that is renewed after it would let those who
-        # wait for it start together.
-        self._ready = ready
         self._clock = clock or Clock()
         self._emit = emit
         self._jitter = jitter
@@ -97,9 +95,12 @@ class Pacer:
         self._turn = asyncio.Lock()  # first come, first served, at a fifth of the cost of anyio's
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
-        self._held_until = float("-inf")
+        self.held_until = float("-inf")
         self._throttled_at = float("-inf")
         self._throttles = 0
+        self._waiting = 0
+        self.starts = 0
+        self.last_success = float("-inf")  # when the latest request that succeeded was sent
         self._spent_by_api: Spent | None = None
 
     async def slot(self, *, urgent: bool = False) -> int:
@@ -110,33 +111,45 @@ class Pacer:
         if urgent:
             return await self._slot(urgent=True)
         if self._is_free() and isinstance(answer := self._ledger.claim(0.0), Granted):
+            self.starts += 1
             return answer.used
-        async with self._turn:
-            return await self._slot()
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._slot()
+        finally:
+            self._waiting -= 1
+
+    def __repr__(self) -> str:
+        held = max(self.held_until - self._clock.monotonic(), 0.0)
+        closed = ", closed" if self._gate and not self._gate.is_set() else ""
+        return (
+            f"<Pacer gap {self.spacing.gap:.3g} s, held {held:.3g} s, "
+            f"{self._waiting} waiting{closed}>"
+        )
 
     async def _slot(self, *, urgent: bool = False) -> int:
         while True:
             self._stop.check()
             self._refuse_beyond_max()
-            if self._ready is not None:
-                await self._ready()
             await self._wait_for_spacing()
             if not (urgent or self._gate is None or self._gate.is_set()):
                 await self._gate.wait()
                 continue
-            self._refuse_beyond_max()  # again: an urgent one may have had the last start meanwhile
-            match self._said_to_be_spent() or self._ledger.claim(self.spacing.gap):
+            self._refuse_beyond_max()  # again: an urgent request may have had the last start
+            match self._spent_for_the_api() or self._ledger.claim(self.spacing.gap):
                 case Granted(used):
                     if self._meter is not None:
-                        await self._meter.acquire()  # has capacity: `_due` has seen to it
+                        await self._meter.acquire()  # has capacity, because of `_due`
                     # From the moment of this start, not from its due time: a late start must not
                     # bring the next one nearer.
                     self._next_start = self._clock.monotonic() + self.spacing.gap
+                    self.starts += 1
                     if self._left is not None:
                         self._left -= 1
                     return used
                 case NotYet(wait):
-                    # Somebody's hold; not our own spacing, nor another run at the ledger just now.
+                    # A hold of another run; not our own spacing, not a ledger that is busy.
                     if wait > max(self.spacing.gap, BUSY):
                         self._refuse_over_long(wait)
                     await self._stop.sleep(wait)
@@ -144,7 +157,7 @@ class Pacer:
                     await self._wait_for_reset(spent)
 
     def _is_free(self) -> bool:
-        """Whether there is no pace, and nothing and nobody to wait for: the ledger decides."""
+        """Whether there is no pace and nothing to wait for: only the ledger decides then."""
         return (
             self._meter is None
             and not self._turn.locked()
@@ -161,11 +174,11 @@ class Pacer:
 
     def _due(self) -> float:
         spaced = self._next_start + (_RESIDUE if self._meter else 0.0)
-        return max(spaced, self._held_until)
+        return max(spaced, self.held_until)
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Let nobody start meanwhile but who is urgent: the token is in doubt."""
+        """Let only urgent requests start meanwhile: the token is in doubt."""
         self._gate = anyio.Event()
         try:
             yield
@@ -175,39 +188,48 @@ class Pacer:
     # -- holds ---------------------------------------------------------------------------------
 
     def hold(self, seconds: float, reason: str) -> None:
-        """Let nobody start for `seconds`, in this run or any other of the key."""
+        """Let no request start for `seconds`, in this run or any other of the key."""
         until = self._clock.monotonic() + seconds
-        if seconds > 0 and until > self._held_until:
-            known, self._held_until = self._held_until, until
+        if seconds > 0 and until > self.held_until:
+            known, self.held_until = self.held_until, until
             self._ledger.hold(seconds)
             if until > known + _SAME:
                 self._emit(Paused(reason, seconds, later(self._clock.now(), seconds)))
 
-    def throttled(self, answer: Throttled, *, started: float) -> None:
-        """Hold everybody after a throttle; write the hold into `answer`.
+    def throttled(self, answer: Throttled, request: Request[Any]) -> None:
+        """Hold all requests after a throttle; write the hold into `answer`.
 
-        Requests that were under way together are refused together: only the first of them eases
-        the pace, the others just learn how long the hold still is.
+        Requests that were in flight together are refused together: only the first of them backs
+        off, the others learn how long the hold still is. Where the API has accepted another request
+        since it first throttled this page, it throttles one campaign `alone`: only that one waits.
         """
-        if answer.retry_after is not None:
-            # Not kept for the next run: whoever starts it early is told again, for one request.
-            self._refuse_over_long(answer.retry_after)
-        now = self._clock.monotonic()
-        if started >= self._throttled_at:
-            self._throttled_at = now
+        floor = answer.retry_after or 0.0
+        if request.throttled_since < self.last_success:
+            answer.alone = True
+            wait = self._growing_hold(request.throttles)
+        elif answer.sent >= self._throttled_at:
+            # Not kept for the next run: a run that starts too early learns it by one request.
+            self._refuse_over_long(floor)
+            self._throttled_at = self._clock.monotonic()
+            wait = self._growing_hold(self._throttles)
             self._throttles += 1
             self._back_off()
-            growing = _FIRST_HOLD * 2.0 ** min(self._throttles - 1, 10)
-            wait = min(growing, _LONGEST_HOLD) * (1 + self._jitter() / 10)
         else:
-            wait = self._held_until - now
-        answer.wait_source = "throttle" if (answer.retry_after or 0.0) < wait else "retry-after"
-        answer.held = max(wait, answer.retry_after or 0.0, 0.0)
-        self.hold(answer.held, "throttled")
+            self._refuse_over_long(floor)
+            wait = self.held_until - self._clock.monotonic()
+        answer.wait_source = "throttle" if floor < wait else "retry-after"
+        answer.held = max(wait, floor, 0.0)
+        if not answer.alone:
+            self.hold(answer.held, "throttled")
 
-    def succeeded(self, *, started: float) -> None:
-        """A page came: narrow the spacing again, slowly."""
-        if started > self._throttled_at:
+    def _growing_hold(self, throttles: int) -> float:
+        wait = min(_FIRST_HOLD * 2.0 ** min(throttles, 10), _LONGEST_HOLD)
+        return wait * (1 + self._jitter() / 10)
+
+    def succeeded(self, *, sent: float) -> None:
+        """An answer came: narrow the spacing again, slowly."""
+        self.last_success = max(self.last_success, sent)
+        if sent > self._throttled_at:
             self._throttles = 0
         if self.spacing.widened:
             recovered = self.spacing.recover()
@@ -232,7 +254,7 @@ class Pacer:
         if wait > self._max_wait:
             raise StopRun(
                 "throttled",
-                f"the API asks everybody to wait {wait:.0f} s, longer than --max-wait "
+                f"the API asks for a wait of {wait:.0f} s, longer than --max-wait "
                 f"{self._max_wait:g}",
                 resume_at=later(self._clock.now(), wait),
             )
@@ -240,10 +262,10 @@ class Pacer:
     # -- the day -------------------------------------------------------------------------------
 
     def day_spent(self) -> None:
-        """The API says so: believe it until the reset, whatever our own count is.
+        """The API says that the day is spent: send nothing until the reset, whatever our count is.
 
-        Only in memory. A later run asks once again, for the hour of the v2 reset is not
-        documented; being told again costs it one request.
+        Kept in memory only. The hour of the v2 reset is not documented, so a later run asks once
+        more; that costs it one request.
         """
         now = self._clock.now()
         reset = next_reset(now)
@@ -252,7 +274,7 @@ class Pacer:
             reset = now + max(_ASK_AGAIN, since)
         self._spent_by_api = Spent(reset)
 
-    def _said_to_be_spent(self) -> Spent | None:
+    def _spent_for_the_api(self) -> Spent | None:
         if self._spent_by_api and self._clock.now() >= self._spent_by_api.until:
             self._spent_by_api = None
         return self._spent_by_api

@@ -1,7 +1,8 @@
 """Follow one campaign's cursors, in order, to the end that the API declares.
 
 A walk ends on an absent link and on nothing else: not on a short page, not on an empty one. A
-cursor that comes back is an error, whatever the length of the cycle.
+cursor that comes back is an error, whatever the length of the cycle. So is a cursor that is new
+each time, where the pages behind it are the same or empty many times in a row.
 """
 
 import hashlib
@@ -12,7 +13,8 @@ from harvester.api.base import Api
 from harvester.errors import CampaignError
 from harvester.model import Fetcher, Page, Position, Request, Target
 
-MAX_PAGES = 100_000  # 50 million rows: past any campaign there is
+MAX_PAGES = 100_000  # 50 million rows: more than any campaign has
+MAX_SAME = 50  # pages in a row that bring nothing new
 
 
 def cursor_digest(link: str) -> int:
@@ -31,6 +33,7 @@ def walk_pages(
     seen: set[int] | None = None,
     expected: int = 0,
     max_pages: int = MAX_PAGES,
+    max_same: int = MAX_SAME,
 ) -> AsyncGenerator[Page, None]:
     """The pages of a target's report from `at` on; see `walk_links`."""
     return walk_links(
@@ -42,6 +45,7 @@ def walk_pages(
         seen=seen,
         expected=expected,
         max_pages=max_pages,
+        max_same=max_same,
     )
 
 
@@ -55,31 +59,41 @@ async def walk_links(
     seen: set[int] | None = None,
     expected: int = 0,
     max_pages: int = MAX_PAGES,
+    max_same: int = MAX_SAME,
 ) -> AsyncGenerator[Page, None]:
     """Yield what `read` makes of one link and its answer after the other.
 
-    `first` is the first page's link, `seen` the digests of every link that earlier parts of this
-    walk were led to, `expected` the pages it is thought to have (0: nobody knows).
+    `first` is the first page's link, `seen` the digests of the links in earlier parts of this walk,
+    `expected` the pages it probably has (0: unknown). At most `max_same` pages in a row may be
+    equal to the one before, or empty.
 
-    Raise `CampaignError`: "looping_cursor", "page_cap", or whatever the fetcher raises. A page
-    whose link is refused is never yielded: a later run asks for it again.
+    Raise `CampaignError`: "looping_cursor", "endless_cursor", "page_cap", or what the fetcher
+    raises. A page whose link is refused is not yielded: a later run asks for it again.
     """
     at = at or Position()
     link, number = (at.next if at.pages else first), at.pages
     seen = {*(seen or ()), cursor_digest(first)}
+    same, before = 0, b""
     while link is not None:
         number += 1
         if number > max_pages:
             raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
-        # Known: the longest way to go first. Unknown: the least known first (`Permits`).
+        # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)
             if cursor in seen:
-                raise CampaignError("looping_cursor", f"page {number} leads back to a page we had")
+                raise CampaignError(
+                    "looping_cursor", f"page {number} leads back to an earlier page"
+                )
             seen.add(cursor)
+            content = hashlib.blake2b(page.ndjson, digest_size=8).digest() if page.rows else b""
+            same = same + 1 if content in (b"", before) else 0
+            before = content or before
+            if same >= max_same:
+                raise CampaignError("endless_cursor", f"{max_same} pages in a row bring no new row")
         yield Page(page.ndjson, page.rows, page.next, link, cursor)
         link = page.next
-        del page  # many walks wait for their next page: none keeps the last one meanwhile
+        del page  # many walks wait for their next page: none keeps its last one in memory

@@ -1,23 +1,14 @@
-"""Every attempt waits for its permit and its start, and tells the pacer what came of it."""
+"""One attempt: a permit, a start from the pacer, the request, and what it means for the pace."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
-from harvester.errors import (
-    CampaignError,
-    HarvestError,
-    QuotaExceeded,
-    Throttled,
-    TryAgain,
-    Unauthorized,
-)
-from harvester.events import Observer, RequestFailed, RequestSent, RequestSucceeded
-from harvester.model import Fetcher, Request
+from harvester.errors import QuotaExceeded, Throttled, TryAgain
+from harvester.events import Observer, RequestSent
+from harvester.model import Request, Sender
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
 from harvester.runtime import Clock
-
-T = TypeVar("T")
 
 
 def at_once(then: Callable[[], None]) -> None:
@@ -25,16 +16,16 @@ def at_once(then: Callable[[], None]) -> None:
     then()
 
 
-class ThrottledFetcher:
-    """A fetcher that waits for its start, and tells the pacer what came of it.
+class ThrottledSender:
+    """A sender that waits for its start, and tells the pacer what came of it.
 
-    A request holds its permit until its answer is `settle`d: saved, where there is something to
-    be saved to. So what a kill can cost is as many requests as there are permits.
+    A request holds its permit until its page is committed (`call_after_commit`): a kill costs at
+    most as many requests as there are permits.
     """
 
     def __init__(
         self,
-        inner: Fetcher,
+        inner: Sender,
         pacer: Pacer,
         permits: Permits,
         *,
@@ -49,45 +40,32 @@ class ThrottledFetcher:
         self._emit = emit
         self._call_after_commit = call_after_commit
 
-    async def fetch(self, call: Request[T]) -> T:
-        """Send `call` when its turn comes."""
-        if call.urgent:  # who holds the permits is waiting for it
-            return await self._fetch(call)
-        await self._permits.acquire(call.priority)
+    async def send(self, request: Request[Any]) -> bytes:
+        """Send `request` when its turn comes."""
+        if request.urgent:  # the requests that hold the permits wait for this one
+            return await self._send(request)
+        await self._permits.acquire(request.priority)
         try:
-            found = await self._fetch(call)
+            body = await self._send(request)
         except BaseException:
             self._permits.release()
             raise
         self._call_after_commit(self._permits.release)
-        return found
+        return body
 
-    async def _fetch(self, call: Request[T]) -> T:
-        used = await self._pacer.slot(urgent=call.urgent)
-        started = self._clock.monotonic()
-        self._emit(RequestSent(call.target, call.page, call.attempt, used))
+    async def _send(self, request: Request[Any]) -> bytes:
+        used = await self._pacer.slot(urgent=request.urgent)
+        sent = self._clock.monotonic()
+        self._emit(RequestSent(request.target, request.page, request.attempt, used))
         try:
-            found = await self._inner.fetch(call)
-        except HarvestError as error:
-            self._emit(_failure(call, error))
-            if isinstance(error, Throttled):
-                self._pacer.throttled(error, started=started)
-            elif isinstance(error, Unauthorized):
-                error.sent = started
-            elif isinstance(error, QuotaExceeded):
-                self._pacer.day_spent()
+            body = await self._inner.send(request)
+        except TryAgain as trouble:
+            trouble.sent = sent
+            match trouble:
+                case Throttled():
+                    self._pacer.throttled(trouble, request)
+                case QuotaExceeded():
+                    self._pacer.day_spent()
             raise
-        self._emit(RequestSucceeded(call.target, call.page, call.attempt))
-        self._pacer.succeeded(started=started)
-        return found
-
-
-def _failure(call: Request[T], error: HarvestError) -> RequestFailed:
-    match error:
-        case TryAgain():
-            cause, status = error.cause, error.status
-        case CampaignError():
-            cause, status = error.kind, error.status
-        case _:
-            cause, status = getattr(error, "reason", type(error).__name__), None
-    return RequestFailed(call.target, call.page, call.attempt, cause, status)
+        self._pacer.succeeded(sent=sent)
+        return body

@@ -18,8 +18,8 @@ from harvester.api.oauth import Answer, Form, Passing, classify
 from harvester.disk.storage import storage, write_all
 from harvester.errors import TransportTrouble, Unreadable
 from harvester.request.body import read_body
-from harvester.request.credentials import echoes
 from harvester.request.http import open_session
+from harvester.request.redact import Redactor
 from harvester.runtime import Clock
 
 REQUEST_TIMEOUT = 14.0  # s: two tries end within the leeway of 30 s for a lost answer
@@ -112,14 +112,11 @@ class TokenEndpoint:
             except (aiohttp.ClientError, TransportTrouble, Unreadable) as wrong:
                 # Not its text: that can hold the request.
                 return Passing(f"the answer was lost ({type(wrong).__name__})", lost=True)
-        secrets = echoes(form.fields[name] for name in _SECRET & form.fields.keys())
+        secret = form.fields.get("refresh_token") or form.fields.get("device_code", "")
         return classify(
             response.status,
             response.headers,
             body,
             now=now,
-            scrub=lambda text: secrets.sub("[secret]", text),
+            scrub=Redactor(secret).scrub,
         )
-
-
-_SECRET = frozenset({"refresh_token", "device_code"})
