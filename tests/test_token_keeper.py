@@ -397,8 +397,8 @@ def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path)
 
 
 def test_a_lost_answer_without_leeway_is_told_as_such(tmp_path: Path) -> None:
-    """It cannot be healed: exit 4, with what happened and what to do."""
-    home = house(tmp_path, faults=["lost"])
+    """It cannot be healed: exit 4, with what happened and what to do, also when it is known late."""
+    home = house(tmp_path, faults=["lost", "503", "html"])
 
     async def main() -> None:
         await home.sign_in()
@@ -720,6 +720,8 @@ def test_a_disk_that_refuses_the_answer_is_asked_again(tmp_path: Path, name: str
         assert home.server.accepts(f"Bearer {token}")
         assert home.server.exchanges == 1
         assert await home.keeper().current() == token
+        left = {path.name for path in (home.root / "accounts").iterdir()}
+        assert left == {"default.json", "default.lock"}
 
     virtually(main)
 

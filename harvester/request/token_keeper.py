@@ -9,10 +9,10 @@ task of its own: a cancel between answer and save would lose the tokens too.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import anyio
 
@@ -20,13 +20,12 @@ from harvester.api import oauth, v3
 from harvester.api.oauth import Answer, Form, InvalidGrant, Passing, Tokens, refresh
 from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
 from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.request.outlive import outlive_cancel
 from harvester.runtime import Clock, StopSignal, later
 
-T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 _MARGIN, _MARGIN_PART = 300.0, 0.1  # renewed so long before its end (s; part of its life)
 _YOUNG, _YOUNG_PART = 60.0, 0.5  # a token of this age is refused for another reason than its age
-_CANCEL_WAIT = 30.0  # s that a cancel waits for an exchange
 _SECOND_TRY = 1.0  # s after a lost answer
 _SAVE_TRIES, _SAVE_PAUSE = 10, 0.5  # s between two tries to save the tokens
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # s between two tries at an endpoint in trouble
@@ -66,21 +65,6 @@ def renewed(account: Account, tokens: Tokens) -> Account:
     )
 
 
-async def outlive_cancel(work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` to its end, also when the waiting task is cancelled: the cancel then waits for
-    it, at most `_CANCEL_WAIT` seconds."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with anyio.move_on_after(_CANCEL_WAIT, shield=True):
-            await asyncio.wait([task])
-        task.cancel()
-        if task.done() and not task.cancelled():
-            task.exception()  # the cancel goes on its way, whatever the work came to
-        raise
-
-
 class TokenKeeper:
     """A token source: the stored account `store` names, renewed at `endpoint`.
 
@@ -110,6 +94,7 @@ class TokenKeeper:
         self._login = f"harvester login{which}"
         self._turn = asyncio.Lock()
         self._calm_until = float("-inf")
+        self._lost = False  # an answer never arrived: it may have held the only good tokens
         self.account = self._bound(store.read())
 
     def __repr__(self) -> str:
@@ -187,8 +172,8 @@ class TokenKeeper:
         form = refresh(account.client_id, account.refresh_token)
         with self._store.room() as room:
             answer = await self._endpoint.ask(form, sleep=self._stop.sleep)
-            lost = isinstance(answer, Passing) and answer.lost
-            if lost:
+            if isinstance(answer, Passing) and answer.lost:
+                self._lost = True
                 # At once and also after a signal: a server that gives a lost answer again does so
                 # for some seconds only.
                 await anyio.sleep(_SECOND_TRY)
@@ -196,7 +181,7 @@ class TokenKeeper:
             if isinstance(answer, Tokens):
                 new = renewed(account, answer)
                 await self._save(new, room)
-                self.account = new
+                self.account, self._lost = new, False
                 return None
         if isinstance(answer, Passing):
             return answer
@@ -204,7 +189,7 @@ class TokenKeeper:
         if found.refresh_token != account.refresh_token:  # renewed without our lock
             self.account = found
             return None
-        lost = lost or self._store.interrupted
+        lost = self._lost or self._store.interrupted
         raise self._give_up(
             f"is refused ({getattr(answer, 'text', type(answer).__name__)})"
             + ("; the answer to an earlier renewal never arrived" if lost else ""),
@@ -214,11 +199,14 @@ class TokenKeeper:
     async def _save(self, account: Account, room: Room) -> None:
         """Save durably. Nothing else holds these tokens: a disk that refuses is asked again."""
         with suppress(StorageError):
-            return room.save(account)
+            room.save(account)
+            return
         for _ in range(_SAVE_TRIES):
             await anyio.sleep(_SAVE_PAUSE)
             with suppress(StorageError), self._store.room() as again:
-                return again.save(account)
+                again.save(account)
+                self._store.recover()  # removes what the tries before have left
+                return
         raise StorageError(f"the new tokens cannot be saved in {self._store.path}")
 
     def _sleep_within(self, seconds: float) -> Sleep:
