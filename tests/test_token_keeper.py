@@ -397,7 +397,7 @@ def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path)
 
 
 def test_a_lost_answer_without_leeway_is_told_as_such(tmp_path: Path) -> None:
-    """It cannot be healed: exit 4, with what happened and what to do, also when it is known late."""
+    """It cannot be healed: exit 4, with what happened and the next step, also when known late."""
     home = house(tmp_path, faults=["lost", "503", "html"])
 
     async def main() -> None:
