@@ -18,6 +18,7 @@ from harvester.errors import (
     Unauthorized,
 )
 from harvester.model import Page, Request, Target
+from harvester.reporting.summary import Quota
 from harvester.request.credentials import Credentials
 from harvester.request.http import HttpSender, open_session
 from harvester.request.quota import Granted, NotYet, QuotaLedger
@@ -56,8 +57,7 @@ class Diagnosis:
     verdict: Verdict
     api: str
     origin: str
-    requests_used_today: int
-    daily_quota: int
+    quota: Quota
     sign_in: SignInAge | None
 
 
@@ -82,8 +82,7 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
         verdict=judge(error, api=config.api, account=before),
         api=config.api,
         origin=config.origin,
-        requests_used_today=used,
-        daily_quota=config.daily_quota,
+        quota=Quota(config.daily_quota, used, next_reset(clock.now())),
         sign_in=None if before is None else sign_in_age(before, clock.now()),
     )
 

@@ -294,7 +294,7 @@ def test_check_says_which_is_wrong(shell: Opener) -> None:
         code, out, _ = user.run("check", "--json")
         found = json.loads(out)
         assert (code, found["verdict"]["wrong"]) == (0, None)
-        assert found["requests_used_today"] == 2
+        assert found["quota"]["used_today"] == 2
         assert found["sign_in"]["account"] == "default"
         code, out, err = user.run("check", HARVESTER_DAILY_QUOTA="2")
         assert (code, out) == (75, "")

@@ -9,7 +9,7 @@ import orjson
 from harvester.cli.options import build_config, connection_options
 from harvester.diagnosis import Diagnosis, diagnose
 
-_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
 @click.command()
@@ -35,8 +35,8 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
 def _lines(found: Diagnosis) -> list[str]:
     verdict = found.verdict
     lines = [f"{verdict.wrong or 'ok'}: {verdict.message} ({found.api} at {found.origin})"]
-    limit = f" of {found.daily_quota:,}" if found.daily_quota else ""
-    lines.append(f"requests today: {found.requests_used_today:,}{limit}")
+    limit = f" of {found.quota.limit:,}" if found.quota.limit else ""
+    lines.append(f"requests today: {found.quota.used_today:,}{limit}")
     if (age := found.sign_in) is not None:
         lines.append(
             f"account {age.account!r}: signed in {age.signed_in_at:%Y-%m-%d}, last renewed "
@@ -44,4 +44,6 @@ def _lines(found: Diagnosis) -> list[str]:
         )
         if age.warning:
             lines.append(f"warning: {age.warning}")
+    if verdict.wrong is None:
+        lines.append("next: harvester plan --all-sent, or harvester run --all-sent")
     return lines
