@@ -202,7 +202,7 @@ def test_a_signal_waits_for_an_answer_that_is_on_its_way(shell: Opener) -> None:
         assert_harvested(user.home / "harvest")
 
 
-def test_a_run_that_is_killed_before_the_answer_is_told_so(shell: Opener) -> None:
+def test_a_kill_before_the_answer_is_named_by_the_next_run(shell: Opener) -> None:
     """Without leeway it cannot be healed: exit 4, what happened, and a next step that works."""
     with shell(leeway=0.0) as user:
         user.login()

@@ -64,7 +64,7 @@ def test_each_answer_names_what_is_wrong(
     assert error is None or str(error) in verdict.message
 
 
-def test_a_missing_scope_is_told_from_a_missing_privilege() -> None:
+def test_a_missing_scope_is_not_a_missing_privilege() -> None:
     """By what the sign-in was granted; and a refused token says how to get another."""
     refusal = Forbidden("HTTP 403", status=403)
     granted = judge(refusal, api="v3", account=account(scope="campaign_data offline_access"))
@@ -86,7 +86,7 @@ def test_a_sign_in_that_was_not_used_for_150_days_is_warned_of(days: float, warn
     assert "canary" not in repr(age)
 
 
-def test_without_a_refresh_token_the_end_is_told() -> None:
+def test_without_a_refresh_token_the_end_is_shown() -> None:
     """It ends with its access token."""
     age = sign_in_age(account(refresh=False), NOW)
     assert age.dies_at == NOW + timedelta(days=1)

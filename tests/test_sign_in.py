@@ -107,7 +107,7 @@ def test_a_poll_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ({"faults": ["", "lost"]}, "not confirmed in time", "refused"),
     ],
 )
-def test_each_end_without_tokens_is_told_and_leaves_what_was_there(
+def test_each_end_without_tokens_is_clear_and_leaves_what_was_there(
     tmp_path: Path, settings: dict[str, Any], text: str, reason: str
 ) -> None:
     """Denial, expiry, a wrong client id, a server in trouble, an answer that was lost."""

@@ -203,7 +203,7 @@ def test_a_long_lived_refresh_token_is_kept(tmp_path: Path, repeats: bool) -> No
 
 
 def test_without_a_refresh_token_the_sign_in_ends_with_its_token(tmp_path: Path) -> None:
-    """Until then a 401 is not its age; after it the next step is told."""
+    """Until then a 401 is not its age; after it the error names the next step."""
     home = house(tmp_path, offline=False)
 
     async def main() -> None:
@@ -237,8 +237,8 @@ def test_a_new_sign_in_is_taken_up_by_a_run_without_refresh_token(tmp_path: Path
     virtually(main)
 
 
-def test_who_has_a_good_token_does_not_wait_for_the_renewal(tmp_path: Path) -> None:
-    """Of a token that is near its end; and the new one is used by nobody before it is saved."""
+def test_a_good_token_is_used_while_it_is_renewed(tmp_path: Path) -> None:
+    """Of a token that is near its end; and no task uses the new one before it is saved."""
     home = house(tmp_path)
     home.endpoint.delay = 10.0
 
@@ -396,7 +396,7 @@ def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path)
     virtually(main)
 
 
-def test_a_lost_answer_without_leeway_is_told_as_such(tmp_path: Path) -> None:
+def test_a_lost_answer_without_leeway_is_named_in_the_error(tmp_path: Path) -> None:
     """It cannot be healed: exit 4, with what happened and the next step, also when known late."""
     home = house(tmp_path, faults=["lost", "503", "html"])
 
@@ -412,7 +412,7 @@ def test_a_lost_answer_without_leeway_is_told_as_such(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_invalid_grant_loses_to_a_token_that_somebody_else_stored(tmp_path: Path) -> None:
+def test_invalid_grant_loses_to_a_token_that_another_program_stored(tmp_path: Path) -> None:
     """A program that does not know our lock renewed meanwhile: its token is taken."""
     home = house(tmp_path)
 
@@ -571,7 +571,7 @@ def test_a_cancel_does_not_wait_for_ever(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_a_lock_that_is_never_released_holds_up_only_who_must_renew(tmp_path: Path) -> None:
+def test_a_lock_that_is_never_released_delays_only_a_renewal_that_is_needed(tmp_path: Path) -> None:
     """A stopped process has it: a token that is good is used, one that is over ends the run in
     time, and the order to stop is heard."""
     home = house(tmp_path)
@@ -676,7 +676,7 @@ def test_a_kill_at_any_call_of_a_renewal_costs_no_sign_in(tmp_path: Path) -> Non
 
 
 def test_without_leeway_only_an_answer_that_was_not_written_is_lost(tmp_path: Path) -> None:
-    """One point of each round: at the very write of the answer. It is told as such."""
+    """One point of each round: at the write of the answer. The error says so."""
     home = house(tmp_path, leeway=0.0)
     assert virtually(renewal(home)) == [("pwrite", "credentials_refused", True)] * 2
 

@@ -1,7 +1,7 @@
 """The tokens of the signed-in accounts: one file of mode 0600 for each, replaced in one step.
 
     accounts/NAME.json            the account, with a version and a checksum
-    accounts/NAME.lock            held by whoever renews or replaces it (flock)
+    accounts/NAME.lock            held by the process that renews or replaces it (flock)
     accounts/.NAME.<random>.new   room for the next one, made before the server is asked
 
 A refresh token is good for one exchange. So the room for the answer is on the disk before the
@@ -84,8 +84,8 @@ class TokenStore:
         account = _decode(raw)
         if account is None or account.name != self.name:
             raise ConfigError(
-                f"{self.path} is damaged or not a signed-in account of this version: put back a "
-                f"copy of it, or sign in again with `harvester login --account {self.name}`"
+                f"{self.path} is damaged or not a signed-in account of this version: sign in "
+                f"again with `harvester login --account {self.name}`"
             )
         return account
 
@@ -112,6 +112,8 @@ class TokenStore:
             if whole:
                 path, newest = max(whole, key=lambda each: each[1].generation)
                 if newest.generation > self._generation():
+                    with path.open("rb") as written:
+                        os.fsync(written.fileno())
                     self._replace(path)
             current = self.read()
             for path in left_over:
