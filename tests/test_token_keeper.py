@@ -74,9 +74,9 @@ def house(root: Path, **settings: Any) -> House:
 # -- the usual course ----------------------------------------------------------------------------
 
 
-def test_a_fresh_token_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_fresh_token_is_used_as_it_is(root: Path) -> None:
     """No request before its time."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -93,11 +93,9 @@ def test_a_fresh_token_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("life", [4.0, 60.0, 86_400.0])
-def test_a_token_is_renewed_before_its_time_and_each_is_accepted(
-    tmp_path: Path, life: float
-) -> None:
+def test_a_token_is_renewed_before_its_time_and_each_is_accepted(root: Path, life: float) -> None:
     """Asked for ten times in each life, over ten lives, it is always one that the API takes."""
-    home = house(tmp_path, life=life)
+    home = house(root, life=life)
 
     async def main() -> None:
         await home.sign_in()
@@ -112,9 +110,9 @@ def test_a_token_is_renewed_before_its_time_and_each_is_accepted(
     virtually(main)
 
 
-def test_a_hundred_tasks_that_meet_an_expired_token_make_one_request(tmp_path: Path) -> None:
+def test_a_hundred_tasks_that_meet_an_expired_token_make_one_request(root: Path) -> None:
     """Before the request and after a 401 alike."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -132,9 +130,9 @@ def test_a_hundred_tasks_that_meet_an_expired_token_make_one_request(tmp_path: P
     virtually(main)
 
 
-def test_two_processes_renew_once_each_time(tmp_path: Path) -> None:
+def test_two_processes_renew_once_each_time(root: Path) -> None:
     """Two keepers over one file, for twenty lives of four seconds."""
-    home = house(tmp_path, life=4.0)
+    home = house(root, life=4.0)
 
     async def run(keeper: TokenKeeper) -> None:
         for _ in range(160):
@@ -151,9 +149,9 @@ def test_two_processes_renew_once_each_time(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_a_token_that_another_process_renewed_is_adopted_after_a_401(tmp_path: Path) -> None:
+def test_a_token_that_another_process_renewed_is_adopted_after_a_401(root: Path) -> None:
     """Without a request of our own."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -168,9 +166,9 @@ def test_a_token_that_another_process_renewed_is_adopted_after_a_401(tmp_path: P
     virtually(main)
 
 
-def test_a_401_on_a_young_token_does_not_renew_again(tmp_path: Path) -> None:
+def test_a_401_on_a_young_token_does_not_renew_again(root: Path) -> None:
     """A campaign that always answers 401 costs no exchange for each of its requests."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -186,9 +184,9 @@ def test_a_401_on_a_young_token_does_not_renew_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("repeats", [True, False])
-def test_a_long_lived_refresh_token_is_kept(tmp_path: Path, repeats: bool) -> None:
+def test_a_long_lived_refresh_token_is_kept(root: Path, repeats: bool) -> None:
     """Whether it comes back in the answer or not."""
-    home = house(tmp_path, rotates=False, repeats=repeats, life=100.0)
+    home = house(root, rotates=False, repeats=repeats, life=100.0)
 
     async def main() -> None:
         await home.sign_in()
@@ -202,9 +200,9 @@ def test_a_long_lived_refresh_token_is_kept(tmp_path: Path, repeats: bool) -> No
     virtually(main)
 
 
-def test_without_a_refresh_token_the_sign_in_ends_with_its_token(tmp_path: Path) -> None:
+def test_without_a_refresh_token_the_sign_in_ends_with_its_token(root: Path) -> None:
     """Until then a 401 is not its age; after it the error names the next step."""
-    home = house(tmp_path, offline=False)
+    home = house(root, offline=False)
 
     async def main() -> None:
         await home.sign_in()
@@ -221,9 +219,9 @@ def test_without_a_refresh_token_the_sign_in_ends_with_its_token(tmp_path: Path)
     virtually(main)
 
 
-def test_a_new_sign_in_is_taken_up_by_a_run_without_refresh_token(tmp_path: Path) -> None:
+def test_a_new_sign_in_is_taken_up_by_a_run_without_refresh_token(root: Path) -> None:
     """A person logs in again while it runs."""
-    home = house(tmp_path, offline=False)
+    home = house(root, offline=False)
 
     async def main() -> None:
         await home.sign_in()
@@ -237,9 +235,9 @@ def test_a_new_sign_in_is_taken_up_by_a_run_without_refresh_token(tmp_path: Path
     virtually(main)
 
 
-def test_a_good_token_is_used_while_it_is_renewed(tmp_path: Path) -> None:
+def test_a_good_token_is_used_while_it_is_renewed(root: Path) -> None:
     """Of a token that is near its end; and no task uses the new one before it is saved."""
-    home = house(tmp_path)
+    home = house(root)
     home.endpoint.delay = 10.0
 
     async def main() -> None:
@@ -266,9 +264,9 @@ def test_a_good_token_is_used_while_it_is_renewed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "html", "empty", "reset"])
-def test_passing_trouble_is_waited_out(tmp_path: Path, fault: str) -> None:
+def test_passing_trouble_is_waited_out(root: Path, fault: str) -> None:
     """Five bad answers in a row, on a token that is over: the sixth is good."""
-    home = house(tmp_path, faults=[fault] * 5)
+    home = house(root, faults=[fault] * 5)
 
     async def main() -> None:
         await home.sign_in()
@@ -280,9 +278,9 @@ def test_passing_trouble_is_waited_out(tmp_path: Path, fault: str) -> None:
     virtually(main)
 
 
-def test_trouble_while_the_token_is_good_holds_up_nothing(tmp_path: Path) -> None:
+def test_trouble_while_the_token_is_good_holds_up_nothing(root: Path) -> None:
     """It is used to its end; tries are far apart."""
-    home = house(tmp_path, life=3_000.0, faults=["503"] * 8)
+    home = house(root, life=3_000.0, faults=["503"] * 8)
 
     async def main() -> None:
         await home.sign_in()
@@ -300,9 +298,9 @@ def test_trouble_while_the_token_is_good_holds_up_nothing(tmp_path: Path) -> Non
     virtually(main)
 
 
-def test_a_token_that_ends_in_a_calm_is_renewed_then(tmp_path: Path) -> None:
+def test_a_token_that_ends_in_a_calm_is_renewed_then(root: Path) -> None:
     """The calm after a try that failed is for as long as the token is good."""
-    home = house(tmp_path, life=100.0, faults=["503"])
+    home = house(root, life=100.0, faults=["503"])
 
     async def main() -> None:
         await home.sign_in()
@@ -316,9 +314,9 @@ def test_a_token_that_ends_in_a_calm_is_renewed_then(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_trouble_that_stays_ends_the_run_for_now_and_changes_nothing(tmp_path: Path) -> None:
+def test_trouble_that_stays_ends_the_run_for_now_and_changes_nothing(root: Path) -> None:
     """Exit 75 with a time, the stored tokens as they were; later it works."""
-    home = house(tmp_path, faults=["503"] * 50)
+    home = house(root, faults=["503"] * 50)
 
     async def main() -> None:
         await home.sign_in()
@@ -337,9 +335,9 @@ def test_trouble_that_stays_ends_the_run_for_now_and_changes_nothing(tmp_path: P
     virtually(main)
 
 
-def test_the_order_to_stop_ends_the_wait_for_the_endpoint(tmp_path: Path) -> None:
+def test_the_order_to_stop_ends_the_wait_for_the_endpoint(root: Path) -> None:
     """Without another request."""
-    home = house(tmp_path, faults=["503"] * 50)
+    home = house(root, faults=["503"] * 50)
 
     async def main() -> None:
         await home.sign_in()
@@ -359,9 +357,9 @@ def test_the_order_to_stop_ends_the_wait_for_the_endpoint(tmp_path: Path) -> Non
     virtually(main)
 
 
-def test_a_lost_answer_is_asked_for_once_more_within_the_leeway(tmp_path: Path) -> None:
+def test_a_lost_answer_is_asked_for_once_more_within_the_leeway(root: Path) -> None:
     """A second later, however late the loss was known."""
-    home = house(tmp_path, leeway=30.0, faults=["lost"])
+    home = house(root, leeway=30.0, faults=["lost"])
     home.endpoint.delay = 5.0
 
     async def main() -> None:
@@ -375,9 +373,9 @@ def test_a_lost_answer_is_asked_for_once_more_within_the_leeway(tmp_path: Path) 
     virtually(main)
 
 
-def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path) -> None:
+def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(root: Path) -> None:
     """The order to stop comes while the first answer is lost; the next run needs no sign-in."""
-    home = house(tmp_path, leeway=30.0, faults=["lost"])
+    home = house(root, leeway=30.0, faults=["lost"])
     home.endpoint.delay = 0.02
 
     async def main() -> None:
@@ -396,9 +394,9 @@ def test_a_lost_answer_is_asked_for_once_more_after_a_signal_too(tmp_path: Path)
     virtually(main)
 
 
-def test_a_lost_answer_without_leeway_is_named_in_the_error(tmp_path: Path) -> None:
+def test_a_lost_answer_without_leeway_is_named_in_the_error(root: Path) -> None:
     """It cannot be healed: exit 4, with what happened and the next step, also when known late."""
-    home = house(tmp_path, faults=["lost", "503", "html"])
+    home = house(root, faults=["lost", "503", "html"])
 
     async def main() -> None:
         await home.sign_in()
@@ -412,9 +410,9 @@ def test_a_lost_answer_without_leeway_is_named_in_the_error(tmp_path: Path) -> N
     virtually(main)
 
 
-def test_invalid_grant_loses_to_a_token_that_another_program_stored(tmp_path: Path) -> None:
+def test_invalid_grant_loses_to_a_token_that_another_program_stored(root: Path) -> None:
     """A program that does not know our lock renewed meanwhile: its token is taken."""
-    home = house(tmp_path)
+    home = house(root)
 
     def beaten(form: Form) -> None:
         home.endpoint.before = lambda form: None
@@ -436,9 +434,9 @@ def test_invalid_grant_loses_to_a_token_that_another_program_stored(tmp_path: Pa
     virtually(main)
 
 
-def test_a_refused_refresh_token_stops_all_tasks_after_one_request(tmp_path: Path) -> None:
+def test_a_refused_refresh_token_stops_all_tasks_after_one_request(root: Path) -> None:
     """Final: exit 4; the stored file stays as it is."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in(refresh_token="revoked")
@@ -455,9 +453,9 @@ def test_a_refused_refresh_token_stops_all_tasks_after_one_request(tmp_path: Pat
     virtually(main)
 
 
-def test_a_client_id_that_the_server_does_not_know_stops_the_run(tmp_path: Path) -> None:
+def test_a_client_id_that_the_server_does_not_know_stops_the_run(root: Path) -> None:
     """It says so, and keeps the tokens."""
-    home = house(tmp_path, faults=["invalid_client"])
+    home = house(root, faults=["invalid_client"])
 
     async def main() -> None:
         await home.sign_in()
@@ -481,9 +479,9 @@ def test_a_client_id_that_the_server_does_not_know_stops_the_run(tmp_path: Path)
         {"auth_url": "https://evil.example"},
     ],
 )
-def test_tokens_go_to_no_other_origin_or_app(tmp_path: Path, changed: dict[str, str]) -> None:
+def test_tokens_go_to_no_other_origin_or_app(root: Path, changed: dict[str, str]) -> None:
     """Whatever the configuration says: an error before anything is sent."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -495,9 +493,9 @@ def test_tokens_go_to_no_other_origin_or_app(tmp_path: Path, changed: dict[str, 
     virtually(main)
 
 
-def test_an_account_that_is_bound_elsewhere_meanwhile_is_not_adopted(tmp_path: Path) -> None:
+def test_an_account_that_is_bound_elsewhere_meanwhile_is_not_adopted(root: Path) -> None:
     """A sign-in of the same name to another server, during a run: the run stops."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -511,9 +509,9 @@ def test_an_account_that_is_bound_elsewhere_meanwhile_is_not_adopted(tmp_path: P
     virtually(main)
 
 
-def test_a_sign_out_during_a_run_is_respected(tmp_path: Path) -> None:
+def test_a_sign_out_during_a_run_is_respected(root: Path) -> None:
     """The tokens do not come back by a renewal."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -532,9 +530,9 @@ def test_a_sign_out_during_a_run_is_respected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 1.0, 3.05])
-def test_a_cancel_waits_for_the_exchange(tmp_path: Path, after: float) -> None:
+def test_a_cancel_waits_for_the_exchange(root: Path, after: float) -> None:
     """At any moment: the next run goes on without a sign-in."""
-    home = house(tmp_path, faults=["late"])
+    home = house(root, faults=["late"])
 
     async def main() -> None:
         await home.sign_in()
@@ -551,9 +549,9 @@ def test_a_cancel_waits_for_the_exchange(tmp_path: Path, after: float) -> None:
     virtually(main)
 
 
-def test_a_cancel_does_not_wait_for_ever(tmp_path: Path) -> None:
+def test_a_cancel_does_not_wait_for_ever(root: Path) -> None:
     """Half a minute, where the endpoint hangs."""
-    home = house(tmp_path)
+    home = house(root)
     home.endpoint.delay = 1e6
 
     async def main() -> None:
@@ -571,14 +569,14 @@ def test_a_cancel_does_not_wait_for_ever(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_a_lock_that_is_never_released_delays_only_a_renewal_that_is_needed(tmp_path: Path) -> None:
+def test_a_lock_that_is_never_released_delays_only_a_renewal_that_is_needed(root: Path) -> None:
     """A stopped process has it: a token that is good is used, one that is over ends the run in
     time, and the order to stop is heard."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
-        keeper, other = home.keeper(), home.store()
+        keeper, other = home.keeper(max_wait=20.0), home.store()
         await asyncio.sleep(86_400 - 200)
         async with other.locked(asyncio.sleep):
             before = home.clock.monotonic()
@@ -668,23 +666,23 @@ def renewal(home: House) -> Callable[[], Coroutine[Any, Any, list[tuple[str, str
     return main
 
 
-def test_a_kill_at_any_call_of_a_renewal_costs_no_sign_in(tmp_path: Path) -> None:
+def test_a_kill_at_any_call_of_a_renewal_costs_no_sign_in(root: Path) -> None:
     """With the leeway that such servers give, at every call that touches the disk."""
-    home = house(tmp_path, leeway=30.0)
+    home = house(root, leeway=30.0)
     assert virtually(renewal(home)) == []
     assert home.server.exchanges > 25
 
 
-def test_without_leeway_only_an_answer_that_was_not_written_is_lost(tmp_path: Path) -> None:
+def test_without_leeway_only_an_answer_that_was_not_written_is_lost(root: Path) -> None:
     """One point of each round: at the write of the answer. The error says so."""
-    home = house(tmp_path, leeway=0.0)
+    home = house(root, leeway=0.0)
     assert virtually(renewal(home)) == [("pwrite", "credentials_refused", True)] * 2
 
 
 @pytest.mark.parametrize("name", ["open", "pwrite", "fsync"])
-def test_a_disk_that_refuses_before_the_question_costs_nothing(tmp_path: Path, name: str) -> None:
+def test_a_disk_that_refuses_before_the_question_costs_nothing(root: Path, name: str) -> None:
     """Room for the answer is made first: nothing is asked."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -705,9 +703,9 @@ def test_a_disk_that_refuses_before_the_question_costs_nothing(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["pwrite", "fsync", "replace"])
-def test_a_disk_that_refuses_the_answer_is_asked_again(tmp_path: Path, name: str) -> None:
+def test_a_disk_that_refuses_the_answer_is_asked_again(root: Path, name: str) -> None:
     """The tokens are in memory only: a disk that is full for a moment loses nothing."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -726,9 +724,9 @@ def test_a_disk_that_refuses_the_answer_is_asked_again(tmp_path: Path, name: str
     virtually(main)
 
 
-def test_a_disk_that_refuses_for_good_stops_all_tasks_after_one_exchange(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_for_good_stops_all_tasks_after_one_exchange(root: Path) -> None:
     """What was written before the refusal is taken up by the next run."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
@@ -749,9 +747,9 @@ def test_a_disk_that_refuses_for_good_stops_all_tasks_after_one_exchange(tmp_pat
     virtually(main)
 
 
-def test_the_answer_is_durable_before_it_is_used(tmp_path: Path) -> None:
+def test_the_answer_is_durable_before_it_is_used(root: Path) -> None:
     """Room and its name, then the answer, its bytes, its name."""
-    home = house(tmp_path)
+    home = house(root)
 
     async def main() -> None:
         await home.sign_in()
