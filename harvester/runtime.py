@@ -45,10 +45,10 @@ def stamp(moment: datetime) -> str:
 
 
 class StopSignal:
-    """Set once; from then on nothing is sent, and whoever sleeps is woken.
+    """Set once; from then on nothing is sent, and every sleep ends.
 
-    Requests in flight are not touched: they are paid for, and their pages are still saved.
-    `grace` is how long (s) they get before they are cancelled; None leaves them their timeout.
+    Requests in flight go on: they are charged already, and their pages are still saved. `grace` is
+    how long (s) they get before they are cancelled; None leaves them their timeout.
     """
 
     def __init__(self) -> None:

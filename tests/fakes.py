@@ -78,7 +78,7 @@ class LoopClock:
 
 
 class Stuck(RuntimeError):
-    """Nobody is left who could wake anybody, or somebody spins without time passing."""
+    """No task can wake another one, or a task spins without time passing."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -102,7 +102,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None:  # only a thread can still have something to say
             found = super().select(5)
             if not found:
-                raise Stuck("everybody waits for somebody else")
+                raise Stuck("every task waits for another one")
             return found
         assert self.loop is not None
         self.loop.jump()
@@ -129,7 +129,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = max(self._virtual, scheduled[0].when())
 
     def block(self, seconds: float) -> None:
-        """Time passes and nobody runs, as when a callback computes or the machine sleeps."""
+        """Time passes and no task runs, as when a callback computes or the machine sleeps."""
         self._virtual += seconds
 
 
@@ -212,7 +212,7 @@ class FakeFetcher:
 class CannedPages:
     """An API of canned walks: campaign id to its pages, each a `Page` or an error to raise.
 
-    A page is found by the number of the call, so that a restarted walk starts over. An error is
+    A page is found by the number of the request, so that a restarted walk starts over. An error is
     raised once, then what follows it in its list takes its place.
     """
 

@@ -1,4 +1,4 @@
-"""A server below HTTP: it sends the very bytes it is told to, and keeps every byte it gets.
+"""A server below HTTP: it sends exactly the bytes of its script, and keeps every byte it gets.
 
 `FaultServer` asks a script what to answer; an `Answer` is bytes and what becomes of the connection
 after them. `World` holds the honest pages, and the files that they must become. A `FaultServer`
@@ -82,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Late:
-    """Bytes that nobody asked for, sent on the idle connection when `due`; then `done` is set."""
+    """Bytes that were not asked for, sent on the idle connection when `due`; then `done` is set."""
 
     wire: bytes
     due: asyncio.Event
@@ -199,7 +199,7 @@ class FaultServer:
             gone.cancel()
         return False
 
-    def drop_everybody(self) -> None:
+    def drop_all(self) -> None:
         """End every connection."""
         for writer in self._writers:
             writer.transport.abort()
@@ -215,7 +215,7 @@ async def serving(script: Script) -> AsyncIterator[FaultServer]:
         yield faults
     finally:
         server.close()
-        faults.drop_everybody()
+        faults.drop_all()
         await server.wait_closed()
         # Give the handlers their end of file before the loop goes.
         for _ in range(5):

@@ -169,7 +169,7 @@ def test_a_token_that_can_be_renewed_is_renewed(tmp_path: Path) -> None:
 
 
 def test_a_token_that_cannot_be_renewed_gets_a_slow_second_try(tmp_path: Path) -> None:
-    """Everybody holds, then it is asked once more: a 401 may have meant too fast."""
+    """All requests hold, then it is sent once more: a 401 may have meant too fast."""
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), "page"])
@@ -215,7 +215,7 @@ def test_a_renewal_that_fails_stops_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("renewal", ["token-1", None])
-def test_a_hundred_refusals_are_one_second_look(tmp_path: Path, renewal: str | None) -> None:
+def test_a_hundred_refusals_are_one_second_try(tmp_path: Path, renewal: str | None) -> None:
     """Requests refused together renew once or hold once, and all get their page."""
 
     async def use(house: House) -> None:
@@ -238,7 +238,7 @@ def test_a_hundred_refusals_are_one_second_look(tmp_path: Path, renewal: str | N
     assert waits == [0.0 if renewal else DELAY] + [0.0] * 99
 
 
-def test_a_refusal_after_somebody_elses_success_is_a_new_one(tmp_path: Path) -> None:
+def test_a_refusal_after_a_success_of_another_request_is_a_new_one(tmp_path: Path) -> None:
     """Of two refused together, one gets its page; the other, refused at once again, a slow try."""
 
     async def use(house: House) -> None:
@@ -327,8 +327,8 @@ def test_other_trouble_on_the_second_try_is_other_trouble(tmp_path: Path) -> Non
     in_a_house(tmp_path, Tokens("token-1"), use)
 
 
-def test_a_later_refusal_gets_a_look_of_its_own(tmp_path: Path) -> None:
-    """A request sent after a second look that went well is not covered by it."""
+def test_a_later_refusal_gets_a_second_try_of_its_own(tmp_path: Path) -> None:
+    """A request sent after a second try that went well is not covered by it."""
 
     async def use(house: House) -> None:
         _, stack = house.stack([refused(), "a", refused(), "b"])
@@ -340,8 +340,8 @@ def test_a_later_refusal_gets_a_look_of_its_own(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_slot_is_not_having_been_sent(tmp_path: Path) -> None:
-    """A request that stood in the queue during another's second look, was sent after it, and was
-    refused, gets a slow second look too: what came before it was sent can say nothing of it.
+    """A request that stood in the queue during the second try of another one, was sent after it and
+    was refused, gets a slow second try too: what came before it was sent says nothing about it.
     """
 
     async def use(house: House) -> None:
@@ -360,12 +360,12 @@ def test_no_second_try_after_the_order_to_stop(tmp_path: Path) -> None:
     """The order is raised instead, and the token is not renewed."""
 
     async def use(house: House) -> None:
-        house.stop.request(StopRun("SIGTERM", "told"))
+        house.stop.request(StopRun("SIGTERM", "stopped"))
 
         async def send(request: object, hold: float) -> None:
             raise AssertionError("nothing may be sent")
 
-        with pytest.raises(StopRun, match="told"):
+        with pytest.raises(StopRun, match="stopped"):
             await house.gate.retry_after_refusal(make_request(), Unauthorized("no"), send)
 
     assert in_a_house(tmp_path, Tokens(), use).tokens.asked == 0

@@ -163,7 +163,7 @@ async def test_a_body_is_read_as_it_was_meant(
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "rot13"])
-async def test_an_encoding_nobody_asked_for_is_refused(
+async def test_an_encoding_that_was_not_asked_for_is_refused(
     serve: Serve, session: aiohttp.ClientSession, encoding: str
 ) -> None:
     """The bytes would not be what they seem."""
@@ -235,7 +235,7 @@ async def test_a_403_that_cannot_be_read_is_no_refusal(
 async def test_a_403_that_is_too_large_says_nothing(
     serve: Serve, session: aiohttp.ClientSession, encoding: str
 ) -> None:
-    """What may pass is told in a few words: a long page is a refusal like any other."""
+    """A limit is named in a few words: a long page is a refusal like any other."""
     raw = b"x" * 100_000
     raw = gzip.compress(raw) if encoding == "gzip" else raw
     url = await serve(answering(raw, status=403, Content_Encoding=encoding))

@@ -93,7 +93,7 @@ def test_the_bound_holds_for_every_kind_of_failure(root: Path, sickness: str) ->
     served(Moody(ANSWERS[sickness]), trial)
 
 
-def test_nobody_listening_costs_little_of_the_day(root: Path) -> None:
+def test_a_port_without_a_server_costs_little_of_the_day(root: Path) -> None:
     """Where no connection can be made, the day is charged no more than for a dead server."""
 
     async def trial(server: FaultServer) -> HarvestReport:

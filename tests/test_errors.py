@@ -75,7 +75,7 @@ def test_a_throttle_starts_with_no_hold() -> None:
 
 
 def test_a_campaign_error_took_one_attempt_until_told_otherwise() -> None:
-    """`attempts` starts at 1: whoever retries writes the true number."""
+    """`attempts` starts at 1: the retry layer writes the true number."""
     error = CampaignError("not_found", "text", status=404, error_key="key")
     assert (error.kind, error.status, error.error_key, error.attempts) == (
         "not_found",
@@ -86,7 +86,7 @@ def test_a_campaign_error_took_one_attempt_until_told_otherwise() -> None:
 
 
 def test_a_dropped_cursor_is_a_campaign_error() -> None:
-    """Whoever does not restart walks sees an ordinary failure."""
+    """A caller that does not restart walks sees an ordinary failure."""
     error = CursorDropped("text", status=410, error_key="gone")
     assert isinstance(error, CampaignError)
     assert (error.kind, error.status, error.error_key) == ("cursor_dropped", 410, "gone")

@@ -18,7 +18,9 @@ from fakes import PATH, credentials_of, make_request
 from harvester.api.v2 import V2
 from harvester.errors import (
     CampaignError,
+    Forbidden,
     HarvestError,
+    QuotaExceeded,
     ServerTrouble,
     Throttled,
     TransportTrouble,
@@ -113,7 +115,7 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Handler:
     return handler
 
 
-async def test_a_call_is_one_request_with_key_and_token() -> None:
+async def test_a_request_is_sent_once_with_key_and_token() -> None:
     """At the API's own path, the cursor as the bytes it came in, key and token added."""
     asked: list[web.Request] = []
 
@@ -140,13 +142,17 @@ async def test_a_call_is_one_request_with_key_and_token() -> None:
     ("status", "body", "kind"),
     [
         (500, b"", ServerTrouble),
+        (500, b'{"error_key":"quota_exceeded"}', ServerTrouble),
+        (503, b'[{"error_key":"mashery.not.authorized.over.qps"}]', ServerTrouble),
+        (403, b'{"error_key":"quota_exceeded"}', QuotaExceeded),
+        (403, b"", Forbidden),
         (401, b"", Unauthorized),
         (403, b'[{"error_key":"mashery.not.authorized.over.qps"}]', Throttled),
         (404, b"", CampaignError),
         (204, b"", Unreadable),
     ],
 )
-async def test_an_answer_is_judged(status: int, body: bytes, kind: type[HarvestError]) -> None:
+async def test_an_answer_is_classified(status: int, body: bytes, kind: type[HarvestError]) -> None:
     """Whatever is no 200 is raised as what it means."""
     async with served(answering(body, status, Retry_After="3")) as sender:
         with pytest.raises(kind):
@@ -206,8 +212,8 @@ async def test_trouble_on_the_wire_has_its_cause(
     assert server.requests == 1
 
 
-async def test_nobody_there_is_a_trouble_to_connect() -> None:
-    """A refused connection is told as such."""
+async def test_a_refused_connection_has_its_cause() -> None:
+    """No server listens at the port."""
     async with RawServer(b"") as origin:
         pass
     async with sending(origin) as sender:
@@ -218,7 +224,7 @@ async def test_nobody_there_is_a_trouble_to_connect() -> None:
 
 @pytest.mark.parametrize("status", [407, 403, 502])
 async def test_a_refusal_of_the_proxy_is_told_as_the_proxys(status: int) -> None:
-    """By its status; it may repeat the password it was given, and that is not told."""
+    """By its status; its text may repeat the password, and is not quoted."""
     refusal = f"HTTP/1.1 {status} canary {KEY}\r\nX: canary\r\nContent-Length: 0\r\n\r\n"
     async with RawServer(refusal.encode()) as server:
         proxy = server.replace("//", "//me:canary@")
@@ -250,7 +256,7 @@ async def test_a_certificate_that_is_not_valid_is_told() -> None:
 
 
 async def test_other_trouble_of_the_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error we know nothing of is told by its class alone: its text may hold a secret."""
+    """An unknown error is quoted by its class alone: its text may hold a secret."""
     async with sending("http://127.0.0.1:1") as sender:
 
         def broken(*_: object, **__: object) -> None:
@@ -386,7 +392,7 @@ async def test_a_timeout_is_not_rounded_up() -> None:
 
 
 async def test_a_session_holds_no_secret(tmp_path: Path) -> None:
-    """Default headers, cookies and proxies are none of anybody's business."""
+    """No default header, no cookie and no proxy holds one."""
     session = open_session(connections=1, timeout=1)
     assert "Authorization" not in session.headers
     assert session.trust_env is False

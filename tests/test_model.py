@@ -13,7 +13,7 @@ def test_a_target_reads_like_its_file() -> None:
 
 
 def test_nouns_are_frozen() -> None:
-    """Nobody changes a fact that somebody else holds."""
+    """No layer changes a value that another one holds."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Target("opens", "7").report = "clicks"  # type: ignore[misc]
 

@@ -128,7 +128,7 @@ def fullest_second(at: Sequence[float]) -> int:
 
 
 def assert_paced(bench: Bench, *, spacing: float = DEFAULT, limit: int = LIMIT) -> None:
-    """Nobody was refused, no second was too full, and no two starts were too near."""
+    """No request was refused, no second was too full, and no two starts were too near."""
     assert bench.throttled == []
     assert fullest_second(bench.arrivals) <= limit
     assert min(gaps(bench.starts)) >= spacing - _ROUNDING
@@ -461,7 +461,7 @@ def test_a_run_can_sleep_until_the_reset(root: Path) -> None:
 
 
 def test_a_run_can_sleep_until_the_reset_that_the_api_asks_for(root: Path) -> None:
-    """Whatever our own count: told that the day is spent, every walker sleeps until the reset."""
+    """Where the API says that the day is spent, every walker sleeps until the reset."""
 
     async def trial(bench: Bench) -> None:
         report = await bench.harvest(rate=0.05, daily_quota=0, wait_for_quota=True)
@@ -494,7 +494,7 @@ def test_a_machine_that_was_asleep_goes_on_when_it_wakes(root: Path, hours: int)
 
 @pytest.mark.parametrize("behind", [2.0, 60.0])
 def test_a_server_whose_clock_is_behind_costs_no_day(root: Path, behind: float) -> None:
-    """Told after our midnight that the day is spent, a run asks again soon, not a day later."""
+    """Where the day is spent just after our midnight, a run asks again soon, not a day later."""
 
     async def trial(bench: Bench) -> None:
         report = await bench.harvest(daily_quota=150, wait_for_quota=True)

@@ -151,7 +151,7 @@ def ledger(path: Path, clock: FakeClock, *, limit: int = 10) -> QuotaLedger:
 
 
 def test_a_charge_is_in_the_file_when_it_is_granted(tmp_path: Path, clock: FakeClock) -> None:
-    """Whoever is killed after the claim has over-counted by one, never under."""
+    """A kill after the claim over-counts by one, and never under-counts."""
     path = tmp_path / "deep" / "key.json"
     one = ledger(path, clock)
     assert one.claim(0.3) == Granted(1)
@@ -243,7 +243,7 @@ def test_waiting_for_the_lock_does_not_bring_two_starts_nearer(
 
 
 def test_a_file_that_is_held_is_asked_again_later(tmp_path: Path, clock: FakeClock) -> None:
-    """Whoever holds it may have been suspended: nobody is blocked by that, nothing is charged."""
+    """Its holder may have been suspended: no run is blocked by that, nothing is charged."""
     one = ledger(tmp_path / "k", clock)
     with (tmp_path / "k").open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -255,7 +255,7 @@ def test_a_file_that_is_held_is_asked_again_later(tmp_path: Path, clock: FakeClo
 
 
 def test_after_a_reboot_a_hold_is_over(tmp_path: Path, clock: FakeClock) -> None:
-    """The clock that it was told by has begun anew; a new hold counts by the new one."""
+    """Its clock has begun anew; a new hold counts by the new one."""
     one = ledger(tmp_path / "k", clock)
     one.hold(7_200.0)
     clock.mono = 60.0
@@ -337,7 +337,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
 def test_edited_digits_are_refused(
     tmp_path: Path, clock: FakeClock, edit: tuple[bytes, bytes]
 ) -> None:
-    """The error says what to do: not even a hold or a look believes the file."""
+    """The error says what to do: neither a hold nor a reader believes the file."""
     (tmp_path / "k").write_bytes(_encoded(Account({TODAY: 9})).replace(*edit))
     one = ledger(tmp_path / "k", clock)
     for use in (lambda: one.claim(0.3), one.used_today, lambda: one.hold(1)):
@@ -415,6 +415,32 @@ def test_a_count_that_others_do_not_see_is_not_used(
     one.close()
 
 
+@pytest.mark.parametrize("attack", [_removed, _replaced, _moved])
+def test_a_count_is_watched_from_the_first_request_on(
+    tmp_path: Path, clock: FakeClock, attack: Callable[[Path], None]
+) -> None:
+    """Also before this run has charged anything."""
+    path = tmp_path / "state" / "k"
+    one = ledger(path, clock)
+    attack(path)
+    with pytest.raises(StorageError, match="removed or replaced under this run"):
+        one.claim(0.3)
+    one.close()
+
+
+def test_of_two_holds_at_a_busy_file_the_longer_stands(tmp_path: Path, clock: FakeClock) -> None:
+    """Neither could be written when it was ordered."""
+    one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
+    with (tmp_path / "k").open("rb") as suspended:
+        fcntl.flock(suspended, fcntl.LOCK_EX)
+        one.hold(60)
+        one.hold(5)
+    assert one.claim(0.0) == NotYet(60)
+    assert other.claim(0.0) == NotYet(60)
+    one.close()
+    other.close()
+
+
 def test_a_count_that_another_run_raised_is_used(tmp_path: Path, clock: FakeClock) -> None:
     """Also over midnight, and where the clock was set back."""
     one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
@@ -433,7 +459,7 @@ def test_a_count_that_another_run_raised_is_used(tmp_path: Path, clock: FakeCloc
 
 
 def test_nothing_waits_for_a_process_that_holds_the_file(tmp_path: Path, clock: FakeClock) -> None:
-    """It may have been suspended: a look reads without it, a hold is written by the next claim."""
+    """It may have been suspended: a reader needs no lock, a hold is written by the next claim."""
     one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
     one.claim(0.0)
     with (tmp_path / "k").open("rb") as suspended:
@@ -449,22 +475,22 @@ def test_nothing_waits_for_a_process_that_holds_the_file(tmp_path: Path, clock: 
     other.close()
 
 
-def test_a_look_during_a_write_looks_again(
+def test_a_read_during_a_write_is_repeated(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of a record is not taken for a damaged one."""
     one, other = ledger(tmp_path / "k", clock), ledger(tmp_path / "k", clock)
     one.claim(0.0)
-    real, looks = os.pread, []
+    real, reads = os.pread, []
 
     def torn(file: int, size: int, at: int) -> bytes:
-        looks.append(file)
+        reads.append(file)
         found = real(file, size, at)
-        return found[:20] + b"9" + found[21:] if len(looks) < 3 else found
+        return found[:20] + b"9" + found[21:] if len(reads) < 3 else found
 
     monkeypatch.setattr(os, "pread", torn)
     assert other.used_today() == 1
-    assert len(looks) == 3
+    assert len(reads) == 3
     one.close()
     other.close()
 
@@ -497,7 +523,7 @@ def test_a_state_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
 
 
 class RacingClock(Clock):
-    """A clock that moves a little whenever anybody, in any thread, looks at it."""
+    """A clock that moves a little with every reading, in any thread."""
 
     __slots__ = ()
     ticks = 0
@@ -508,7 +534,7 @@ class RacingClock(Clock):
         return NOON
 
     def monotonic(self) -> float:
-        """A tenth of a second later than for whoever looked last."""
+        """A tenth of a second later than at the reading before."""
         with self.lock:
             RacingClock.ticks += 1
             return RacingClock.ticks / 10
@@ -614,7 +640,7 @@ def test_a_key_keeps_its_file(tmp_path: Path) -> None:
 
 
 def test_the_salt_is_private_and_made_once(tmp_path: Path) -> None:
-    """Nobody else can read it, and nothing of its making is left behind."""
+    """No other user can read it, and nothing of its making is left behind."""
     ledger_path(tmp_path / "state", origin="o", identity="k")
     first = (tmp_path / "state" / "salt").read_bytes()
     ledger_path(tmp_path / "state", origin="o", identity="l")

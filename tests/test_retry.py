@@ -375,7 +375,7 @@ def test_attempts_used_up_fail_the_campaign() -> None:
     ],
 )
 def test_a_page_may_fail_for_its_size(trouble: TryAgain, poison: bool) -> None:
-    """Whatever a large page may die of on its way is told from a server that is not there."""
+    """A large page may fail for its size; a server that is not there is another matter."""
 
     async def use(bench: Bench) -> None:
         with pytest.raises(CampaignError) as caught:
@@ -433,7 +433,7 @@ def test_an_order_to_stop_is_not_tried_again() -> None:
 
 
 def test_throttles_do_not_count_against_the_retries() -> None:
-    """Many more of them than there are retries, and the page still comes; nobody sleeps here,
+    """Many more of them than there are retries, and the page still comes; there is no sleep here,
     for the pacer holds."""
 
     async def use(bench: Bench) -> None:
@@ -490,12 +490,12 @@ def test_the_order_to_stop_ends_a_wait() -> None:
         async with anyio.create_task_group() as group:
 
             async def fetch() -> None:
-                with pytest.raises(StopRun, match="told"):
+                with pytest.raises(StopRun, match="stopped"):
                     await bench.fetcher.fetch(make_request())
 
             group.start_soon(fetch)
             await anyio.sleep(1)
-            bench.stop.request(StopRun("SIGTERM", "told"))
+            bench.stop.request(StopRun("SIGTERM", "stopped"))
         assert bench.clock.monotonic() == 1.0
 
     assert len(retrying([ServerTrouble("x", retry_after=90.0)], use).inner.calls) == 1

@@ -326,7 +326,7 @@ async def test_no_echo_of_a_secret_is_written_anywhere(driver: str, tmp_path: Pa
 
 
 async def test_refused_key_is_not_repeated(driver: str, tmp_path: Path) -> None:
-    """A refusal that quotes the whole request stops the run and is told without the secrets."""
+    """A refusal that quotes the whole request stops the run and is quoted without the secrets."""
 
     def script(question: Question) -> Answer:
         text = " ".join([question.head.decode(), SECRET_LINE, quote(SECRET_LINE)])
@@ -406,7 +406,7 @@ async def test_renewed_and_old_tokens_are_not_repeated(driver: str, tmp_path: Pa
 
 
 async def test_tokens_refused_twice_are_not_repeated(driver: str, tmp_path: Path) -> None:
-    """A renewed token that is refused too stops the run; neither of the two is told."""
+    """A renewed token that is refused too stops the run; neither of the two is quoted."""
 
     def script(question: Question) -> Answer:
         text = f"{bearer(question)} {TOKEN} {RENEWED} {KEY}"
@@ -424,7 +424,7 @@ async def test_tokens_refused_twice_are_not_repeated(driver: str, tmp_path: Path
 async def test_unusable_output_of_the_token_command_is_refused_unquoted(
     odd: str, driver: str, tmp_path: Path
 ) -> None:
-    """A token that no header can hold is a mistake in the call: nothing is sent, or repeated."""
+    """A token that no header can hold is a wrong setting: nothing is sent, or repeated."""
     file = tmp_path / "token"
     file.write_text(TOKEN + odd)
     async with serving(WORLD.honest) as server:

@@ -10,7 +10,7 @@ from harvester.runtime import StopSignal
 
 def order(reason: str = "SIGTERM") -> StopRun:
     """An order with every field."""
-    return StopRun(reason, f"told by {reason}", resume_at=NOON)
+    return StopRun(reason, f"stopped by {reason}", resume_at=NOON)
 
 
 def test_nothing_is_ordered_at_first() -> None:
@@ -33,7 +33,7 @@ def test_check_raises_a_fresh_copy_of_the_order() -> None:
     """Every task gets its own exception, with reason, text and time of the one order."""
     stop = StopSignal()
     stop.request(order())
-    with pytest.raises(StopRun, match="told by SIGTERM") as caught:
+    with pytest.raises(StopRun, match="stopped by SIGTERM") as caught:
         stop.check()
     assert caught.value is not stop.order
     assert (caught.value.reason, caught.value.resume_at) == ("SIGTERM", NOON)
@@ -72,7 +72,7 @@ def test_the_order_wakes_every_sleeper() -> None:
 
 
 def test_no_sleep_begins_after_the_order() -> None:
-    """Whoever comes late is told at once."""
+    """A task that comes late stops at once."""
 
     async def main() -> None:
         stop = StopSignal()

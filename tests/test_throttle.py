@@ -218,7 +218,7 @@ def test_a_blocked_loop_brings_no_start_nearer(bench: Make) -> None:
 
 
 def test_a_cancelled_waiter_costs_no_start(bench: Make) -> None:
-    """Those behind it move up, nobody waits longer, nothing is charged for it."""
+    """Those behind it move up, no request waits longer, nothing is charged for it."""
 
     async def use(one: Bench) -> None:
         scope = anyio.CancelScope()
@@ -280,7 +280,7 @@ def test_two_runs_of_one_key_keep_apart_and_both_go_on(bench: Make) -> None:
 # -- holds -------------------------------------------------------------------------------------
 
 
-def test_nobody_starts_during_a_hold(bench: Make) -> None:
+def test_no_request_starts_during_a_hold(bench: Make) -> None:
     """Those who wait already and those who come during it: all after its end, still spaced."""
 
     async def use(one: Bench) -> None:
@@ -331,7 +331,7 @@ def test_a_hold_of_another_run_is_kept(bench: Make) -> None:
 
 
 def test_a_hold_longer_than_max_wait_stops_the_run(bench: Make) -> None:
-    """Also one that another run was told of: the run says when it can go on."""
+    """Also one of another run: the error says when the run can go on."""
 
     async def use(one: Bench) -> None:
         other = bench()
@@ -345,7 +345,7 @@ def test_a_hold_longer_than_max_wait_stops_the_run(bench: Make) -> None:
     on_a_bench(bench, use)
 
 
-def test_a_throttle_holds_everybody_and_eases_the_pace(bench: Make) -> None:
+def test_a_throttle_holds_all_requests_and_widens_the_gap(bench: Make) -> None:
     """The first hold is a second; the gap widens; both are announced."""
 
     async def use(one: Bench) -> None:
@@ -432,7 +432,7 @@ def test_retry_after_is_the_floor_of_the_hold(
 
 @pytest.mark.parametrize("retry_after", [300.5, 1e9, 251_629_934_399.0])
 def test_a_retry_after_beyond_max_wait_stops_the_run(bench: Make, retry_after: float) -> None:
-    """Nobody sleeps for days behind the user's back; the report says when it can go on."""
+    """No run sleeps for days without a word; the error says when it can go on."""
 
     async def use(one: Bench) -> None:
         await one.ask()
@@ -520,7 +520,7 @@ def test_a_spent_day_stops_the_run(bench: Make) -> None:
 
 @pytest.mark.parametrize("start", [NOON, datetime(2026, 3, 1, 23, 59, 59, 900_000, tzinfo=UTC)])
 def test_a_spent_day_can_be_slept_through(bench: Make, start: datetime) -> None:
-    """With `wait_for_quota` the next start is right after midnight, whoever asks then."""
+    """With `wait_for_quota` the next start is right after midnight."""
 
     async def use(one: Bench) -> None:
         await one.ask_many(3)
@@ -630,7 +630,7 @@ def test_so_many_requests_and_no_more(bench: Make) -> None:
 
 
 def test_an_urgent_start_may_be_the_last(bench: Make) -> None:
-    """It is counted as well, also for whoever had looked before it and slept meanwhile."""
+    """It is counted as well, also for a request that had looked before it and slept meanwhile."""
 
     async def use(one: Bench) -> None:
         await one.ask()
@@ -684,24 +684,24 @@ def test_a_ledger_that_is_held_is_not_an_over_long_wait(bench: Make) -> None:
 
 
 def test_the_order_to_stop_reaches_every_waiter(bench: Make) -> None:
-    """At the head of the queue or behind it: nobody starts after the order."""
-    told: list[float] = []
+    """At the head of the queue or behind it: no request starts after the order."""
+    stopped: list[float] = []
 
     async def use(one: Bench) -> None:
         async def waiter() -> None:
             with pytest.raises(StopRun):
                 await one.ask()
-            told.append(one.clock.monotonic())
+            stopped.append(one.clock.monotonic())
 
         one.pacer.hold(100, "throttled")
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(waiter)
             await anyio.sleep(1)
-            one.stop.request(StopRun("SIGTERM", "told"))
+            one.stop.request(StopRun("SIGTERM", "stopped"))
 
     assert on_a_bench(bench, use).starts == []
-    assert told == [1.0] * 3
+    assert stopped == [1.0] * 3
 
 
 # -- the property ------------------------------------------------------------------------------
@@ -728,7 +728,7 @@ class Play:
         self.holds: list[tuple[float, float]] = []
 
     async def run(self, steps: list[tuple[str, Any]]) -> None:
-        """All steps, then everybody who still waits."""
+        """All steps, then all that still wait."""
         async with anyio.create_task_group() as group:
             self.group = group
             for action, value in steps:
@@ -758,11 +758,11 @@ class Play:
         await anyio.sleep(seconds)
 
     async def block(self, seconds: float) -> None:
-        """Time passes and nobody runs."""
+        """Time passes and no task runs."""
         block(seconds)
 
     async def hold(self, seconds: float) -> None:
-        """Somebody orders a hold."""
+        """A hold is ordered."""
         self.one.pacer.hold(seconds, "throttled")
         self.note(seconds)
 
@@ -992,7 +992,7 @@ def test_a_spent_day_lets_no_other_request_out(bench: Make) -> None:
 
 
 def test_the_claim_says_not_yet_only_for_others(bench: Make) -> None:
-    """A pacer alone on its ledger is never told to wait by it: the two agree on the spacing."""
+    """A pacer alone on its ledger never has to wait for it: the two agree on the spacing."""
 
     async def use(one: Bench) -> None:
         real = one.ledger.claim

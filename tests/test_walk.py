@@ -40,7 +40,7 @@ async def test_a_walk_ends_where_the_api_says_so() -> None:
 
 
 async def test_a_page_knows_the_link_it_was_asked_by() -> None:
-    """For whoever wants to tell where a row came from, and the digest of the one it leads to."""
+    """It shows where a row came from; beside it is the digest of the link it leads to."""
     fetcher = FakeFetcher([page(1, "a"), page(1)])
     pages = walk_pages(fetcher, V2(), TARGET, first=FIRST)
     assert [(found.link, found.cursor) async for found in pages] == [
@@ -63,8 +63,8 @@ async def test_one_page_may_be_all() -> None:
     assert await walked(FakeFetcher([page(0)])) == [page(0)]
 
 
-async def test_a_call_reads_pages_of_its_own_campaign() -> None:
-    """The call carries how its body is read."""
+async def test_a_request_reads_pages_of_its_own_campaign() -> None:
+    """The request carries the reader of its body."""
     fetcher = FakeFetcher([page(0)])
     await walked(fetcher)
     assert fetcher.calls[0].target == TARGET

@@ -318,7 +318,7 @@ async def test_status_speaks_even_if_its_body_is_damaged(
         assert (line["kind"], line["status"]) == (kind, int(status[:3]))
 
 
-async def test_answer_that_nobody_asked_for_is_never_the_next_campaigns_page(
+async def test_answer_that_was_not_asked_for_is_never_the_next_campaigns_page(
     tmp_path: Path, out: Out
 ) -> None:
     """Bytes that arrive on an idle connection are not taken for the answer to the next request."""
@@ -488,7 +488,7 @@ async def test_gibibyte_bomb_costs_one_campaign_and_little_memory(tmp_path: Path
 
 
 async def test_slow_loris_ends_in_time_and_others_go_on(tmp_path: Path, out: Out) -> None:
-    """Whoever drips headers, a body or nothing at all is timed out; fifty others complete."""
+    """A server that drips headers, a body or nothing at all is timed out; fifty others complete."""
     body = WORLD.body("1", 1)
     slow = {
         "1": Answer(framed(body), every=0.05),

@@ -40,7 +40,7 @@ class Evidence:
     """What the answers to other requests say about the token.
 
     `accepted_at` is when the latest of the accepted requests was sent (monotonic s), `refused` the
-    walks that were refused since the last page came.
+    walks that were refused before any was accepted.
     """
 
     accepted_at: float = _NEVER
@@ -88,7 +88,6 @@ class AuthGate:
     def accept(self, request: Request[Any]) -> None:
         """A page came: the token works."""
         self.accepted = request
-        self._refused = frozenset()
 
     async def retry_after_refusal(
         self,
@@ -112,7 +111,8 @@ class AuthGate:
                 if not outdated:
                     break
                 first = refusal.sent
-            self._refused |= {request.target}
+            if self.accepted is None:
+                self._refused |= {request.target}
             verdict = await self._judge(first, send, waited=False)
         while verdict is Verdict.WAIT:
             began, starts = self._clock.monotonic(), self._pacer.starts

@@ -14,7 +14,7 @@ from harvester.errors import TransportTrouble, Unreadable
 ACCEPT_ENCODING = "gzip"
 TOO_LARGE = "too_large"
 _ERROR_BODY_CAP = 64 * 1024
-_GZIP = 31  # zlib's word for: a gzip header and trailer, checked
+_GZIP = 31  # zlib's wbits for a gzip header and trailer, both checked
 _STEP = 64 * 1024  # of input; and of output:
 _PIECE = 1024 * 1024
 _MEMBERS = 1_000  # an honest server sends one, now and then a few
@@ -31,11 +31,11 @@ async def read_body(response: aiohttp.ClientResponse, *, cap: int) -> bytes:
 
 
 async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
-    """What an error answer says, empty if it cannot be read: its status speaks anyway.
+    """The body of an error answer, empty if it cannot be read: its status is enough.
 
-    Only a 403 does not: too fast, spent or refused is told by its body. So one that is damaged, or
-    in an encoding that was not asked for, raises. One that is too large is none of those that may
-    pass, which are short: it is empty like any other.
+    Only for a 403 it is not: the body says whether it means too fast, spent or refused. So a
+    damaged one, or one in an encoding that was not asked for, raises. One that is too large is
+    empty too: the bodies that name a limit are short.
     """
     try:
         return await read_body(response, cap=_ERROR_BODY_CAP)
@@ -54,7 +54,7 @@ async def _read_raw(response: aiohttp.ClientResponse, cap: int) -> bytes:
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > cap:
-            # Closing beats draining: nobody knows how much more would come.
+            # Closed, not drained: the rest may be of any length.
             response.close()
             raise too_large(cap, response.status)
         chunks.append(chunk)

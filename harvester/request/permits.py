@@ -1,4 +1,4 @@
-"""So many requests in flight, and who is let in next."""
+"""How many requests may be in flight, and which one is let in next."""
 
 import asyncio
 import heapq
@@ -6,19 +6,22 @@ import itertools
 
 
 class Permits:
-    """So many requests in flight, no more; who waits is let in by priority, then by arrival.
+    """At most `count` requests in flight; the others are let in by priority, then by arrival.
 
-    Taken before the slot: a slot that waited for a free connection would come out as a burst.
-    The lowest priority value goes first: it is the pages a campaign has, so of the campaigns under
-    way the least known one is asked first, and a giant is found out early. Where its size is known
-    it is the pages left, negative: the longest way to go first.
+    A request takes its permit before its start: starts that waited for a free connection would
+    come out as a burst. The lowest priority goes first. It is the number of pages that a campaign
+    has so far, so that a campaign with many pages is found early; where the size is known, it is
+    the number of pages left, negative, so that the longest walk goes first.
     """
 
     def __init__(self, count: int) -> None:
         self._free = count
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
-        self._scheduled = False  # whenever there are free permits and somebody waits
+        self._scheduled = False  # whenever a permit is free and a request waits
+
+    def __repr__(self) -> str:
+        return f"<Permits {self._free} free, {len(self._waiting)} waiting>"
 
     async def acquire(self, priority: int) -> None:
         """Wait for a permit."""
@@ -30,15 +33,15 @@ class Permits:
         try:
             await turn
         except BaseException:
-            if not turn.cancelled():  # it was handed to us, and we are cancelled: pass it on
+            if not turn.cancelled():  # it was granted, and then the task was cancelled: pass it on
                 self.release()
             raise
 
     def release(self) -> None:
         """Give a permit back.
 
-        Whoever is resumed in this turn of the event loop may still ask for it; after that it goes
-        to the most urgent of those who wait.
+        A task that is resumed in this turn of the event loop may still ask for it; after that it
+        goes to the waiting request of the lowest priority.
         """
         self._free += 1
         if self._waiting and not self._scheduled:
