@@ -204,7 +204,8 @@ def test_a_symbolic_link_to_a_file_is_read(tmp_path: Path) -> None:
 
 # -- a command that takes its time ---------------------------------------------------------------
 
-SOON = CommandLimits(timeout=30.0, stop_wait=0.3, pauses=())
+# The command takes longer than a test may: only the end of the wait can end it.
+SOON = CommandLimits(timeout=900.0, stop_wait=0.3, pauses=())
 
 
 def script(folder: Path, text: str) -> str:
@@ -215,8 +216,8 @@ def script(folder: Path, text: str) -> str:
 
 
 def hanging(folder: Path, then: str = "wait") -> str:
-    """A command that starts another one, writes down both process ids, and waits for a minute."""
-    return script(folder, f"sleep 60 &\necho $! $$ > new\nmv new pids\n{then}")
+    """A command that starts another one, writes down both process ids, and waits for long."""
+    return script(folder, f"sleep 900 &\necho $! $$ > new\nmv new pids\n{then}")
 
 
 def alive(pid: int) -> bool:
@@ -423,6 +424,48 @@ async def test_a_renewal_that_fails_keeps_the_token(tmp_path: Path) -> None:
         await credentials.renew()
     assert caught.value.reason == "credentials_refused"
     assert credentials.token == "one"
+
+
+async def test_a_source_that_fails_repeats_no_secret(tmp_path: Path) -> None:
+    """A source may quote what it was given: the order to stop is without it."""
+
+    class Source(FixedToken):
+        broken = False
+
+        async def current(self) -> str:
+            if self.broken:
+                raise ConfigError(f"gone: {TOKEN}")
+            return await super().current()
+
+        async def renew(self, refused: str) -> bool:
+            raise ConfigError(f"refused: {refused} of {KEY}")
+
+    source = Source(TOKEN)
+    credentials = Credentials(KEY, source)
+    await credentials.open()
+    with pytest.raises(StopRun, match=r"refused: \[secret\] of \[secret\]"):
+        await credentials.renew()
+    source.broken = True
+    with pytest.raises(StopRun, match=r"gone: \[secret\]"):
+        await credentials.refresh()
+
+
+async def test_a_source_may_give_another_token_before_its_time() -> None:
+    """Each request uses the token of the moment, and the one before is still a secret."""
+
+    class Source(FixedToken):
+        token = TOKEN
+
+        async def current(self) -> str:
+            return self.token
+
+    source = Source(TOKEN)
+    credentials = Credentials(KEY, source)
+    await credentials.open()
+    source.token = "another-token"
+    await credentials.refresh()
+    assert credentials.token == "another-token"
+    assert credentials.redactor.scrub(f"another-token {TOKEN}") == "[secret] [secret]"
 
 
 # -- scrubbing ---------------------------------------------------------------------------------

@@ -333,7 +333,9 @@ def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
             _decoded(bytes(bad))
 
 
-@pytest.mark.parametrize("edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"}", b"} ")])
+@pytest.mark.parametrize(
+    "edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"\n", b"\n\n"), (b"}", b"} ")]
+)
 def test_edited_digits_are_refused(
     tmp_path: Path, clock: FakeClock, edit: tuple[bytes, bytes]
 ) -> None:

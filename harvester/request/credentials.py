@@ -5,6 +5,8 @@ A secret reaches exactly two places: the URL and the header of a request to the 
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -78,30 +80,36 @@ class Credentials:
         return f"{type(self).__name__}()"
 
     async def open(self) -> None:
-        """Get the token to use now; the source may renew it before its time.
-
-        Raise `ConfigError` if there is none, `StopRun` if the order to stop comes first.
-        """
+        """Get the first token. Raise `ConfigError` if there is none, `StopRun` if the order to stop
+        comes first."""
         token = await self._source.current()
         if token != self.token:
             self.token = token
             self.redactor.add(token)
 
-    async def renew(self) -> bool:
-        """Get another token, after this one was refused; False if there is none.
+    async def refresh(self) -> None:
+        """Get the token to use now: a source may renew it before its time. Raise `StopRun`."""
+        with self._failing_as_stop():
+            await self.open()
 
-        Raise `StopRun` if the source fails.
-        """
-        try:
+    async def renew(self) -> bool:
+        """Get another token, after this one was refused; False if there is none. Raise `StopRun`
+        if the source fails."""
+        with self._failing_as_stop():
             if not await self._source.renew(self.token):
                 return False
             await self.open()
+        return True
+
+    @contextmanager
+    def _failing_as_stop(self) -> Iterator[None]:
+        try:
+            yield
         except ConfigError as wrong:
             text = self.redactor.scrub(str(wrong))
             raise StopRun(
                 "credentials_refused", f"the token could not be renewed: {text}"
             ) from None
-        return True
 
 
 def read_secret(path: Path) -> str:

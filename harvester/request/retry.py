@@ -35,6 +35,7 @@ from harvester.request.retry_policy import (
 from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
+_PROBE_AFTER = 3  # throttles of one page
 _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 
@@ -84,7 +85,7 @@ class RetryingFetcher:
                     if not again.pacer_waits:
                         await self._stop.sleep(again.wait)
                     if isinstance(trouble, Throttled) and not trouble.alone:
-                        await self._probe(tries)
+                        await self._probe(trouble, tries)
                 else:
                     self._budget.succeeded()
                     return found
@@ -107,7 +108,7 @@ class RetryingFetcher:
 
     async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
         """Send once and read. An error quotes no secret that the answer repeats."""
-        await self._credentials.open()
+        await self._credentials.refresh()
         request = tries.next(request)
         try:
             found = request.read(await self._inner.send(request))
@@ -121,13 +122,18 @@ class RetryingFetcher:
         self._auth_gate.accept(request)
         return found
 
-    async def _probe(self, tries: "_Tries") -> None:
-        """Send a request that was accepted before: if it is accepted again, the API throttles
-        this page alone. One probe answers for all pages that were throttled before it."""
+    async def _probe(self, trouble: Throttled, tries: "_Tries") -> None:
+        """After some throttles, send a request that was accepted before: if it is accepted again,
+        the API throttles this page alone. One probe serves all pages throttled before it."""
         accepted = self._auth_gate.accepted
-        if accepted is None or tries.throttles < 2 or self._probed_at >= tries.throttled_since:
+        if (
+            accepted is None
+            or tries.throttles < _PROBE_AFTER
+            or self._probed_at >= tries.throttled_since
+        ):
             return
         self._probed_at = self._clock.monotonic()
+        self._announce(accepted, tries, trouble, 0.0, "none")
         with suppress(TryAgain, CampaignError):
             await self._attempt(accepted, tries)
 
