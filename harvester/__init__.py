@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harvester.model import Page
     from harvester.reporting.summary import HarvestReport
     from harvester.run import Harvester, harvest
+    from harvester.sign_in import sign_in
 
 __all__ = [
     "CampaignError",
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "campaigns",
     "harvest",
+    "sign_in",
     "walk",
 ]
 
@@ -51,6 +53,7 @@ _HOMES = {
     "StopRun": "errors",
     "campaigns": "client",
     "harvest": "run",
+    "sign_in": "sign_in",
     "walk": "client",
 }
 

@@ -15,6 +15,7 @@ import anyio
 
 from harvester.api.base import Api
 from harvester.config import HarvestConfig
+from harvester.disk.token_store import TokenStore
 from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
@@ -30,6 +31,8 @@ from harvester.request.retry import RetryingFetcher
 from harvester.request.retry_policy import RetryBudget, RetryPolicy
 from harvester.request.throttle import ThrottledSender, at_once
 from harvester.request.token_command import TokenCommand
+from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
+from harvester.request.token_keeper import TokenKeeper
 from harvester.runtime import Clock, StopSignal
 
 
@@ -41,22 +44,75 @@ class Stack:
     ledger: QuotaLedger
 
 
+def gives_token(config: HarvestConfig) -> bool:
+    """Whether the config names a token of its own; it goes before the stored account."""
+    return bool(config.access_token or config.access_token_file or config.token_command)
+
+
+def limits_owner(config: HarvestConfig) -> str:
+    """The key that owns pace and quota: v2's API key, or the client id of v3's app, which all
+    accounts of the app share. Empty where it is not known."""
+    if config.api == "v2" or config.client_id or gives_token(config):
+        return config.key
+    account = open_store(config).read()
+    return account.client_id if account else config.key
+
+
 def require_credentials(config: HarvestConfig) -> None:
     """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
-    if not config.key:
-        raise ConfigError("no API key: set HARVESTER_API_KEY or give --api-key-file FILE")
-    if not (config.access_token or config.access_token_file or config.token_command):
+    if config.api == "v3" and not gives_token(config):
+        open_keeper(config)
+    elif config.api == "v3" and not limits_owner(config):
+        raise ConfigError(
+            "no client id, which owns the pace and the quota: set HARVESTER_CLIENT_ID or give "
+            "--client-id ID; or sign in with `harvester login` instead of a token of your own"
+        )
+    elif config.api == "v2" and not config.api_key:
+        raise ConfigError(
+            "no API key: set HARVESTER_API_KEY or give --api-key-file FILE (v2); for v3 run "
+            "`harvester login`"
+        )
+    elif not gives_token(config):
         raise ConfigError(
             "no access token: set HARVESTER_ACCESS_TOKEN, or give --access-token-file FILE "
             "or --token-command CMD"
         )
 
 
+def open_store(config: HarvestConfig) -> TokenStore:
+    """The file of the config's account."""
+    return TokenStore(Path(config.state_dir or ""), config.account)
+
+
+def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> TokenEndpoint:
+    """The sign-in's side of the wire."""
+    clock = clock or Clock()
+    spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=clock)
+    proxy = config.proxy if config.auth_origin.startswith("https:") else None
+    return TokenEndpoint(config.auth_origin, spacing, proxy=proxy, clock=clock)
+
+
+def open_keeper(
+    config: HarvestConfig, stop: StopSignal | None = None, clock: Clock | None = None
+) -> TokenKeeper:
+    """The stored account's token. Raise `ConfigError` if it is not signed in, or was signed in
+    with another origin or client id."""
+    return TokenKeeper(
+        open_store(config),
+        open_endpoint(config, clock),
+        base_url=config.origin,
+        client_id=config.client_id,
+        max_wait=config.max_wait,
+        stop=stop,
+        clock=clock,
+    )
+
+
 async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None) -> Credentials:
     """The key and the first token. Raise `ConfigError` if one is missing or cannot be read,
     `StopRun` if the order to stop comes while the token is waited for."""
     require_credentials(config)
-    credentials = Credentials(config.key, _token_source(config, stop or StopSignal()))
+    credentials = Credentials(config.api_key or "", _token_source(config, stop or StopSignal()))
     await credentials.open()
     return credentials
 
@@ -67,12 +123,16 @@ def _token_source(config: HarvestConfig, stop: StopSignal) -> TokenSource:
         return TokenCommand(config.token_command, stop, first=first)
     if config.access_token_file:
         return TokenFile(Path(config.access_token_file), first=first)
-    return FixedToken(first)
+    if first or config.api == "v2":
+        return FixedToken(first)
+    return open_keeper(config, stop)
 
 
 def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
     """The day's count of the config's key."""
-    path = ledger_path(Path(config.state_dir or ""), origin=config.origin, identity=config.key)
+    path = ledger_path(
+        Path(config.state_dir or ""), origin=config.origin, identity=limits_owner(config)
+    )
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
 
 
@@ -87,7 +147,7 @@ def require_ledger(config: HarvestConfig) -> None:
 
 def requests_used_today(config: HarvestConfig) -> int:
     """What the ledger has for the config's key; 0 without a key, or before its first run."""
-    if not config.key or not has_ledgers(Path(config.state_dir or "")):
+    if not limits_owner(config) or not has_ledgers(Path(config.state_dir or "")):
         return 0
     with closing(open_ledger(config, Clock())) as ledger:
         return ledger.used_today()

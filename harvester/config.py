@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 import platformdirs
 
-from harvester.api import v2, v3
+from harvester.api import oauth, v2, v3
 from harvester.api.base import LINKS, PAGE_SIZES, Api
 from harvester.api.next_link import utc_text
 from harvester.request.pagination import MAX_PAGES
@@ -38,7 +38,6 @@ KNOWN = tuple({**v2.REPORTS, **v3.REPORTS})
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
-SIGN_IN_ORIGIN = "https://authz.constantcontact.com"
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}", re.ASCII)
 
 
@@ -147,6 +146,7 @@ class HarvestConfig:
     def __post_init__(self) -> None:
         for name, (row, types) in settings_table().items():
             row.check(name, getattr(self, name), types)
+        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
@@ -158,20 +158,16 @@ class HarvestConfig:
             self._set("since", parse_moment(self.since, name="since"))
         require(bool(str(self.output).strip()), "output", "a directory", self.output)
         self._set("output", Path(self.output))
-        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
         self._set("proxy", parse_proxy(self.proxy))
         for name in ("api_key", "access_token", "client_id"):
             check_secret(name, getattr(self, name))
 
     def _resolve_api(self) -> None:
         """The version by the credentials, its origins, and whose limits they are."""
-        v2_key = self.api_key is not None and self.client_id is None
-        self._set("api", self.api or ("v2" if v2_key else "v3"))
-        if self.api == "v3":
-            self._set("client_id", self.client_id or self.api_key)
+        self._set("api", self.api or self._api_of_credentials())
         vendor = ORIGINS[str(self.api)]
         self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
-        self._set("auth_url", parse_origin(self.auth_url, SIGN_IN_ORIGIN, name="auth_url"))
+        self._set("auth_url", parse_origin(self.auth_url, oauth.ORIGIN, name="auth_url"))
         accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
         require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
 
@@ -179,6 +175,17 @@ class HarvestConfig:
         """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
         given = getattr(self, name)
         require(has_it or not given, name, f"nothing where api is {self.api}", given)
+
+    def _api_of_credentials(self) -> str:
+        """v3 where a client id is given or an account is signed in, v2 where an API key is. A key
+        with a token of its own goes before a stored account."""
+        if self.client_id is not None or self.api_key is None:
+            return "v3"
+        if self.access_token or self.access_token_file or self.token_command:
+            return "v2"
+        from harvester.disk.token_store import TokenStore  # not needed where the API is given
+
+        return "v3" if TokenStore(Path(str(self.state_dir)), self.account).path.exists() else "v2"
 
     def _check_pairs(self) -> None:
         """What two settings must have in common."""
@@ -205,12 +212,17 @@ class HarvestConfig:
     @property
     def key(self) -> str:
         """What the API counts requests by: v2's API key, v3's client id; empty if none is given."""
-        return (self.client_id if self.api == "v3" else self.api_key) or ""
+        return (self.api == "v3" and self.client_id) or self.api_key or ""
 
     @property
     def origin(self) -> str:
         """`base_url`, or the vendor's own: scheme, host and port."""
         return str(self.base_url)
+
+    @property
+    def auth_origin(self) -> str:
+        """`auth_url`, or the vendor's own: scheme, host and port of the sign-in."""
+        return str(self.auth_url)
 
     @property
     def directory(self) -> Path:

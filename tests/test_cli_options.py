@@ -15,7 +15,19 @@ from harvester.config import ORIGINS, HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """No request leaves the machine."""
-COMMANDS = ("run", "plan", "status", "verify", "report", "campaigns", "sandbox", "demo")
+COMMANDS = (
+    "login",
+    "logout",
+    "check",
+    "run",
+    "plan",
+    "status",
+    "verify",
+    "report",
+    "campaigns",
+    "sandbox",
+    "demo",
+)
 
 
 def command_of(name: str) -> click.Command:

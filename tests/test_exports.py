@@ -35,6 +35,7 @@ PROMISED = [
     "__version__",
     "campaigns",
     "harvest",
+    "sign_in",
     "walk",
 ]
 

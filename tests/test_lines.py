@@ -154,6 +154,7 @@ WARNINGS = {
     events.CampaignFailed,
     events.CampaignDeferred,
     events.RunStopping,
+    events.ObserverFailed,
 }
 
 

@@ -110,8 +110,11 @@ class Api(Protocol):
     ) -> HarvestError:
         """The error that an answer other than a 200 to `link` stands for."""
 
-    def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
-        """The link of the first page of the campaign list."""
+    def campaigns_link(
+        self, *, status: str, modified_since: datetime | None, limit: int | None = None
+    ) -> str:
+        """The link of the first page of the campaign list; `limit` None asks for as many campaigns
+        a page as the API gives."""
 
     def read_campaigns(self, link: str, body: bytes, /) -> Page:
         """Read a page of the campaign list. Raises as `read_page` does."""

@@ -133,10 +133,12 @@ class V2:
         following = validate_next_link(raw, origin=self.origin, paths=paths, asked=link)
         return Page(ndjson, count, following)
 
-    def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
+    def campaigns_link(
+        self, *, status: str, modified_since: datetime | None, limit: int | None = None
+    ) -> str:
         """The first page of the campaign list."""
         since = since_query("modified_since", modified_since)
-        return f"{_CAMPAIGNS}?status={status}&limit={_LIST_LIMIT}{since}"
+        return f"{_CAMPAIGNS}?status={status}&limit={limit or _LIST_LIMIT}{since}"
 
     def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list: a row has id, name, status and modified_date."""

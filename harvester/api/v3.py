@@ -145,9 +145,12 @@ class V3:
             return Page(ndjson, count, f"{following}#{left}")
         return Page(ndjson, count, _next_activity(target, limit, activities))
 
-    def campaigns_link(self, *, status: str, modified_since: datetime | None) -> str:
+    def campaigns_link(
+        self, *, status: str, modified_since: datetime | None, limit: int | None = None
+    ) -> str:
         """The first page of the campaign list. It knows no status: see `listed_id`."""
-        return f"{_CAMPAIGNS}?limit={_LIST_LIMIT}{since_query('after_date', modified_since)}"
+        since = since_query("after_date", modified_since)
+        return f"{_CAMPAIGNS}?limit={limit or _LIST_LIMIT}{since}"
 
     def read_campaigns(self, link: str, body: bytes) -> Page:
         """One page of the campaign list."""

@@ -18,6 +18,9 @@ from harvester.cli.streams import own_streams
 from harvester.errors import CampaignError, ConfigError, StopRun
 
 _COMMANDS = {
+    "login": "harvester.cli.login:login",
+    "logout": "harvester.cli.login:logout",
+    "check": "harvester.cli.check:check",
     "run": "harvester.cli.run:run",
     "plan": "harvester.cli.plan:plan",
     "status": "harvester.cli.look:status",

@@ -95,8 +95,7 @@ def _options(names: Iterable[str]) -> list[Callable[[Any], Any]]:
     return [_from_table(name, *row) for name, row in settings_table().items() if name in names]
 
 
-state_dir_option, *_ = _options(["state_dir"])
-settings_file_option = option(
+_settings_file_option = option(
     "--config",
     group=WHAT,
     type=click.Path(),
@@ -112,6 +111,11 @@ _key_file_option = option(
     callback=path_of,
     help="A file whose first line is the API key.",
 )
+
+
+def setting_options(*names: str) -> Callable[[F], F]:
+    """Add the options of these settings to a command."""
+    return lambda command: decorated(command, [*_options(names), _settings_file_option])
 
 
 def harvest_options(command: F) -> F:
@@ -130,13 +134,13 @@ def harvest_options(command: F) -> F:
     )
     with_option = [name for name, (row, _) in settings_table().items() if row.group]
     return decorated(
-        command, [*ids, *_options(with_option), _key_file_option, settings_file_option]
+        command, [*ids, *_options(with_option), _key_file_option, _settings_file_option]
     )
 
 
 def connection_options(command: F) -> F:
     """Add the options of talking to the API to a command."""
-    return decorated(command, [*_options(_CONNECTION), _key_file_option, settings_file_option])
+    return decorated(command, [*_options(_CONNECTION), _key_file_option, _settings_file_option])
 
 
 def screen_options(command: F) -> F:

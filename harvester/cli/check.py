@@ -1,0 +1,50 @@
+"""`harvester check`: one request that says whether the credentials work."""
+
+import asyncio
+from dataclasses import asdict
+
+import click
+import orjson
+
+from harvester.cli.command import Command
+from harvester.cli.options import build_config, connection_options
+from harvester.diagnosis import Diagnosis, diagnose
+
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+@click.command(cls=Command)
+@connection_options
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+@click.pass_context
+def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
+    """Ask the API for one campaign, and say whether the credentials work.
+
+    \b
+    Exit codes: 0 all is well · 2 usage · 4 key, token, scope or privilege refused ·
+    75 no answer now, or the day's quota is spent: try again later.
+    """
+    found = asyncio.run(diagnose(build_config(ctx)))
+    if as_json:
+        click.echo(orjson.dumps(asdict(found), option=_PRETTY).decode(), nl=False)
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    return found.verdict.exit_code
+
+
+def _lines(found: Diagnosis) -> list[str]:
+    verdict = found.verdict
+    lines = [f"{verdict.wrong or 'ok'}: {verdict.message} ({found.api} at {found.origin})"]
+    limit = f" of {found.quota.limit:,}" if found.quota.limit else ""
+    lines.append(f"requests today: {found.quota.used_today:,}{limit}")
+    if (age := found.sign_in) is not None:
+        lines.append(
+            f"account {age.account!r}: signed in {age.signed_in_at:%Y-%m-%d}, last renewed "
+            f"{age.last_renewed_at:%Y-%m-%d}, over after {age.dies_at:%Y-%m-%d} if not used"
+        )
+        if age.warning:
+            lines.append(f"warning: {age.warning}")
+    if verdict.wrong is None:
+        lines.append("next: harvester plan --all-sent, or harvester run --all-sent")
+    return lines

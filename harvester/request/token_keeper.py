@@ -1,0 +1,286 @@
+"""The access token of a signed-in account, renewed once for all tasks, runs and processes.
+
+    lock → read again → ask → save → use
+
+A refresh token is good for one exchange, so each step has its reason: without the lock two
+processes exchange the same token, and one is signed out; without reading again a new token is
+exchanged once more; a token that is used before it is saved is lost by a kill. The exchange is a
+task of its own: a cancel between answer and save would lose the tokens too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+import anyio
+
+from harvester.api import oauth, v3
+from harvester.api.oauth import Answer, Form, InvalidGrant, Passing, Tokens, refresh
+from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
+from harvester.errors import ConfigError, StopRun, StorageError
+from harvester.request.outlive import outlive_cancel
+from harvester.runtime import Clock, StopSignal, later
+
+Sleep = Callable[[float], Awaitable[None]]
+_MARGIN, _MARGIN_PART = 300.0, 0.1  # renewed so long before its end (s; part of its life)
+_YOUNG, _YOUNG_PART = 60.0, 0.5  # a token of this age is refused for another reason than its age
+_SECOND_TRY = 1.0  # s after a lost answer
+_SAVE_TRIES, _SAVE_PAUSE = 10, 0.5  # s between two tries to save the tokens
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # s between two tries at an endpoint in trouble
+_CALM = 30.0  # s without another try while the present token is still good
+_LOCK_WAIT = 5.0  # s that a still good token waits for another process
+
+
+class Endpoint(Protocol):
+    """Asks the sign-in: see `TokenEndpoint`."""
+
+    @property
+    def auth_url(self) -> str:
+        """The origin of the sign-in."""
+        ...
+
+    async def ask(self, form: Form, *, sleep: Sleep) -> Answer:
+        """Send one form once; `sleep` waits for its turn."""
+        ...
+
+
+def renew_at(account: Account) -> float:
+    """When the token is to be renewed (seconds since 1970): some time before its end."""
+    life = account.expires_at - account.received_at
+    return account.expires_at - min(_MARGIN, _MARGIN_PART * life)
+
+
+def renewed(account: Account, tokens: Tokens) -> Account:
+    """The account with its new tokens. A long-lived refresh token may come back or not: kept."""
+    return replace(
+        account,
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token or account.refresh_token,
+        scope=tokens.scope or account.scope,
+        received_at=tokens.received_at,
+        expires_at=tokens.expires_at,
+        generation=account.generation + 1,
+    )
+
+
+class TokenKeeper:
+    """A token source: the stored account `store` names, renewed at `endpoint`.
+
+    The tokens are for `base_url` and the endpoint's origin only. `max_wait` bounds the wait for an
+    endpoint in trouble (s). Its errors are `StopRun`: the order to `stop` is given with them.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        endpoint: Endpoint,
+        *,
+        base_url: str,
+        client_id: str | None = None,
+        max_wait: float = 300.0,
+        stop: StopSignal | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._endpoint = endpoint
+        self._base_url = base_url
+        self._client_id = client_id
+        self._max_wait = max_wait
+        self._stop = stop or StopSignal()
+        self._clock = clock or Clock()
+        which = account_options(store.name, base_url, endpoint.auth_url)
+        self._login = f"harvester login{which}"
+        self._turn = asyncio.Lock()
+        self._calm_until = float("-inf")
+        self._lost = False  # an answer never arrived: it may have held the only good tokens
+        self.account = self._bound(store.read())
+
+    def __repr__(self) -> str:
+        return f"<TokenKeeper {self.account.name}, generation {self.account.generation}>"
+
+    async def current(self) -> str:
+        """The access token, renewed before its time. Raise `StopRun` if that cannot be."""
+        if self._is_due() and not (self._turn.locked() and self._is_good()):
+            async with self._turn:
+                if self._is_due():
+                    await self._renew(None)
+        return self.account.access_token
+
+    async def renew(self, refused: str) -> bool:
+        """Have another token than the one the API `refused`; False if there is none to be had.
+
+        Raise `StopRun` if the sign-in is over, or its endpoint stays in trouble.
+        """
+        async with self._turn:
+            self.account = self._adopted(self._store.read)
+            if self.account.access_token != refused:
+                return True
+            if self.account.refresh_token is None:
+                if not self._is_good():
+                    raise self._give_up("lasts a day only, for it has no refresh token; it is over")
+                return False
+            if self._is_young():
+                return False
+            await self._renew(refused)
+            return True
+
+    # -- one renewal ---------------------------------------------------------------------------
+
+    async def _renew(self, refused: str | None) -> None:
+        """Try until there is a token; one that is still good needs no more than one try."""
+        wait, waited = _FIRST_WAIT, 0.0
+        while True:
+            self._stop.check()
+            try:
+                trouble = await self._try_once(refused)
+            except StopRun as order:
+                self._stop.request(order)
+                raise
+            if trouble is None:
+                return
+            pause = max(wait, trouble.retry_after or 0.0)
+            if refused is None and self._is_good():
+                self._calm_until = self._clock.monotonic() + max(pause, _CALM)
+                return
+            if waited + pause > self._max_wait:
+                raise self._order(
+                    "sick_server",
+                    f"the token cannot be renewed: {self._endpoint.auth_url}: {trouble.text}",
+                    wait=pause,
+                )
+            await self._stop.sleep(pause)
+            waited += pause
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def _try_once(self, refused: str | None) -> Passing | None:
+        """Adopt what another process has fetched, else ask; None once there is a new token."""
+        patience = _LOCK_WAIT if refused is None and self._is_good() else self._max_wait
+        try:
+            async with self._store.locked(self._sleep_within(patience)):
+                self.account = self._adopted(self._store.recover)
+                if self.account.access_token != refused and not self._is_due():
+                    return None
+                return await outlive_cancel(self._exchange(self.account))
+        except TimeoutError:
+            return Passing("another process holds the lock of the account")
+
+    async def _exchange(self, account: Account) -> Passing | None:
+        if account.refresh_token is None:
+            return None
+        form = refresh(account.client_id, account.refresh_token)
+        with self._store.room() as room:
+            answer = await self._endpoint.ask(form, sleep=self._stop.sleep)
+            if isinstance(answer, Passing) and answer.lost:
+                self._lost = True
+                # At once and also after a signal: a server that gives a lost answer again does so
+                # for some seconds only.
+                await anyio.sleep(_SECOND_TRY)
+                answer = await self._endpoint.ask(form, sleep=anyio.sleep)
+            if isinstance(answer, Tokens):
+                new = renewed(account, answer)
+                await self._save(new, room)
+                self.account, self._lost = new, False
+                return None
+        if isinstance(answer, Passing):
+            return answer
+        found = self._adopted(self._store.recover)
+        if found.refresh_token != account.refresh_token:  # renewed without our lock
+            self.account = found
+            return None
+        lost = self._lost or self._store.interrupted
+        raise self._give_up(
+            f"is refused ({getattr(answer, 'text', type(answer).__name__)})"
+            + ("; the answer to an earlier renewal never arrived" if lost else ""),
+            final=isinstance(answer, InvalidGrant),
+        )
+
+    async def _save(self, account: Account, room: Room) -> None:
+        """Save durably. Nothing else holds these tokens: a disk that refuses is asked again."""
+        with suppress(StorageError):
+            room.save(account)
+            return
+        for _ in range(_SAVE_TRIES):
+            await anyio.sleep(_SAVE_PAUSE)
+            with suppress(StorageError), self._store.room() as again:
+                again.save(account)
+                self._store.recover()  # removes what the tries before have left
+                return
+        raise StorageError(f"the new tokens cannot be saved in {self._store.path}")
+
+    def _sleep_within(self, seconds: float) -> Sleep:
+        deadline = self._clock.monotonic() + seconds
+
+        async def sleep(pause: float) -> None:
+            if self._clock.monotonic() >= deadline:
+                raise TimeoutError
+            await self._stop.sleep(pause)
+
+        return sleep
+
+    # -- what is known -------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        now = self._clock.now().timestamp()
+        account = self.account
+        if account.refresh_token is None or now < renew_at(account):
+            return False
+        return now >= account.expires_at or self._clock.monotonic() >= self._calm_until
+
+    def _is_good(self) -> bool:
+        return self._clock.now().timestamp() < self.account.expires_at
+
+    def _is_young(self) -> bool:
+        account, now = self.account, self._clock.now().timestamp()
+        life = account.expires_at - account.received_at
+        return 0 <= now - account.received_at < min(_YOUNG, _YOUNG_PART * life)
+
+    def _bound(self, account: Account | None) -> Account:
+        """The account, if it is for these origins and this app. Raise `ConfigError` if not."""
+        name = self._store.name
+        if account is None:
+            raise ConfigError(f"account {name!r} is not signed in: {self._login}")
+        bound = (
+            ("base_url (--base-url)", account.base_url, self._base_url),
+            ("auth_url (--auth-url)", account.auth_url, self._endpoint.auth_url),
+            ("client_id (--client-id)", account.client_id, self._client_id or account.client_id),
+        )
+        for what, made, given in bound:
+            if made != given:
+                raise ConfigError(
+                    f"account {name!r} was signed in with {what} {made}, and is never used with "
+                    f"{given}: give that one, or another --account"
+                )
+        return account
+
+    def _adopted(self, read: Callable[[], Account | None]) -> Account:
+        """What `read` finds, during a run: an account that cannot be used stops it."""
+        try:
+            return self._bound(read())
+        except ConfigError as wrong:
+            raise self._order("credentials_refused", str(wrong)) from None
+
+    def _give_up(self, why: str, *, final: bool = True) -> StopRun:
+        name = self._store.name
+        step = "sign in again" if final else "see the app in the developer portal, then sign in"
+        return self._order(
+            "credentials_refused",
+            f"the sign-in of account {name!r} {why}; {step}: {self._login}",
+        )
+
+    def _order(self, reason: str, text: str, *, wait: float | None = None) -> StopRun:
+        resume_at = None if wait is None else later(self._clock.now(), wait)
+        order = StopRun(reason, text, resume_at=resume_at)
+        self._stop.request(order)
+        return order
+
+
+def account_options(name: str, base_url: str, auth_url: str) -> str:
+    """The options that name this account to a command; none for the usual one."""
+    options = (
+        ("--account", name, DEFAULT_ACCOUNT),
+        ("--base-url", base_url, v3.ORIGIN),
+        ("--auth-url", auth_url, oauth.ORIGIN),
+    )
+    return "".join(f" {option} {value}" for option, value, usual in options if value != usual)
