@@ -54,7 +54,8 @@ def longest(sandbox: Sandbox) -> str:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "no API key: set HARVESTER_API_KEY"),
+        ({}, r"not signed in: harvester login \(v2: set HARVESTER_API_KEY"),
+        ({"api": "v2"}, "no API key: set HARVESTER_API_KEY"),
         ({"api_key": ""}, "no API key"),
         ({"api_key": "k"}, "no access token: set HARVESTER_ACCESS_TOKEN"),
         ({"api_key": "k", "access_token": ""}, "no access token"),

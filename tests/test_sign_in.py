@@ -210,4 +210,4 @@ async def test_without_a_client_id_it_says_where_one_comes_from(tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"developer portal.*My Applications.*Device Flow"):
         await sign_in(config, show=lambda code: None)
     with pytest.raises(ConfigError, match="v3"):
-        await sign_in(HarvestConfig(state_dir=tmp_path), show=lambda code: None)
+        await sign_in(HarvestConfig(state_dir=tmp_path, api="v2"), show=lambda code: None)

@@ -66,7 +66,7 @@ def hanging(home: Home) -> Iterator[tuple[Served, "subprocess.Popen[bytes]", lis
 def test_a_second_run_is_refused_and_told_of_the_first(
     bench: Lab, tmp_path: Path, through: str
 ) -> None:
-    """The second run in a directory ends at once with exit code 2 and names the first; it sends
+    """The second run in a directory ends at once with exit code 75 and names the first; it sends
     nothing and changes nothing."""
     home = Home(tmp_path / "home")
     with hanging(home) as (served, run, argv):
@@ -81,7 +81,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(
             argv.append("--fresh")
         before, asked = contents(home.out), len(served.hits())
         ended = bench.run(Home(tmp_path / "second"), argv=argv)
-        assert ended.code == 2
+        assert ended.code == 75
         (line,) = ended.stderr.splitlines()
         assert f"process {run.pid}" in line
         assert other in line

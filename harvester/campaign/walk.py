@@ -171,8 +171,11 @@ class Walker:
         kill can cost is what was in flight."""
         size = offset - walk.position.offset
         at = walk.position.after(page, offset)
+        first_event, last_event = self._edges(walk.saved, page)
         walk.saved = replace(
-            self._with_edges(walk.saved, page),
+            walk.saved,
+            first_event=first_event,
+            last_event=last_event,
             state="partial",
             kind=None,
             position=at,
@@ -194,26 +197,21 @@ class Walker:
             raise
         self._context.emit(saved)
 
-    def _with_edges(self, saved: SavedWalk, page: Page) -> SavedWalk:
-        """The walk with the moments of a page's first and last row taken into account.
+    def _edges(self, saved: SavedWalk, page: Page) -> tuple[str | None, str | None]:
+        """The first and the last event of a walk, with a page's first and last row.
 
         Reports are sorted by time, so no event between a page's edges is earlier or later.
         """
-        report = saved.target.report
-        if not page.rows or report not in self._api.reports:
-            return saved
-        if (moment_of := self._moments.get(report)) is None:
-            moment_of = self._moments[report] = Moments(
-                self._context.api.reports[report].time_field
-            )
-        rows = page.ndjson
-        edges = (rows[: rows.index(b"\n")], rows[rows.rfind(b"\n", 0, -1) + 1 :])
-        found = [stamp(moment) for moment in map(moment_of, edges) if moment is not None]
-        if not found:
-            return saved
-        first = min([saved.first_event or found[0], *found])
-        last = max([saved.last_event or found[0], *found])
-        return replace(saved, first_event=first, last_event=last)
+        report, first, last = saved.target.report, saved.first_event, saved.last_event
+        time_field = self._api.reports[report].time_field
+        if page.rows and time_field:
+            if (moment_of := self._moments.get(report)) is None:
+                moment_of = self._moments[report] = Moments(time_field)
+            rows = page.ndjson
+            edges = (rows[: rows.index(b"\n")], rows[rows.rfind(b"\n", 0, -1) + 1 :])
+            for at in (stamp(moment) for moment in map(moment_of, edges) if moment is not None):
+                first, last = min(first or at, at), max(last or at, at)
+        return first, last
 
     def _smaller(self, walk: Walk) -> int | None:
         """The next smaller page, if there is one to ask for."""

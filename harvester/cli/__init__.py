@@ -132,7 +132,9 @@ def _stopped(order: StopRun) -> tuple[str, int]:
     said = str(order)
     if order.resume_at is not None:
         said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
-    if step := next_step(order.reason, "the same command"):
+    if "harvester login" in said:  # with the options that this account needs
+        said += ", then the same command"
+    elif step := next_step(order.reason, "the same command"):
         said += f"; next step: {step}"
     return said, EXIT_CODES.get(order.reason, BROKEN)
 

@@ -21,8 +21,8 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     """Ask the API for one campaign, and say whether the credentials work.
 
     \b
-    Exit codes: 0 all is well · 2 usage · 4 key, token, scope or privilege refused ·
-    75 no answer now, or the day's quota is spent: try again later.
+    Exit codes: 0 all is well · 2 usage · 4 key, token, scope or privilege
+    refused · 75 no answer now, or the day's quota is spent: try again later.
     """
     found = asyncio.run(diagnose(build_config(ctx)))
     if as_json:

@@ -9,13 +9,14 @@ from harvester.config import HarvestConfig
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
 from harvester.reporting.summary import HarvestReport
+from harvester.request.token_keeper import account_options
 
 _MOST_KINDS = 5
 _LONGEST_COMMAND = 160
 _NOT_FOUND = "not_found"
 _SAME = "{command}"
 _SIGN_IN: dict[str | None, str] = {
-    "v3": "sign in again (harvester login)",
+    "v3": "sign in again ({login})",
     "v2": "set a valid HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN",
 }
 NEXT_STEP = {
@@ -78,12 +79,24 @@ def closing_lines(
         if report.resume_at is not None and report.resume_at > report.finished_at:
             yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
         only = set(counters.failures) == {_NOT_FOUND}
-        step = next_step(report.reason, same_command(config), api=config.api, only_for_good=only)
+        where = account_options(config.account, config.origin, config.auth_origin)
+        step = next_step(
+            report.reason,
+            same_command(config),
+            api=config.api,
+            login=f"harvester login{where}",
+            only_for_good=only,
+        )
         yield _row("next step", step)
 
 
 def next_step(
-    reason: str, command: str, *, api: str | None = None, only_for_good: bool = False
+    reason: str,
+    command: str,
+    *,
+    api: str | None = None,
+    login: str = "harvester login",
+    only_for_good: bool = False,
 ) -> str:
     """What to do after an end for this reason; `api` None is an unknown version. Failures that are
     `only_for_good` are not tried again by the same command."""
@@ -91,7 +104,8 @@ def next_step(
         more = "" if "--retry-failed" in command else " --retry-failed"
         return f"correct these ids, or ask for them once more: {command}{more}"
     step = NEXT_STEP.get(reason, _SAME)
-    return step.format(command=command, sign_in=_SIGN_IN.get(api, " or ".join(_SIGN_IN.values())))
+    sign_in = _SIGN_IN.get(api, " or ".join(_SIGN_IN.values())).format(login=login)
+    return step.format(command=command, sign_in=sign_in)
 
 
 def same_command(config: HarvestConfig) -> str:

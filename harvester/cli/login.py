@@ -23,8 +23,9 @@ def login(**given: Any) -> int:
     """Sign in to v3: open the link, confirm the code, come back.
 
     \b
-    The client id is the API key of an app in the developer portal, My Applications, whose OAuth2
-    setting is Device Flow. Works over ssh: any browser on any machine will do.
+    The client id is the API key of an app in the developer portal (My
+    Applications) whose OAuth2 setting is Device Flow. It works over ssh: any
+    browser on any machine will do.
     """
     key = os.environ.get("HARVESTER_API_KEY", "").strip() or None
     config = HarvestConfig(api="v3", api_key=key, **given)

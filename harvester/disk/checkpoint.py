@@ -166,11 +166,16 @@ class CheckpointStore:
     # -- one walk ------------------------------------------------------------------------------
 
     async def commit(self, walk: SavedWalk, page: Page, part: PartFile) -> None:
-        """Save a walk after a page whose rows stand in `part` already."""
+        """Save a walk after a page whose rows stand in `part` already.
+
+        At its end a walk needs its pages no more, but for a top-up.
+        """
         self._group.sync_before_commit(part)
         self._write(walk)
-        values = (walk.id, walk.position.pages, page.rows, page.cursor)
-        self._group.change("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", (*values, checksum(*values)))
+        if page.next is not None or walk.base is not None:
+            values = (walk.id, walk.position.pages, page.rows, page.cursor)
+            row = (*values, checksum(*values))
+            self._group.change("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", row)
         await self._group.committed()
 
     def call_after_commit(self, then: Callable[[], None]) -> None:
@@ -210,7 +215,8 @@ class CheckpointStore:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
         for walk in walks:
             self._write(replace(walk, state="finishing", kind=None))
-            self._forget_pages(walk)
+            if walk.position.pages > 1:  # or `commit` kept none
+                self._forget_pages(walk)
         await self._group.committed()
 
     async def complete(self, walks: Sequence[SavedWalk], manifest: NdjsonLog) -> None:

@@ -240,7 +240,10 @@ class TokenKeeper:
         """The account, if it is for these origins and this app. Raise `ConfigError` if not."""
         name = self._store.name
         if account is None:
-            raise ConfigError(f"account {name!r} is not signed in: {self._login}")
+            raise ConfigError(
+                f"account {name!r} is not signed in: {self._login} "
+                "(v2: set HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN)"
+            )
         bound = (
             ("base_url (--base-url)", account.base_url, self._base_url),
             ("auth_url (--auth-url)", account.auth_url, self._endpoint.auth_url),
