@@ -19,7 +19,8 @@ _NETWORK = "The network and its faults"
 _POLLS = 1.0  # s between two polls of a sign-in: the vendor's 5 s would only make a person wait
 _EXAMPLES = {
     "v3": """\
-export HARVESTER_BASE_URL={url} HARVESTER_AUTH_URL={url}
+export HARVESTER_BASE_URL={url}
+export HARVESTER_AUTH_URL={url}
 export HARVESTER_CLIENT_ID={client_id} HARVESTER_STATE_DIR=sandbox-state
 harvester login
 harvester check
