@@ -150,7 +150,7 @@ def test_the_demo_signs_in_as_a_person_would(shown: Shown) -> None:
     assert said.index("signed in") < said.index("40 campaigns")
     account = shown.home / "harvest-demo/.harvester/demo/accounts/default.json"
     assert stat.S_IMODE(account.stat().st_mode) == 0o600
-    token = json.loads(account.read_bytes())["account"]["access_token"]
+    token = json.loads(account.read_bytes().splitlines()[0])["account"]["access_token"]
     holders = [
         path
         for path in shown.home.rglob("*")
