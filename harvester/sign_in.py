@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from harvester.api import oauth
-from harvester.api.oauth import Denied, DeviceCode, Passing, Pending, Rejected, Tokens
+from harvester.api.oauth import DeviceCode, Passing, Pending, Rejected, Tokens
 from harvester.client import open_endpoint, open_store
 from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account, TokenStore
@@ -143,12 +143,12 @@ async def _wait_for_consent(
                 interval += _SLOWER if slow_down else 0.0
             case Passing() | DeviceCode():
                 pass
-            case Denied():
+            case Rejected("access_denied"):
                 raise _refused("the sign-in was denied in the browser: run `harvester login` again")
+            case Rejected("expired_token" | "invalid_grant"):
+                break
             case Rejected():
                 raise _refused(f"the sign-in failed ({answer.text}): run `harvester login` again")
-            case _:
-                break
         asked = answer.retry_after if isinstance(answer, Passing) else None
         pause = max(interval, asked or 0.0)
     raise _refused("the code was not confirmed in time: run `harvester login` again")
