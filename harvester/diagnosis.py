@@ -21,7 +21,8 @@ from harvester.model import Page, Request, Target
 from harvester.reporting.summary import Quota
 from harvester.request.credentials import Credentials
 from harvester.request.http import HttpSender, open_session
-from harvester.request.quota import Granted, NotYet, QuotaLedger
+from harvester.request.quota import QuotaLedger
+from harvester.request.quota_record import Granted, NotYet
 from harvester.runtime import Clock, StopSignal, next_reset
 
 UNUSED_LIFE = timedelta(days=180)  # then a refresh token dies
