@@ -38,7 +38,8 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     """
     config = build_config(ctx)
     warn_of_environment(ctx)
-    with closing(collect_ids(ctx, config)) as ids:
+    ids, config = collect_ids(ctx, config)
+    with closing(ids):
         facts = _facts(config, _forecast(config, ids))
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
