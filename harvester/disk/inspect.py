@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import orjson
 
-from harvester.disk.compress import CODECS, DAMAGED
+from harvester.disk.compress import CODECS, damage_errors
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
@@ -287,5 +287,5 @@ def _count_lines(path: Path) -> int | None:
     try:
         with codec.open(path) as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
-    except DAMAGED:
+    except damage_errors():
         return None
