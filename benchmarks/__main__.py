@@ -18,6 +18,7 @@ _ALL = (
     "decode",
     "commit",
     "throughput",
+    "mixes",
     "gzip_cost",
     "latency",
     "paced",
