@@ -23,6 +23,7 @@ _ALL = (
     "latency",
     "paced",
     "memory",
+    "many_keys",
     "contenders",
 )
 
