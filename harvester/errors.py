@@ -178,10 +178,11 @@ class StopRun(HarvestError):
 
 
 class StorageError(StopRun):
-    """The disk refused: full, broken or read-only. What was acknowledged before stands."""
+    """The disk refused: full, broken, read-only, or another run's ("locked"). What was acknowledged
+    before stands."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("storage", message)
+    def __init__(self, message: str, *, reason: str = "storage") -> None:
+        super().__init__(reason, message)
 
 
 def describe_bug(error: BaseException) -> str:
