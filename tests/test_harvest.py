@@ -603,7 +603,7 @@ async def test_ids_that_fail_still_leave_a_summary(field: Field) -> None:
 async def test_missing_secrets_cost_nothing(field: Field) -> None:
     """No directory is made for a run that cannot send."""
     with pytest.raises(ConfigError, match="no API key"):
-        await harvest(field.ids, field.config(api_key=None))
+        await harvest(field.ids, field.config(api="v2", api_key=None))
     assert not field.root.exists()
 
 
