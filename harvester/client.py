@@ -7,7 +7,7 @@ Every attempt pays for a slot; a sleeping retry holds none.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -115,6 +115,15 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
     credentials = Credentials(config.api_key or "", _token_source(config, stop or StopSignal()))
     await credentials.open()
     return credentials
+
+
+async def with_first_token(config: HarvestConfig) -> HarvestConfig:
+    """The config with its token command's first token, for a list and the harvest of it: a second
+    run of the command could end the token of the first. Raises as `open_credentials` does."""
+    if not config.token_command or config.access_token:
+        return config
+    credentials = await open_credentials(config)
+    return replace(config, access_token=credentials.token)
 
 
 def _token_source(config: HarvestConfig, stop: StopSignal) -> TokenSource:
