@@ -178,8 +178,10 @@ class StopRun(HarvestError):
 
 
 class StorageError(StopRun):
-    """The disk refused: full, broken, read-only, or another run's ("locked"). What was acknowledged
-    before stands."""
+    """The disk refused: full, broken or read-only. What was acknowledged before stands.
+
+    The reason is "locked" where another run or program holds the state.
+    """
 
     def __init__(self, message: str, *, reason: str = "storage") -> None:
         super().__init__(reason, message)
