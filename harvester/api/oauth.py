@@ -15,7 +15,6 @@ import orjson
 
 from harvester.api.errors import Headers, seconds_to_wait
 
-ORIGIN = "https://authz.constantcontact.com"
 SCOPE = "campaign_data offline_access"  # tracking reports; a refresh token
 TRACKING_SCOPE = "campaign_data"
 

@@ -48,13 +48,12 @@ def id_checker(config: HarvestConfig) -> Callable[[str], str]:
     """The check of an id. For an id of the other version it says which option to give."""
     api = config.make_api()
     other = next(name for name in ORIGINS if name != config.api)
-    other_api = HarvestConfig(api=other).make_api()
 
     def check(campaign_id: str) -> str:
         try:
             return api.check_id(campaign_id)
         except ConfigError:
-            if not _accepts(other_api, campaign_id):
+            if not _accepts(HarvestConfig(api=other).make_api(), campaign_id):
                 raise
             raise ConfigError(
                 f"{campaign_id} is an id of {other}, and --api is {config.api}: give --api {other}"

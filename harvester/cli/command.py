@@ -1,7 +1,6 @@
 """Commands whose help shows options in groups; options that the environment can give as well."""
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
@@ -54,5 +53,7 @@ def decorated(command: F, options: Sequence[Callable[[F], F]]) -> F:
 
 def perhaps(name: str, known: Iterable[str]) -> str:
     """A proposal for a mistyped name, to be put behind a message; empty if nothing is near."""
+    from difflib import get_close_matches  # for a mistake only
+
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -178,7 +178,7 @@ def _salt(path: Path) -> bytes:
             finally:
                 own.unlink(missing_ok=True)
                 sync_directory(path.parent)
-        found = path.read_bytes()
+        found = path.read_bytes() if path.is_file() else b""  # a pipe would block
     salt, sum_ = found[:_SALT_SIZE], found[_SALT_SIZE:]
     # A damaged one would name another file, and the day's count would begin anew. One without a
     # checksum was made by version 1.

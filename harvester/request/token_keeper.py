@@ -16,7 +16,7 @@ from typing import Protocol
 
 import anyio
 
-from harvester.api import oauth, v3
+from harvester.api import v3
 from harvester.api.oauth import Answer, Form, Passing, Rejected, Tokens, refresh
 from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
 from harvester.errors import ConfigError, StopRun, StorageError
@@ -284,6 +284,6 @@ def account_options(name: str, base_url: str, auth_url: str) -> str:
     options = (
         ("--account", name, DEFAULT_ACCOUNT),
         ("--base-url", base_url, v3.ORIGIN),
-        ("--auth-url", auth_url, oauth.ORIGIN),
+        ("--auth-url", auth_url, v3.SIGN_IN_ORIGIN),
     )
     return "".join(f" {option} {value}" for option, value, usual in options if value != usual)
