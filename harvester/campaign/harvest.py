@@ -8,6 +8,7 @@ import orjson
 
 from harvester import events
 from harvester.campaign.context import RunContext
+from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
@@ -28,6 +29,7 @@ class CampaignHarvester:
         self._publisher = publisher
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
+        self._details = CampaignDetails(context)
         self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> None:
@@ -53,6 +55,11 @@ class CampaignHarvester:
 
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
+        # A walk that goes on has its way in its position.
+        begins = walk.position.pages == 0
+        walk.campaign = (
+            await self._details.of(walk.target) if begins else self._details.kept(walk.target)
+        )
         if (base := walk.saved.base) is not None:
             finished = await self._top_up.walk(walk, base)
             if finished is None:

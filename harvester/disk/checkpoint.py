@@ -7,7 +7,7 @@ saved. Everything else is committed when the call returns.
 Each row has a checksum. A walk whose row is damaged starts over; damaged settings are refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from typing import NamedTuple
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged, PartFile
+from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
+from harvester.disk.saved_campaign import from_row as campaign_from_row
 from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
 from harvester.disk.state_format import steps_from
 from harvester.errors import ConfigError, StorageError
@@ -39,6 +41,8 @@ _INSERT = (
 _UPDATE = (
     f"UPDATE walks SET checksum = ?, {', '.join(f'{name} = ?' for name in STEERING)} WHERE id = ?"
 )
+_CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
+_KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
 class SavedPage(NamedTuple):
@@ -162,6 +166,20 @@ class CheckpointStore:
         With several reports, a campaign is what the worst of its walks is.
         """
         return dict(self._group.read(CAMPAIGNS_BY_STATE.format("run = ?"), (self.run,)))
+
+    # -- what the API says of campaigns ----------------------------------------------------------
+
+    def campaign(self, campaign_id: str) -> SavedCampaign:
+        """What is kept of a campaign; nothing of one that is new or damaged."""
+        found = self._group.read(_CAMPAIGN, (campaign_id,))
+        saved = campaign_from_row(found[0]) if found else None
+        return saved or SavedCampaign(campaign_id=campaign_id)
+
+    def keep(self, campaigns: Iterable[SavedCampaign]) -> None:
+        """Keep what the API said of campaigns; committed when this turn ends."""
+        for campaign in campaigns:
+            self._group.change(_KEEP, campaign.to_row())
+        self._group.commit_soon()
 
     # -- one walk ------------------------------------------------------------------------------
 
