@@ -77,6 +77,7 @@ async def test_all_reports_of_a_campaign_share_its_detail(account: Account) -> N
 @pytest.mark.parametrize("step", [1, 5])
 async def test_a_run_that_goes_on_asks_for_no_detail_again(account: Account, step: int) -> None:
     """Wherever it was cut off, also right after the detail."""
+    account.ids = account.ids[:3]
     for _ in range(500):
         report = await account.run(max_requests=step, concurrency=2)
         if report.exit_code == 0:

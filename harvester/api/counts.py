@@ -6,7 +6,7 @@ and a campaign may be missing: what cannot be read is passed over.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -108,11 +108,8 @@ def _read_entry(raw: msgspec.Raw) -> CampaignCounts | None:
         found = _entry.decode(raw)
     except (msgspec.DecodeError, ValueError):
         return None
-    recipients = {name: _number(found.stats.get(key)) for name, key in _RECIPIENTS.items()}
-    rows = {
-        name: next(filter(None.__ne__, (_number(found.stats.get(key)) for key in keys)), None)
-        for name, keys in _ROWS.items()
-    }
+    recipients = {name: _number(found.stats, key) for name, key in _RECIPIENTS.items()}
+    rows = {name: _number(found.stats, *keys) for name, keys in _ROWS.items()}
     return CampaignCounts(
         campaign_id=found.campaign_id.lower(),
         recipients={name: number for name, number in recipients.items() if number is not None},
@@ -121,9 +118,12 @@ def _read_entry(raw: msgspec.Raw) -> CampaignCounts | None:
     )
 
 
-def _number(raw: msgspec.Raw | None) -> int | None:
-    found = None if raw is None else _NUMBER.fullmatch(bytes(raw))
-    return int(found[1]) if found else None
+def _number(stats: Mapping[str, msgspec.Raw], *keys: str) -> int | None:
+    """The number under the first key that has one."""
+    for key in keys:
+        if found := _NUMBER.fullmatch(bytes(stats.get(key, b""))):
+            return int(found[1])
+    return None
 
 
 def read_moment(raw: msgspec.Raw) -> datetime | None:
@@ -175,3 +175,18 @@ def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int |
     """The requests that a report takes by its counts; None if they do not say."""
     rows = counts.least_rows(report)
     return None if rows is None else -(-rows // page_size)
+
+
+_OFTEN_EMPTY = {"clicks": 0.1, "bounces": 0.3, "unsubscribes": 0.4, "forwards": 0.9}
+_SELDOM_EMPTY = 0.03
+
+
+def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
+    """How many requests counts may save where these reports of a campaign are to be read.
+
+    The shares of empty reports are those of small accounts (300 sends). In a top-up a report of an
+    old campaign seldom moves.
+    """
+    if top_up:
+        return sum(0.5 for _ in reports)
+    return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)

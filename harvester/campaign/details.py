@@ -5,6 +5,7 @@ from collections import OrderedDict
 from functools import partial
 from weakref import WeakValueDictionary
 
+from harvester import events
 from harvester.api.base import Details
 from harvester.campaign.context import RunContext
 from harvester.errors import CampaignError, Deferred
@@ -60,7 +61,10 @@ class CampaignDetails:
     ) -> KnownCampaign:
         read = partial(details.read, target.campaign_id)
         link = details.link(target.campaign_id)
-        detail = await self._context.fetcher.fetch(Request(target, link, read))
+        try:
+            detail = await self._context.fetcher.fetch(Request(target, link, read))
+        finally:
+            self._context.emit(events.DetailAsked(target))
         campaign = campaign.with_detail(detail, self._store.round, self._context.clock.now())
         self._store.keep([campaign.saved])  # committed before the request gives back its permit
         return campaign

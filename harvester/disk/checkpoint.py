@@ -10,7 +10,7 @@ Each row has a checksum. A walk whose row is damaged starts over; damaged settin
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
@@ -125,14 +125,22 @@ class CheckpointStore:
         self._set("round_under_way", "no")
         self._group.commit()
 
+    def peek(self, target: Target) -> SavedWalk:
+        """The walk of `target` as it was left, without taking it."""
+        found = self._find(target)
+        return from_row(found[0]) if found else SavedWalk(id=0, target=target)
+
+    def _find(self, target: Target) -> list[tuple[Any, ...]]:
+        return self._group.read(
+            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
+        )
+
     def take(self, target: Target) -> SavedWalk | None:
         """The walk of `target`, new or as it was left; None if this run has had it already.
 
         Its state is "damaged" if its checksum is wrong: then it must start over.
         """
-        found = self._group.read(
-            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
-        )
+        found = self._find(target)
         self._group.commit_soon()
         if not found:
             walk = SavedWalk(id=0, target=target, run=self.run)
@@ -220,6 +228,10 @@ class CheckpointStore:
         at = walk.position
         base = Base(at.pages, at.rows, at.offset, walk.digest)
         return self.restart(replace(walk, base=base))
+
+    def stay(self, walk: SavedWalk) -> None:
+        """A finished file needs no top-up in this round."""
+        self._save(replace(walk, round=self.round))
 
     def cancel_top_up(self, walk: SavedWalk, base: Base) -> SavedWalk:
         """A top-up found nothing new: the finished file stays what it is."""

@@ -28,6 +28,10 @@ class KnownCampaign:
         """The counts, if they were asked for less than 24 hours ago."""
         return self.counts if is_fresh(_moment(self.saved.counted_at), now) else None
 
+    def is_counted(self, now: datetime) -> bool:
+        """Whether the counts were asked for less than 24 hours ago, also in vain."""
+        return is_fresh(_moment(self.saved.counted_at), now)
+
     def detail_is_current(self, round_: int, now: datetime) -> bool:
         """Whether the detail need not be asked for again in this round of top-ups.
 
@@ -56,22 +60,23 @@ class KnownCampaign:
         )
 
     def mark(self, report: str, now: datetime) -> str | None:
-        """A text for the report's present count; None if there is none to rely on."""
+        """A text for the report's present count and this moment; None without a count."""
         counts = self.fresh_counts(now)
-        return counts.mark(report) if counts else None
+        found = counts.mark(report) if counts else None
+        return found and f"{found} {stamp(now)}"
 
-    def is_unmoved(self, report: str, mark: str | None, since: datetime, now: datetime) -> bool:
-        """Whether nothing came to a report that was walked at `since`, when its count was `mark`.
+    def is_unmoved(self, report: str, mark: str | None, now: datetime) -> bool:
+        """Whether nothing came to a report since its walk, for which `mark` was kept.
 
         The count is the same, and the API refreshed it after the walk and in the last 24 hours.
         """
         counts = self.fresh_counts(now)
+        if mark is None or counts is None or counts.refreshed_at is None:
+            return False
+        before, _, walked_at = mark.partition(" ")
         return (
-            mark is not None
-            and counts is not None
-            and counts.mark(report) == mark
-            and counts.refreshed_at is not None
-            and counts.refreshed_at >= since
+            counts.mark(report) == before
+            and counts.refreshed_at >= datetime.fromisoformat(walked_at)
             and is_fresh(counts.refreshed_at, now)
         )
 

@@ -64,6 +64,10 @@ _TABLE: dict[type[Any], tuple[int, str | Callable[[Any], str]]] = {
         logging.WARNING,
         "an observer raised {0.error}: it gets no more events",
     ),
+    events.CountsMissed: (
+        logging.WARNING,
+        "the API's counts of {0.campaigns:,} campaigns cannot be had: {0.message}",
+    ),
     events.IdRepeated: (logging.DEBUG, "{0.campaign_id} came before and is taken once"),
     events.CampaignSkipped: (logging.DEBUG, "{0.target} is {0.state} already"),
     events.CampaignStarted: (logging.DEBUG, _begun),
