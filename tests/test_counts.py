@@ -15,7 +15,11 @@ from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.saved_campaign import SavedCampaign
 from harvester.errors import Unreadable
+from harvester.events import Event, RequestSent
 from harvester.input.known import KnownCampaign, known
+from harvester.reporting.counters import Counters
+from harvester.reporting.progress import Progress
+from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.sandbox.counts import CountSettings
 
@@ -302,3 +306,31 @@ async def test_few_reports_that_are_seldom_empty_are_asked_for_at_once(
     account = await serve()
     await account.run(report="opens")
     assert not account.asked("stats")
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_the_requests_left_are_right_early_in_a_run(
+    serve: Callable[..., Any], concurrency: int
+) -> None:
+    """Within 15 % from a twentieth of the run on, with a few campaigns that have most pages."""
+    account = await serve(campaigns=40, pages=200, rows_per_page=10, resends=4)
+    counters = Counters()
+    progress = Progress(counters)
+    seen: list[tuple[int, int, bool]] = []
+
+    def observe(event: Event) -> None:
+        counters(event)
+        progress(event)
+        if isinstance(event, RequestSent):
+            figures = progress.figures()
+            seen.append((counters.sent, figures.requests_left or 0, figures.at_least))
+
+    config = account.config(report="opens,clicks,bounces", concurrency=concurrency)
+    report = await harvest(account.ids, config, observe=observe)
+    assert report.exit_code == 0
+    sent = report.requests.sent
+    for number, left, at_least in seen:
+        if sent * 0.05 <= number <= sent - 20:
+            # What is sent and not saved yet is among what is left.
+            assert not at_least
+            assert abs(left - (sent - number)) <= 0.15 * (sent - number) + concurrency + 1

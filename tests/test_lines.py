@@ -28,7 +28,8 @@ from harvester.reporting.progress import Figures
 
 HEARTBEAT = {
     "elapsed_s", "campaigns_done", "campaigns_total", "failed", "pages", "rows", "bytes",
-    "in_flight", "requests_left", "at_least", "done_about", "requests_per_second", "rate",
+    "in_flight", "requests_done", "requests_left", "at_least", "done_about",
+    "requests_per_second", "rate",
     "used_today", "quota_limit", "paused", "paused_until",
 }  # fmt: skip
 FULL = Figures(

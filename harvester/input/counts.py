@@ -68,7 +68,7 @@ class CountsAhead:
         try:
             read = 0
             while self._bulk is not None and (block := list(islice(each, self._bulk.most_ids))):
-                await self._block(list(dict.fromkeys(block)))
+                await self._block([each for each in dict.fromkeys(block) if self._is_new(each)])
                 read += len(block)
                 self._reach(read)
         finally:
@@ -91,6 +91,9 @@ class CountsAhead:
                 yield self._api.check_id(campaign_id)
         except ConfigError:
             return
+
+    def _is_new(self, campaign_id: str) -> bool:
+        return self._sizes.counted(Target(self._reports[0], campaign_id)) is None
 
     # -- one block -----------------------------------------------------------------------------
 

@@ -131,6 +131,13 @@ def harvested(figures: Figures) -> Iterator[str]:
         yield count(figures.retried, "retry", "retries")
 
 
+def done_of(figures: Figures) -> tuple[int, int]:
+    """What the bar shows: requests where it is known how many are left, else campaigns."""
+    if figures.requests_left and not figures.at_least:
+        return figures.requests_done, figures.requests_done + figures.requests_left
+    return figures.campaigns_done + figures.failed, figures.campaigns_total or 0
+
+
 def requested(figures: Figures) -> Iterator[str]:
     """What the requests are like."""
     limit = f" of {figures.rate:.3g}" if figures.rate else ""
