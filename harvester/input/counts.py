@@ -98,7 +98,7 @@ class CountsAhead:
     # -- one block -----------------------------------------------------------------------------
 
     async def _block(self, ids: Sequence[str]) -> None:
-        to_make = {campaign_id: list(self._to_make(campaign_id)) for campaign_id in ids}
+        to_make = {campaign_id: list(self.to_make(campaign_id)) for campaign_id in ids}
         campaigns = {each: known(self._store.campaign(each)) for each in ids}
         now = self._clock.now()
         uncounted = {
@@ -122,7 +122,8 @@ class CountsAhead:
             campaigns |= fresh
         self._announce(campaigns, to_make)
 
-    def _to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
+    def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
+        """The walks of a campaign that are to be made, as they were left."""
         for report in self._reports:
             walk = self._store.peek(Target(report, campaign_id))
             if walk.run < self._store.run and self._is_to_make(walk):
