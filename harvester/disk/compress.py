@@ -20,10 +20,12 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`suffix` follows `.ndjson`; `encode` makes one self-contained member."""
+    """`suffix` follows `.ndjson`; `encode` makes one self-contained member, `decode` reads any
+    number of them."""
 
     suffix: str
     encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes], bytes]
     open: Callable[[Path], IO[bytes]]
 
 
@@ -37,7 +39,14 @@ DAMAGED = (OSError, EOFError, zlib.error, zstd.ZstdError)
 """What reading a damaged file raises."""
 
 CODECS: dict[str | None, Codec] = {
-    None: Codec("", lambda data: data, lambda path: path.open("rb")),
-    "gzip": Codec(".gz", _gzip, lambda path: cast("IO[bytes]", gzip.open(path, "rb"))),
-    "zstd": Codec(".zst", zstd.compress, lambda path: cast("IO[bytes]", zstd.open(path, "rb"))),
+    None: Codec("", lambda data: data, lambda data: data, lambda path: path.open("rb")),
+    "gzip": Codec(
+        ".gz", _gzip, gzip.decompress, lambda path: cast("IO[bytes]", gzip.open(path, "rb"))
+    ),
+    "zstd": Codec(
+        ".zst",
+        zstd.compress,
+        zstd.decompress,
+        lambda path: cast("IO[bytes]", zstd.open(path, "rb")),
+    ),
 }
