@@ -14,12 +14,14 @@ from workbench import Workbench, disk_calls, no_sync, turn
 
 from harvester.disk.checkpoint import CheckpointStore, SavedPage
 from harvester.disk.part import Damaged
-from harvester.disk.saved_walk import STEERING, SavedWalk
+from harvester.disk.saved_walk import STEERING, SavedWalk, checksum, to_row
 from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
 
 OTHER = Target("opens", "8")
+
+NEW = "activities"
 
 
 def at(pages: int, link: str | None = "x", offset: int = 0) -> Position:
@@ -188,7 +190,10 @@ def test_another_format_is_refused(bench: Workbench) -> None:
 async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, version: int) -> None:
     """Their walks and pages are as they were, and of no round of top-ups yet."""
     saved = await bench.commit(bench.take(), bench.part(), at=at(1))
-    new = [f"ALTER TABLE walks DROP COLUMN {name}" for name in ("first_event", "last_event")]
+    new = [
+        f"ALTER TABLE walks DROP COLUMN {name}"
+        for name in ("first_event", "last_event", "activities")
+    ]
     sums = [f"ALTER TABLE {each} DROP COLUMN checksum" for each in ("walks", "pages", "settings")]
     rounds = ["ALTER TABLE walks DROP COLUMN round"] if version == 1 else []
     altered(bench, *new, *sums, *rounds, f"PRAGMA user_version = {version}")
@@ -196,6 +201,20 @@ async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, versi
         bench.begin()
         assert bench.take() == replace(saved, run=run)
         assert bench.store.pages(saved) == [SavedPage(10, 1)]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_format_3_is_brought_up_to_date(bench: Workbench, *, damaged: bool) -> None:
+    """Its walks are as they were; one that was damaged stays so."""
+    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
+    values = [value for name, value in zip(STEERING, to_row(saved), strict=True) if name != NEW]
+    stored = checksum("opens", "7", *values) + damaged
+    change = f"UPDATE walks SET checksum = {stored}"
+    altered(bench, change, f"ALTER TABLE walks DROP COLUMN {NEW}", "PRAGMA user_version = 3")
+    bench.begin()
+    found = bench.take()
+    assert found.state == ("damaged" if damaged else "partial")
+    assert damaged or found == replace(saved, run=2)
 
 
 def test_a_state_that_is_no_database_is_told(tmp_path: Path) -> None:

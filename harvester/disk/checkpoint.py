@@ -190,7 +190,7 @@ class CheckpointStore:
         """Forget the position: the walk starts over at its first page."""
         walk = replace(walk, state="new", position=Position(), digest=b"", restarts=restarts)
         if walk.base is None:
-            walk = replace(walk, first_event=None, last_event=None)
+            walk = replace(walk, first_event=None, last_event=None, activities=None)
         return self._save(walk, forget_pages=True)
 
     def fail(self, walk: SavedWalk, kind: str) -> SavedWalk:
@@ -201,7 +201,7 @@ class CheckpointStore:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
         at = walk.position
         base = Base(at.pages, at.rows, at.offset, walk.digest)
-        return self.restart(replace(walk, base=base))
+        return self.restart(replace(walk, base=base, findings=None))
 
     def cancel_top_up(self, walk: SavedWalk, base: Base) -> SavedWalk:
         """A top-up found nothing new: the finished file stays what it is."""

@@ -8,7 +8,7 @@ from harvester.model import Position, Target
 
 STEERING = (
     "run", "state", "next", "pages", "rows", "bytes", "digest", "restarts", "kind", "started_at",
-    "completed_at", "findings", "first_event", "last_event", "round",
+    "completed_at", "findings", "first_event", "last_event", "round", "activities",
     "base_pages", "base_rows", "base_bytes", "base_digest",
 )  # fmt: skip
 """The columns that a run follows. A checksum is over the target and these."""
@@ -32,7 +32,8 @@ class SavedWalk:
     failed; "damaged" where the checksum of the row is wrong. `digest` is the SHA-256 of the file up
     to the position, `kind` why the walk failed, `findings` JSON for the manifest, `round` the last
     round of top-ups that it was part of, `first_event` and `last_event` (ISO-8601) the earliest and
-    the latest event at a page's edge.
+    the latest event at a page's edge, `activities` the ids of the activities in the campaign's
+    order, with commas between them.
     """
 
     id: int
@@ -49,6 +50,7 @@ class SavedWalk:
     first_event: str | None = None
     last_event: str | None = None
     round: int = 0
+    activities: str | None = None
     base: Base | None = None
 
 
@@ -58,7 +60,7 @@ def to_row(walk: SavedWalk) -> tuple[Any, ...]:
     return (
         walk.run, walk.state, at.next, at.pages, at.rows, at.offset, walk.digest, walk.restarts,
         walk.kind, walk.started_at, walk.completed_at, walk.findings, walk.first_event,
-        walk.last_event, walk.round,
+        walk.last_event, walk.round, walk.activities,
         *((base.pages, base.rows, base.size, base.digest) if base else (None,) * 4),
     )  # fmt: skip
 
@@ -70,7 +72,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
     if checksum(report, campaign_id, *values) != stored:
         return SavedWalk(id=walk, target=target, state="damaged")
     run, state, next_, pages, rows, size, digest, restarts, kind, started_at, *values = values
-    completed_at, findings, first_event, last_event, round_, *base = values
+    completed_at, findings, first_event, last_event, round_, activities, *base = values
     return SavedWalk(
         id=walk,
         target=target,
@@ -86,6 +88,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
         first_event=first_event,
         last_event=last_event,
         round=round_,
+        activities=activities,
         base=Base(*base) if base[0] is not None else None,
     )
 

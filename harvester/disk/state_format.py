@@ -10,7 +10,7 @@ from pathlib import Path
 from harvester.disk.saved_walk import STEERING
 from harvester.errors import ConfigError
 
-FORMAT = 3
+FORMAT = 4
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE walks (
@@ -36,6 +36,7 @@ CREATE TABLE walks (
     round INTEGER NOT NULL DEFAULT 0,  -- the last round of top-ups that it is up to date with
     first_event TEXT,
     last_event TEXT,
+    activities TEXT,                   -- ids in the campaign's order, with commas between them
     checksum INTEGER,
     UNIQUE (report, campaign_id)
 );
@@ -57,6 +58,14 @@ _FROM_2 = (
     "UPDATE pages SET checksum = checksum(walk, page, rows, cursor)",
     "UPDATE settings SET checksum = checksum(name, value)",
 )
+_ADD_ACTIVITIES = "ALTER TABLE walks ADD COLUMN activities TEXT"
+_BEFORE_4 = ", ".join(name for name in STEERING if name != "activities")
+_FROM_3 = (
+    _ADD_ACTIVITIES,
+    # A row that was damaged stays so.
+    f"UPDATE walks SET checksum = checksum(report, campaign_id, {', '.join(STEERING)}) "
+    f"WHERE checksum = checksum(report, campaign_id, {_BEFORE_4})",
+)
 
 
 def steps_from(version: int, path: Path) -> Iterator[str]:
@@ -73,6 +82,8 @@ def steps_from(version: int, path: Path) -> Iterator[str]:
         return
     if version == 0:
         yield from _SCHEMA.split(";\n")
+    elif version == 3:
+        yield from _FROM_3
     else:
-        yield from (*(_FROM_1 if version == 1 else ()), *_FROM_2)
+        yield from (*(_FROM_1 if version == 1 else ()), _ADD_ACTIVITIES, *_FROM_2)
     yield f"PRAGMA user_version = {FORMAT}"
