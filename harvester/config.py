@@ -271,12 +271,11 @@ class HarvestConfig:
         return 0 < self.rate <= 10
 
     def identity(self) -> dict[str, str]:
-        """What must not change within one output directory."""
+        """What must not change within one output directory; reports may be added to it."""
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": str(self.api),
             "base_url": self.origin,
-            "report": ",".join(self.reports),
             **since,
             "page_size": str(self.page_size),
             "compress": self.compress or "",

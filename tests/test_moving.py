@@ -209,3 +209,26 @@ async def test_since_a_date_gives_the_rows_on_or_after_it(
             pages += expected.count(b"\n") // 20
         reports = sum(len(sandbox.world.activities(each)) for each in ids) if api == "v3" else 0
         assert sandbox.requests <= pages + len(ids) + 2 * reports + 1
+
+
+# -- more reports ------------------------------------------------------------------------------
+
+
+async def test_a_report_is_added_to_a_directory(tmp_path: Path) -> None:
+    """The clicks are harvested beside the opens, and nothing that is there is asked or touched."""
+    async with Sandbox(SandboxSettings(campaigns=3, pages=9, rows_per_page=20)) as sandbox:
+        ids = ids_of(sandbox, "v3")
+        await harvest(ids, config(tmp_path, sandbox))
+        finals = sorted((tmp_path / "out/opens").iterdir())
+        before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in finals]
+        report = await harvest(ids, config(tmp_path, sandbox, report="opens,clicks"))
+        assert (report.exit_code, report.campaigns.complete) == (0, 3)
+        assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in finals] == before
+        assert all("opens" not in hit.path for hit in sandbox.log[-report.requests.sent :])
+        report = await harvest(ids, config(tmp_path, sandbox, report="sends"))
+        assert report.exit_code == 0
+        for name in ("opens", "clicks", "sends"):
+            for each in ids:
+                assert file_of(tmp_path, name, each) == world_of(sandbox, name, each)
+        assert len(manifest(tmp_path)) == 9
+        assert list(verify(Layout(tmp_path / "out"))) == []

@@ -226,6 +226,16 @@ class CheckpointStore:
         self._set("manifest", str(manifest.size))
         await self._group.committed()
 
+    def acknowledge(self, manifest: NdjsonLog) -> None:
+        """The manifest was written anew, and synced."""
+        self._set("manifest", str(manifest.size))
+        self._group.commit()
+
+    def complete_count(self) -> int:
+        """How many walks have a finished file."""
+        ((count,),) = self._group.read("SELECT count(*) FROM walks WHERE state = 'complete'")
+        return int(count)
+
     def manifest_bytes(self) -> int:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
         return int(self.settings().get("manifest", 0))
