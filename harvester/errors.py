@@ -194,10 +194,13 @@ class StopRun(HarvestError):
 
 
 class StorageError(StopRun):
-    """The disk refused: full, broken or read-only. What was acknowledged before stands."""
+    """The disk refused: full, broken or read-only. What was acknowledged before stands.
 
-    def __init__(self, message: str) -> None:
-        super().__init__("storage", message)
+    The reason is "locked" where another run or program holds the state.
+    """
+
+    def __init__(self, message: str, *, reason: str = "storage") -> None:
+        super().__init__(reason, message)
 
 
 def describe_bug(error: BaseException) -> str:

@@ -104,7 +104,8 @@ class TopUp:
     async def _grow(self, walk: Walk, marks: Marks) -> Grown | None:
         context, target = self._context, walk.target
         report = context.api.reports[target.report]
-        order = (walk.saved.activities or "").split(",") if report.newest_first else None
+        detail = walk.campaign.detail if walk.campaign else None
+        order = (detail.activities if detail else ()) if report.newest_first else None
         return await anyio.to_thread.run_sync(
             partial(
                 grow,

@@ -20,6 +20,7 @@ from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CursorDropped, Moving, PoisonPage
+from harvester.input.known import KnownCampaign
 from harvester.model import Page, Position, Target
 from harvester.request.pagination import walk_pages
 from harvester.runtime import stamp
@@ -36,7 +37,8 @@ def smaller(page_size: int, minimum: int | None) -> int | None:
 
 
 class Walk:
-    """The walk of one campaign in this run: `saved` is what the state has of it."""
+    """The walk of one campaign in this run: `saved` is what the state has of it, `campaign` what
+    is known of the campaign before it is walked."""
 
     part: PartFile
 
@@ -50,6 +52,7 @@ class Walk:
         self.trail = Trail()
         self.unfiltered = False
         self.resumed = False
+        self.campaign: KnownCampaign | None = None
 
     @property
     def target(self) -> Target:
@@ -113,7 +116,8 @@ class Walker:
         """Where the walk begins: at the events that a file which is to grow does not have."""
         since = None if walk.unfiltered else walk.marks.get("")
         since = since or self._options.since
-        return self._api.first_link(walk.target, limit=walk.page_size, since=since)
+        detail = walk.campaign.detail if walk.campaign else None
+        return self._api.first_link(walk.target, limit=walk.page_size, since=since, detail=detail)
 
     async def _begin(self, walk: Walk) -> None:
         """Cut the part back to the checkpoint, or start over if it lost what was saved."""
@@ -196,9 +200,6 @@ class Walker:
         size = offset - walk.position.offset
         at = walk.position.after(page, offset)
         first_event, last_event = self._edges(walk.saved, page)
-        if at.pages == 1:
-            activities = ",".join(self._api.activities_from(page.next))
-            walk.saved = replace(walk.saved, activities=activities)
         walk.saved = replace(
             walk.saved,
             first_event=first_event,

@@ -8,8 +8,8 @@ from harvester.model import Position, Target
 
 STEERING = (
     "run", "state", "next", "pages", "rows", "bytes", "digest", "restarts", "kind", "started_at",
-    "completed_at", "findings", "first_event", "last_event", "round", "activities",
-    "base_pages", "base_rows", "base_bytes", "base_digest",
+    "completed_at", "findings", "first_event", "last_event", "round",
+    "base_pages", "base_rows", "base_bytes", "base_digest", "counted",
 )  # fmt: skip
 """The columns that a run follows. A checksum is over the target and these."""
 
@@ -32,8 +32,7 @@ class SavedWalk:
     failed; "damaged" where the checksum of the row is wrong. `digest` is the SHA-256 of the file up
     to the position, `kind` why the walk failed, `findings` JSON for the manifest, `round` the last
     round of top-ups that it was part of, `first_event` and `last_event` (ISO-8601) the earliest and
-    the latest event at a page's edge, `activities` the ids of the activities in the campaign's
-    order, with commas between them.
+    the latest event at a page's edge, `counted` the API's count of the report when it was walked.
     """
 
     id: int
@@ -50,8 +49,8 @@ class SavedWalk:
     first_event: str | None = None
     last_event: str | None = None
     round: int = 0
-    activities: str | None = None
     base: Base | None = None
+    counted: str | None = None
 
 
 def to_row(walk: SavedWalk) -> tuple[Any, ...]:
@@ -60,8 +59,9 @@ def to_row(walk: SavedWalk) -> tuple[Any, ...]:
     return (
         walk.run, walk.state, at.next, at.pages, at.rows, at.offset, walk.digest, walk.restarts,
         walk.kind, walk.started_at, walk.completed_at, walk.findings, walk.first_event,
-        walk.last_event, walk.round, walk.activities,
+        walk.last_event, walk.round,
         *((base.pages, base.rows, base.size, base.digest) if base else (None,) * 4),
+        walk.counted,
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
     if checksum(report, campaign_id, *values) != stored:
         return SavedWalk(id=walk, target=target, state="damaged")
     run, state, next_, pages, rows, size, digest, restarts, kind, started_at, *values = values
-    completed_at, findings, first_event, last_event, round_, activities, *base = values
+    completed_at, findings, first_event, last_event, round_, *base, counted = values
     return SavedWalk(
         id=walk,
         target=target,
@@ -88,8 +88,8 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
         first_event=first_event,
         last_event=last_event,
         round=round_,
-        activities=activities,
         base=Base(*base) if base[0] is not None else None,
+        counted=counted,
     )
 
 
