@@ -151,7 +151,7 @@ class HarvestConfig:
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
         self._require_api("since", all(api.reports[name].since_parameter for name in self.reports))
-        self._require_api("summary", api.counts is not None)
+        self._require_api("summary", bool(api.counts or api.bulk_counts))
         self._require_api("links", LINKS in api.reports)
         self._check_pairs()
         if self.since != LAST:
