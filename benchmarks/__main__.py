@@ -18,10 +18,12 @@ _ALL = (
     "decode",
     "commit",
     "throughput",
+    "mixes",
     "gzip_cost",
     "latency",
     "paced",
     "memory",
+    "many_keys",
     "contenders",
 )
 

@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
-import platformdirs
-
-from harvester.api import oauth, v2, v3
+from harvester.api import v2, v3
 from harvester.api.base import LINKS, PAGE_SIZES, Api
 from harvester.api.next_link import utc_text
 from harvester.request.pagination import MAX_PAGES
@@ -146,7 +144,7 @@ class HarvestConfig:
     def __post_init__(self) -> None:
         for name, (row, types) in settings_table().items():
             row.check(name, getattr(self, name), types)
-        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._set("state_dir", Path(self.state_dir or _user_state_dir()))
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
@@ -167,7 +165,7 @@ class HarvestConfig:
         self._set("api", self.api or self._api_of_credentials())
         vendor = ORIGINS[str(self.api)]
         self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
-        self._set("auth_url", parse_origin(self.auth_url, oauth.ORIGIN, name="auth_url"))
+        self._set("auth_url", parse_origin(self.auth_url, v3.SIGN_IN_ORIGIN, name="auth_url"))
         accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
         require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
 
@@ -282,6 +280,12 @@ class HarvestConfig:
             "page_size": str(self.page_size),
             "compress": self.compress or "",
         }
+
+
+def _user_state_dir() -> str:
+    import platformdirs  # not needed where the folder is given
+
+    return platformdirs.user_state_dir("harvester")
 
 
 @cache

@@ -212,9 +212,11 @@ class CampaignFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignDeferred:
-    """The server asked for a wait beyond `max_wait`: a later run goes on, from `resume_at`."""
+    """The campaign is left to a later run, from `resume_at` on. `kind` is set_aside (the server
+    asked for a wait beyond `max_wait`) or moving (its events arrive faster than it can be read)."""
 
     target: Target
+    kind: str = "set_aside"
     message: str
     status: int | None
     attempts: int

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Collection
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -20,6 +21,7 @@ from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
+from harvester.disk.lock import BEAT, DirectoryLock
 from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
@@ -32,7 +34,7 @@ from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, require_open_files
+from harvester.runtime import Clock, StopSignal, repeated, require_open_files
 
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
@@ -109,10 +111,18 @@ class Harvester:
                     removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
                 )
             )
+            stack.enter_context(repeated(BEAT, partial(self._beat, directory.lock)))
             run = _Run(config, api, directory, self._stop, self._clock, self._observe, sizes)
             for event in early:
                 run.emit(event)
             return await run.harvest(campaign_ids, credentials)
+
+    def _beat(self, lock: DirectoryLock) -> None:
+        """Show other machines that this run lives; stop if one has taken the directory."""
+        try:
+            lock.beat()
+        except StopRun as order:
+            self._stop.request(order)
 
 
 class _Run:

@@ -68,8 +68,7 @@ async def test_every_field_is_found_by_the_next_run(bench: Workbench) -> None:
 async def test_a_commit_outlives_a_kill(bench: Workbench) -> None:
     """What was committed is there for another process while the file was never closed."""
     await bench.commit(bench.take(), bench.part(), at=at(1))
-    with closing(CheckpointStore(bench.store.path)) as other:
-        other.begin_run({})
+    with bench.killed() as other:
         found = other.take(TARGET)
     assert found is not None
     assert found.position == at(1)

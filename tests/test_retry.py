@@ -245,7 +245,8 @@ def test_what_came_of_a_request_is_announced(
             await bench.fetcher.fetch(make_request(number=3))
 
     seen = retrying([error, "page"], use).seen
-    assert seen.of(RequestFailed) == [RequestFailed(TARGET, 3, 1, cause, status)]
+    failed = RequestFailed(target=TARGET, page=3, attempt=1, cause=cause, status=status)
+    assert seen.of(RequestFailed) == [failed]
     again = [] if isinstance(error, CampaignError) else [RequestSucceeded(TARGET, 3, 2)]
     assert seen.of(RequestSucceeded) == again
 

@@ -29,6 +29,7 @@ from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.cc.email"
+SIGN_IN_ORIGIN = "https://authz.constantcontact.com"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _CAMPAIGNS = "/v3/emails"
 _LIST_LIMIT = 500

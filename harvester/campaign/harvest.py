@@ -138,12 +138,13 @@ class CampaignHarvester:
         self._emit(
             events.CampaignDeferred(
                 target=walk.target,
+                kind=deferred.kind,
                 message=str(deferred),
                 status=deferred.status,
                 attempts=deferred.attempts,
                 pages=walk.position.pages,
                 rows=walk.position.rows,
-                resume_at=deferred.resume_at,
+                resume_at=deferred.resume_at or self._context.clock.now(),
             )
         )
 

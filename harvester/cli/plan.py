@@ -43,7 +43,8 @@ def plan(ctx: click.Context, /, ask: bool, as_json: bool, **given: object) -> in
     """
     config = build_config(ctx)
     warn_of_environment(ctx)
-    with closing(collect_ids(ctx, config)) as ids:
+    ids, config = collect_ids(ctx, config)
+    with closing(ids):
         forecast, estimate = _forecast(config, ids), None
         if ask and not config.fresh:
             estimate = asyncio.run(ask_api(ids, config))

@@ -30,7 +30,12 @@ class KnownSizes:
         self._reports: set[str] = set()
 
     def read(self, manifest: Path) -> None:
-        """Take the sizes from a manifest.ndjson. Raise `ConfigError` if it cannot be read."""
+        """Take the sizes from a manifest.ndjson. Raise `ConfigError` if it cannot be read.
+
+        Only a regular file is read: a pipe may keep everything waiting for ever.
+        """
+        if manifest.exists() and not manifest.is_file():
+            raise ConfigError(f"{manifest} is not a regular file", setting="sizes")
         try:
             with manifest.open("rb") as lines:
                 self._walks.weigh(map(self._entry, lines))
