@@ -104,12 +104,14 @@ class Reference:
     """Finished files by their name in the directory."""
     rows: dict[str, int]
     pages: dict[str, int]
-    """Requests of each file; v3 asks for the campaign itself first."""
+    """Pages of each file."""
+    details: int = 0
+    """Requests for the campaigns themselves (v3)."""
 
     @property
     def requests(self) -> int:
         """The least there can be."""
-        return sum(self.pages.values())
+        return sum(self.pages.values()) + self.details
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -125,6 +127,7 @@ class Reference:
             files,
             {endings[plain]: count for plain, count in self.rows.items()},
             {endings[plain]: count for plain, count in self.pages.items()},
+            self.details,
         )
 
 
@@ -141,7 +144,6 @@ def _unpacked(name: str, data: bytes) -> bytes:
 def reference(sandbox: Sandbox, ids: Sequence[str], limit: int = ROWS) -> Reference:
     """What the sandbox's own world says, of ids of either version."""
     world, report = sandbox.world, "opens"
-    details = int("-" in ids[0])
     names = {campaign_id: f"{report}/{campaign_id}.ndjson" for campaign_id in ids}
     return Reference(
         {
@@ -149,10 +151,8 @@ def reference(sandbox: Sandbox, ids: Sequence[str], limit: int = ROWS) -> Refere
             for campaign_id, name in names.items()
         },
         {name: world.rows(report, campaign_id) for campaign_id, name in names.items()},
-        {
-            name: world.pages(report, campaign_id, limit) + details
-            for campaign_id, name in names.items()
-        },
+        {name: world.pages(report, campaign_id, limit) for campaign_id, name in names.items()},
+        len(ids) if "-" in ids[0] else 0,
     )
 
 

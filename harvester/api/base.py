@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from harvester.api.counts import BulkCounts
+from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.api.errors import Headers
 from harvester.errors import HarvestError
 from harvester.model import Page, Target
@@ -49,10 +49,12 @@ class Report:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
     """What a campaign says of itself: its `activities` that have reports, when it was last changed
-    (None: not known)."""
+    (None: not known); where it holds them, its `counts` of this moment and its `links` (NDJSON)."""
 
     activities: tuple[str, ...] = ()
     updated_at: datetime | None = None
+    counts: CampaignCounts | None = None
+    links: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,13 @@ class Details:
     """How a campaign's own detail is asked for and read.
 
     `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
-    `Unreadable`, and `CampaignError` "not_sent".
+    `Unreadable`, and `CampaignError` "not_sent". No walk begins without it where it is `required`;
+    else it is asked for where that saves requests.
     """
 
     link: Callable[[str], str]
     read: Callable[[str, bytes], Detail]
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class V3:
     statuses: ClassVar[Collection[str]] = tuple(STATUSES)
     counts: ClassVar[Counts | None] = None
     bulk_counts: ClassVar[BulkCounts | None] = V3_COUNTS
-    details: ClassVar[Details | None] = Details(_detail_link, _read_detail)
+    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=True)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
