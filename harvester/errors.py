@@ -184,6 +184,10 @@ class StorageError(StopRun):
     def __init__(self, message: str, *, reason: str = "storage") -> None:
         super().__init__(reason, message)
 
+    def copy(self) -> "StorageError":
+        """The same without its traceback, to be raised in another task."""
+        return StorageError(str(self), reason=self.reason)
+
 
 def describe_bug(error: BaseException) -> str:
     """The type of an error, and the file and line that raised it; never its text, which may hold

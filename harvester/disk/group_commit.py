@@ -29,7 +29,7 @@ class GroupCommit:
         self._durable = durable
         self._check = check
         self._unsynced: set[PartFile] = set()
-        self._broken: str | None = None
+        self._broken: StorageError | None = None
         self._scheduled: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._after_commit: list[Callable[[], None]] = []
@@ -52,7 +52,7 @@ class GroupCommit:
     def change(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Make a change that the next commit saves; give what it returns."""
         if self._broken is not None:
-            raise StorageError(self._broken)
+            raise self._broken.copy()
         try:
             with storage(self.path):
                 if not self._db.in_transaction:
@@ -109,7 +109,7 @@ class GroupCommit:
                 if self._broken is None:
                     saved.set_result(None)
                 else:
-                    saved.set_exception(StorageError(self._broken))
+                    saved.set_exception(self._broken.copy())
             for then in after_commit:
                 then()
 
@@ -146,7 +146,7 @@ class GroupCommit:
 
     def _commit(self) -> None:
         if self._broken is not None:
-            raise StorageError(self._broken)
+            raise self._broken.copy()
         if not self._db.in_transaction:
             return
         try:
@@ -165,7 +165,7 @@ class GroupCommit:
         No later commit may refer to what a failed one had written: a second sync would succeed
         without having saved anything.
         """
-        self._broken = str(broken)
+        self._broken = broken.copy()
         if self._db.in_transaction:
             with storage(self.path):
                 self._db.execute("ROLLBACK")
