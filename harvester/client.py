@@ -224,10 +224,12 @@ async def open_stack(
 
 
 @asynccontextmanager
-async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]]:
-    """A stack of one's own, for reading without a run."""
-    stop = StopSignal()
-    credentials, api = await open_credentials(config, stop), config.make_api()
+async def open_alone(
+    config: HarvestConfig, credentials: Credentials | None = None
+) -> AsyncIterator[tuple[Fetcher, Api]]:
+    """A stack for reading without a run; with `credentials` that are open already, if there are."""
+    stop, api = StopSignal(), config.make_api()
+    credentials = credentials or await open_credentials(config, stop)
     async with open_stack(
         config, credentials, api, stop=stop, clock=Clock(), emit=lambda event: None
     ) as stack:

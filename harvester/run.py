@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
 
 from harvester import events
 from harvester.api.base import Api
@@ -25,6 +26,7 @@ from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
+from harvester.input.counts import CountsAhead
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.reporting.counters import Counters, EventDispatcher
@@ -176,6 +178,8 @@ class _Run:
             top_up=self._config.tops_up,
             is_there=self._is_there,
             is_whole=self._is_whole if self._config.repair else None,
+            sizes=self._sizes,
+            clock=self._clock,
             stop=self._stop,
             emit=self.emit,
         )
@@ -189,7 +193,7 @@ class _Run:
                 emit=self.emit,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
-                await self._work(stack, queue)
+                await self._work(stack, queue, campaign_ids)
         except StopRun as order:
             self._stop.request(order)
         except BaseException as error:
@@ -211,7 +215,7 @@ class _Run:
         final = self._directory.layout.final(saved.target)
         return is_whole(final, size=saved.position.offset, digest=saved.digest)
 
-    async def _work(self, stack: Stack, queue: WalkQueue) -> None:
+    async def _work(self, stack: Stack, queue: WalkQueue, ids: CampaignIds) -> None:
         config, directory = self._config, self._directory
         used = self._tally.used_today = stack.ledger.used_today()
         self.emit(
@@ -236,6 +240,8 @@ class _Run:
                 max_pages=config.max_pages,
                 summary=config.summary,
                 expected=self._sizes.pages,
+                counted=self._sizes.counted,
+                counts=config.counts,
             ),
             layout=directory.layout,
             lock=directory.lock,
@@ -251,7 +257,10 @@ class _Run:
         coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
         timer = self._stop_after(config.max_duration)
         try:
-            await coordinator.run(queue.walks())
+            async with anyio.create_task_group() as group:
+                self._count_ahead(group, stack, queue, ids)
+                await coordinator.run(queue.walks())
+                group.cancel_scope.cancel()
             all_asked = not self._stop.requested and self._tally.deferred_until is None
             if config.tops_up and all_asked:
                 directory.store.end_round()
@@ -260,6 +269,33 @@ class _Run:
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _count_ahead(
+        self, group: TaskGroup, stack: Stack, queue: WalkQueue, ids: CampaignIds
+    ) -> None:
+        """Have the API's counts asked for ahead of the walks, where the ids can be read twice."""
+        if not (self._config.counts and self._api.bulk_counts and isinstance(ids, Collection)):
+            return
+        queue.counts = CountsAhead(
+            stack.fetcher,
+            self._api,
+            self._directory.store,
+            self._sizes,
+            reports=self._config.walks,
+            page_size=self._config.page_size,
+            is_to_make=queue.is_to_make,
+            top_up=self._config.tops_up,
+            clock=self._clock,
+            emit=self.emit,
+        )
+
+        async def run(counts: CountsAhead) -> None:
+            try:
+                await counts.run(ids)
+            except StopRun as order:
+                self._stop.request(order)
+
+        group.start_soon(run, queue.counts)
 
     def _stop_after(self, seconds: float | None) -> asyncio.TimerHandle | None:
         if seconds is None:

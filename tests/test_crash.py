@@ -130,6 +130,30 @@ def test_more_walks_than_permits_cost_no_more(root: Path, stride: int) -> None:
     assert points * stride > 150
 
 
+@pytest.mark.parametrize(
+    ("walkers", "stride"),
+    [
+        (3, 7),
+        pytest.param(1, 1, marks=pytest.mark.long),
+        pytest.param(3, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_kill_at_any_call_of_a_v3_harvest_costs_no_more(
+    root: Path, walkers: int, stride: int
+) -> None:
+    """Campaigns of one email and of an email with resends: killed before the campaign's detail is
+    used, within an activity, or between two of them."""
+    with labs(2, api="v3", resends=2, pages=8) as bench:
+
+        def point(lab: Lab, at: int) -> bool:
+            home = Home(root / str(at))
+            return die_once(lab, home, walkers=walkers, durable=True, kill_at=at)
+
+        points = spread(bench, point, itertools.count(1, stride))
+    print(f"{points} points, {walkers} walkers")
+    assert points * stride > 100
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_nothing_is_named_before_it_is_synced(
     bench: list[Lab], root: Path, *, durable: bool

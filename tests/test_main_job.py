@@ -218,7 +218,8 @@ def test_without_a_secret_nothing_begins(small: Sandbox, tmp_path: Path, missing
     """No key or no token: exit code 2, one line that says how to give it, and no file."""
     env = {name: value for name, value in surroundings(tmp_path).items() if name != missing}
     before = small.requests
-    done = harvester(tmp_path, "run", "1", "-o", "out", *options(small), env=env)
+    arguments = ["run", "1", "-o", "out", *options(small, "--api", "v2")]
+    done = harvester(tmp_path, *arguments, env=env)
     assert done.code == 2
     assert len(done.complaints) == 1
     assert missing in done.stderr

@@ -181,7 +181,8 @@ def test_fresh_starts_over_and_says_what_it_removes(bench: Lab, tmp_path: Path) 
     before = bench.seen()
     ended = bench.run(home, "--fresh")
     assert ended.code == 0, ended.stderr
-    assert f"--fresh removes {len(ours)} files, {size:,} bytes" in ended.stderr
+    removed = f"an earlier harvest is removed: {len(ours)} files, {size:,} bytes"
+    assert removed in ended.stderr
     assert bench.seen() - before == bench.expected.requests
     assert (home.out / "opens" / "notes.txt").read_text() == "mine"
     (home.out / "opens" / "notes.txt").unlink()

@@ -108,7 +108,7 @@ def row(activity: str, number: int) -> dict[str, Any]:
         "contact_id": f"{number}",
         "campaign_activity_id": activity,
         "tracking_activity_type": "em_opens",
-        "created_time": "2026-01-31T00:00:00.000Z",
+        "created_time": f"2026-01-31T00:{59 - number:02d}:00.000Z",
         "device_type": "mobile",
     }
 

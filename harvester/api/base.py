@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from harvester.api.counts import BulkCounts
 from harvester.api.errors import Headers
 from harvester.errors import HarvestError
 from harvester.model import Page, Target
@@ -38,6 +39,27 @@ class Report:
     newest_first: bool = False
     paged: bool = True
     in_all: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """What a campaign says of itself: its `activities` that have reports, when it was last changed
+    (None: not known)."""
+
+    activities: tuple[str, ...] = ()
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """How a campaign's own detail is asked for and read.
+
+    `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
+    `Unreadable`, and `CampaignError` "not_sent".
+    """
+
+    link: Callable[[str], str]
+    read: Callable[[str, bytes], Detail]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +112,23 @@ class Api(Protocol):
     def counts(self) -> Counts | None:
         """The campaign's own counts; None if this version has none that can be compared."""
 
+    @property
+    def bulk_counts(self) -> BulkCounts | None:
+        """The counts of many campaigns at once; None if this version does not have them."""
+
+    @property
+    def details(self) -> Details | None:
+        """The detail that a walk begins with; None if this version walks without it."""
+
     def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
 
-    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
+    def first_link(
+        self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
+    ) -> str:
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
-        that has a `since_parameter`."""
+        that has a `since_parameter`. Where there are `details` and `detail` is not given, the first
+        page is the campaign's own and has no rows."""
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The URL and the headers to send for `link`."""

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.counts import BulkCounts
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
@@ -90,6 +91,8 @@ class V2:
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
     counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
+    bulk_counts: ClassVar[BulkCounts | None] = None
+    details: ClassVar[Details | None] = None
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
@@ -103,7 +106,9 @@ class V2:
             )
         return campaign_id
 
-    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
+    def first_link(
+        self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
+    ) -> str:
         """`limit` and `created_since` belong to the first page alone; a cursor stands by itself."""
         link, report = _path(_CAMPAIGNS, target), REPORTS[target.report]
         if not report.paged:

@@ -22,7 +22,8 @@ class WalkOptions:
     `page_size` rows a page; where no try at a page succeeds, pages may shrink to `min_page_size`
     rows (None: they never do). Events from `since` on (None: all), at most `max_pages` pages.
     `summary` compares each file with the API's own counts. `expected` gives the pages that a walk
-    is thought to have, 0 if that is not known.
+    is thought to have, 0 if that is not known, `counted` those by the API's counts, None if it has
+    none. Reports that are empty by the counts are not asked for, if `counts` are used.
     """
 
     page_size: int
@@ -31,6 +32,8 @@ class WalkOptions:
     max_pages: int
     summary: bool = False
     expected: Callable[[Target], int] = lambda target: 0
+    counted: Callable[[Target], int | None] = lambda target: None
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import orjson
 
 from harvester import events
 from harvester.campaign.context import RunContext
+from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
@@ -15,6 +16,7 @@ from harvester.campaign.walk import Walk, Walker
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun, describe_bug
+from harvester.model import Position
 from harvester.runtime import stamp
 
 
@@ -28,12 +30,14 @@ class CampaignHarvester:
         self._publisher = publisher
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
+        self._details = CampaignDetails(context)
         self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
         walk = self._walker.new(saved)
-        self._emit(events.CampaignStarted(walk.target, walk.position.pages, walk.position.rows))
+        at, expected = walk.position, self._context.options.counted(walk.target)
+        self._emit(events.CampaignStarted(walk.target, at.pages, at.rows, expected))
         try:
             with self._walker.opened(walk):
                 finished = await self._finished(walk)
@@ -53,6 +57,11 @@ class CampaignHarvester:
 
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
+        # A walk that goes on has its way in its position.
+        if walk.position.pages:
+            walk.campaign = self._details.kept(walk.target)
+        elif (empty := await self._begin(walk)) is not None:
+            return empty
         if (base := walk.saved.base) is not None:
             finished = await self._top_up.walk(walk, base)
             if finished is None:
@@ -63,6 +72,31 @@ class CampaignHarvester:
         found = await self._reconcile(walk)
         now = self._context.clock.now()
         return replace(finished, completed_at=stamp(now), findings=found)
+
+    async def _begin(self, walk: Walk) -> SavedWalk | None:
+        """Learn what there is to know of the campaign first. If the report is certainly empty, give
+        the walk as it is finished without a request."""
+        walk.campaign = campaign = await self._details.of(walk.target)
+        report, now = walk.target.report, self._context.clock.now()
+        walk.saved = replace(walk.saved, counted=campaign.mark(report, now))
+        if (
+            not self._context.options.counts
+            or walk.saved.base is not None
+            or not self._context.api.reports[report].paged
+            or not campaign.is_empty(report, now)
+        ):
+            return None
+        walk.part.restart()
+        offset = walk.part.append(self._context.codec.encode(b""))
+        facts = {"asked": False, "counted_at": campaign.saved.counted_at}
+        return replace(
+            walk.saved,
+            position=Position(offset=offset),
+            digest=walk.part.digest(),
+            started_at=stamp(now),
+            completed_at=stamp(now),
+            findings=orjson.dumps(facts).decode(),
+        )
 
     # -- the API's own counts ------------------------------------------------------------------
 
@@ -86,12 +120,13 @@ class CampaignHarvester:
         self._emit(
             events.CampaignDeferred(
                 target=walk.target,
+                kind=deferred.kind,
                 message=str(deferred),
                 status=deferred.status,
                 attempts=deferred.attempts,
                 pages=walk.position.pages,
                 rows=walk.position.rows,
-                resume_at=deferred.resume_at,
+                resume_at=deferred.resume_at or self._context.clock.now(),
             )
         )
 

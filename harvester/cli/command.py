@@ -19,7 +19,9 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command with its options in groups."""
+    """A command with its options in groups, shown in the order of `groups`."""
+
+    groups: Sequence[str] = GROUPS
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group."""
@@ -30,7 +32,7 @@ class Command(click.Command):
             if row is not None and isinstance(param, click.Option):
                 group = getattr(param, "group", SHOWN if grouped else "Options")
                 sections.setdefault(group, []).append(row)
-        for group in sorted(sections, key=(*GROUPS, "Options").index):
+        for group in sorted(sections, key=(*self.groups, "Options").index):
             with formatter.section(group):
                 formatter.write_dl(sections[group], col_max=26)
 

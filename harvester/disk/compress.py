@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`suffix` follows `.ndjson`; `encode` makes one self-contained member."""
+    """`suffix` follows `.ndjson`; `encode` makes one self-contained member, `decode` reads any
+    number of them."""
 
     suffix: str
     encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes], bytes]
     open: Callable[[Path], IO[bytes]]
 
 
@@ -28,6 +30,12 @@ def _gzip(data: bytes) -> bytes:
     # wbits 31: a gzip member, with no time in its header, so the same page gives the same bytes.
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     return deflate.compress(data) + deflate.flush()
+
+
+def _gunzip(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(data)
 
 
 def _open_gzip(path: Path) -> IO[bytes]:
@@ -51,11 +59,12 @@ def damage_errors() -> tuple[type[Exception], ...]:
 
 
 CODECS: dict[str | None, Codec] = {
-    None: Codec("", lambda data: data, lambda path: path.open("rb")),
-    "gzip": Codec(".gz", _gzip, _open_gzip),
+    None: Codec("", lambda data: data, lambda data: data, lambda path: path.open("rb")),
+    "gzip": Codec(".gz", _gzip, _gunzip, _open_gzip),
     "zstd": Codec(
         ".zst",
         lambda data: cast("bytes", _zstd().compress(data)),
+        lambda data: cast("bytes", _zstd().decompress(data)),
         lambda path: cast("IO[bytes]", _zstd().open(path, "rb")),
     ),
 }

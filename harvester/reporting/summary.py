@@ -18,6 +18,7 @@ EXIT_CODES = {
     "bad_input": 2,
     "failures": 3,
     "credentials_refused": 4,
+    "sign_in_refused": 4,
     "locked": 75,
     "quota_spent": 75,
     "throttled": 75,

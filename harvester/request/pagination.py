@@ -6,7 +6,7 @@ each time, where the pages behind it are the same or empty many times in a row.
 """
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from harvester.api.base import Api
@@ -16,6 +16,8 @@ from harvester.model import Fetcher, Page, Position, Request, Target
 MAX_PAGES = 100_000  # 50 million rows: more than any campaign has
 MAX_SAME = 50  # pages in a row that bring nothing new
 _EDGE = 512  # bytes: some rows
+Fit = Callable[[str, Page], Awaitable[Page]]
+"""Takes a link and its page as it came, and gives what the walk takes of it."""
 
 
 def cursor_digest(link: str) -> int:
@@ -32,6 +34,7 @@ def walk_pages(
     first: str,
     at: Position | None = None,
     seen: set[int] | None = None,
+    fit: Fit | None = None,
     expected: int = 0,
     max_pages: int = MAX_PAGES,
     max_same: int = MAX_SAME,
@@ -44,6 +47,7 @@ def walk_pages(
         first=first,
         at=at,
         seen=seen,
+        fit=fit,
         expected=expected,
         max_pages=max_pages,
         max_same=max_same,
@@ -58,6 +62,7 @@ async def walk_links(
     first: str,
     at: Position | None = None,
     seen: set[int] | None = None,
+    fit: Fit | None = None,
     expected: int = 0,
     max_pages: int = MAX_PAGES,
     max_same: int = MAX_SAME,
@@ -65,8 +70,9 @@ async def walk_links(
     """Yield what `read` makes of one link and its answer after the other.
 
     `first` is the first page's link, `seen` the digests of the links in earlier parts of this walk,
-    `expected` the pages it probably has (0: unknown). At most `max_same` pages in a row may be
-    equal to the one before, or empty.
+    `fit` takes out of a page what the walk has already, `expected` is the number of pages it
+    probably has (0: unknown). At most `max_same` pages in a row may be equal to the one before, or
+    empty.
 
     Raise `CampaignError`: "looping_cursor", "endless_cursor", "page_cap", or what the fetcher
     raises. A page whose link is refused is not yielded: a later run asks for it again.
@@ -82,6 +88,8 @@ async def walk_links(
         # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
+        if fit is not None:
+            page = await fit(link, page)
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)
