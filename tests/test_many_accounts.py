@@ -333,3 +333,28 @@ def test_one_interrupt_stops_all_in_order_and_the_same_program_goes_on(tmp_path:
             for name, content in expected.files.items():
                 assert (tmp_path / f"account-{number}" / name).read_bytes() == content
             assert len(served.hits()) <= expected.requests + 2  # those that were in flight
+
+
+def test_the_same_from_the_shell(tmp_path: Path) -> None:
+    """`xargs -P`: a process for each list of ids, one key and so one pace for all of them."""
+    (tmp_path / "lists").mkdir()
+    with Served(small(campaigns=6, pages=24, rate_limit=30)) as served:
+        ids = ids_of(served.sandbox)
+        for number in range(3):
+            (tmp_path / "lists" / f"{number}.txt").write_text("\n".join(ids[number::3]))
+        harvester = f"{sys.executable} -m harvester"
+        options = f"--base-url {served.sandbox.base_url} --state-dir state --page-size 5 --rate 20"
+        ended = subprocess.run(
+            "ls lists | xargs -P 3 -I LIST "
+            f"{harvester} run --input lists/LIST --output harvests/LIST -q {options}",
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        for name, content in reference(served.sandbox, ids).files.items():
+            (path,) = tmp_path.glob(f"harvests/*/{name}")
+            assert path.read_bytes() == content
+        assert not any(hit.throttled for hit in served.hits())
