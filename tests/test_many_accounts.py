@@ -345,8 +345,11 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
         harvester = f"{sys.executable} -m harvester"
         options = f"--base-url {served.sandbox.base_url} --state-dir state --page-size 5 --rate 20"
         ended = subprocess.run(
-            "ls lists | xargs -P 3 -I LIST "
-            f"{harvester} run --input lists/LIST --output harvests/LIST -q {options}",
+            [
+                *("sh", "-c"),
+                "ls lists | xargs -P 3 -I LIST "
+                f"{harvester} run --input lists/LIST --output harvests/LIST -q {options}",
+            ],
             cwd=tmp_path,
             env=environment(),
             capture_output=True,
