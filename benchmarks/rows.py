@@ -22,8 +22,11 @@ _BOUNCES = (
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """One kind of row. `own` has the places of `owner`, `page` and `hour`; `row` gives head and tail
-    of a row from chance and the row's number on its page."""
+    """One kind of row.
+
+    `own` has the places of `owner`, `page` and `hour`; `row` gives head and tail of a row from
+    chance and the row's number on its page.
+    """
 
     about: str
     row: Callable[[random.Random, int], tuple[str, str]]
