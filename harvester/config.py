@@ -148,7 +148,6 @@ class HarvestConfig:
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
-        self._require_api("since", all(api.reports[name].since_parameter for name in self.reports))
         self._require_api("summary", api.counts is not None)
         self._require_api("links", LINKS in api.reports)
         self._check_pairs()
@@ -270,12 +269,11 @@ class HarvestConfig:
         return 0 < self.rate <= 10
 
     def identity(self) -> dict[str, str]:
-        """What must not change within one output directory."""
+        """What must not change within one output directory; reports may be added to it."""
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": str(self.api),
             "base_url": self.origin,
-            "report": ",".join(self.reports),
             **since,
             "page_size": str(self.page_size),
             "compress": self.compress or "",

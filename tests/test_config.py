@@ -193,9 +193,9 @@ def test_the_credentials_decide_about_the_version(given: Any, api: str, key: str
     assert dataclasses.replace(config, rate=1.0).api == api
 
 
-@pytest.mark.parametrize(("name", "value"), [("since", "last"), ("summary", True)])
+@pytest.mark.parametrize(("name", "value"), [("summary", True)])
 def test_a_setting_that_a_version_has_nothing_for_is_refused(name: str, value: Any) -> None:
-    """Version 3 has no filter by time, and no counts that are comparable yet."""
+    """Version 3 has no counts that are comparable yet."""
     with pytest.raises(ConfigError, match=f"{name}: nothing where api is v3"):
         HarvestConfig(**{"api": "v3", name: value})
 
