@@ -272,6 +272,18 @@ def test_the_holder_is_named_while_it_holds(tmp_path: Path) -> None:
     assert holder(layout) is None
 
 
+def test_a_run_on_another_machine_is_seen_as_long_as_it_shows_signs_of_life(
+    tmp_path: Path,
+) -> None:
+    """Its lock may not reach this machine; its record does."""
+    layout = Layout(tmp_path)
+    layout.state.mkdir()
+    layout.lock.write_bytes(b"process 7, since just now, on elsewhere, boot another\n")
+    assert holder(layout) == "process 7, since just now, on elsewhere"
+    os.utime(layout.lock, (0, 0))
+    assert holder(layout) is None
+
+
 # -- verify --------------------------------------------------------------------------------------
 
 
