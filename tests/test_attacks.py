@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashlab import ROWS, Home, Served, environment, ids_of, reference, small, until
+from crashlab import ROWS, Home, Served, config_of, environment, ids_of, reference, small, until
 from faultserver import Answer, Question, World, framed, measured, serving
 from shell import lines, quick
 
@@ -221,17 +221,8 @@ async def test_no_day_is_overdrawn_where_its_count_is_taken_away(tmp_path: Path,
         pages = 0
 
         def config(output: str) -> HarvestConfig:
-            return HarvestConfig(
-                output=tmp_path / output,
-                state_dir=state,
-                base_url=sandbox.base_url,
-                page_size=2,
-                rate=0,
-                concurrency=1,
-                daily_quota=20,
-                api_key=settings.api_key,
-                access_token=settings.access_token,
-            )
+            given = {"output": tmp_path / output, "concurrency": 1, "daily_quota": 20}
+            return config_of(sandbox, tmp_path, **given)
 
         def observe(event: Event) -> None:
             nonlocal pages

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from crashlab import Home, Served, environment
+from crashlab import Home, Served, config_of, environment
 from fakes import LoopClock, virtually
 from faultserver import RESET, Answer, FaultServer, Question, World, framed, refusal, serving
 
-from harvester import HarvestReport
+from harvester import HarvestConfig, HarvestReport
 from harvester.run import Harvester
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
@@ -210,19 +210,8 @@ def test_a_refusal_everywhere_stops_within_a_few_requests(
     virtually(main)
 
 
-def _config(sandbox: Sandbox, home: Home, **settings: Any) -> Any:
-    from harvester import HarvestConfig
-
-    return HarvestConfig(
-        output=home.out,
-        state_dir=home.state,
-        base_url=sandbox.base_url,
-        page_size=2,
-        rate=0,
-        api_key="sandbox-key",
-        access_token="sandbox-token",
-        **settings,
-    )
+def _config(sandbox: Sandbox, home: Home, **settings: Any) -> HarvestConfig:
+    return config_of(sandbox, home.path, **settings)
 
 
 # -- a run's own bounds, from the command line -------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from crashlab import Served
+from crashlab import Served, config_of
 from shell import (
     Done,
     assert_harvested,
@@ -50,17 +50,7 @@ def options(sandbox: Sandbox, *more: object) -> list[object]:
 
 def settings(home: Path, sandbox: Sandbox, **more: Any) -> HarvestConfig:
     """The same from Python."""
-    asked = {
-        "output": home / "out",
-        "state_dir": home / "state",
-        "base_url": sandbox.base_url,
-        "page_size": ROWS,
-        "rate": 0,
-        "api_key": sandbox.settings.api_key,
-        "access_token": sandbox.settings.access_token,
-        **more,
-    }
-    return HarvestConfig(**asked)
+    return config_of(sandbox, home, **{"page_size": ROWS, **more})
 
 
 # -- many campaigns -----------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from crashlab import (
     ROWS,
-    SECRETS,
     Home,
     Reference,
     Served,
+    config_of,
     environment,
     ids_of,
     reference,
@@ -310,15 +310,7 @@ async def test_cancelling_the_task_is_the_same_stop(tmp_path: Path, moment: str)
     sandbox, home = small(pinned=SILENT), Home(tmp_path)
     ids = ids_of(sandbox)
     async with sandbox:
-        config = HarvestConfig(
-            output=home.out,
-            state_dir=home.state,
-            base_url=sandbox.base_url,
-            page_size=ROWS,
-            rate=0,
-            api_key=SECRETS["HARVESTER_API_KEY"],
-            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
-        )
+        config = config_of(sandbox, home.path)
         task: asyncio.Task[object]
 
         def observe(event: Event) -> None:
@@ -369,15 +361,7 @@ async def test_the_library_leaves_signals_alone(tmp_path: Path) -> None:
     during: list[list[object]] = []
     sandbox, home = small(), Home(tmp_path)
     async with sandbox:
-        config = HarvestConfig(
-            output=home.out,
-            state_dir=home.state,
-            base_url=sandbox.base_url,
-            page_size=ROWS,
-            rate=0,
-            api_key=SECRETS["HARVESTER_API_KEY"],
-            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
-        )
+        config = config_of(sandbox, home.path)
         report = await harvest(
             ids_of(sandbox),
             config,
