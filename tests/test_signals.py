@@ -123,8 +123,9 @@ def test_a_signal_ends_a_run_within_ten_seconds_whatever_the_server_does(tmp_pat
             run.signal(number)
             sent[number] = time.monotonic()
         for number, run in runs.items():
-            assert run.process.wait(30) == CODES[number]
-            assert time.monotonic() - sent[number] < PROMISED
+            left = sent[number] + PROMISED - time.monotonic()
+            assert run.process.wait(left) == CODES[number]
+        for number, run in runs.items():
             summary = run.home.summary()
             assert (summary["exit_code"], summary["reason"]) == (CODES[number], number.name)
             assert summary["campaigns"]["partial"] == 1
