@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from crashlab import ROWS, Home, Lab, Served, environment, ids_of, lab, small
+from crashlab import ROWS, Home, Lab, Served, environment, ids_of, lab, settings_of, small
 from shell import (
     SIX,
     assert_harvested,
@@ -49,17 +49,7 @@ KILLED = -signal.SIGKILL
 
 def settings(home: Path, sandbox: Sandbox, **more: Any) -> dict[str, Any]:
     """A harvest of the sandbox, as fast as it likes."""
-    return {
-        "output": str(home / "out"),
-        "state_dir": str(home / "state"),
-        "base_url": sandbox.base_url,
-        "page_size": PAGE,
-        "rate": 0,
-        "daily_quota": 0,
-        "api_key": sandbox.settings.api_key,
-        "access_token": sandbox.settings.access_token,
-        **more,
-    }
+    return settings_of(sandbox, home, **{"page_size": PAGE, "daily_quota": 0, **more})
 
 
 def world(**more: Any) -> Sandbox:
