@@ -23,6 +23,7 @@ from harvester.disk.inspect import read_content, verify
 from harvester.disk.layout import Layout
 from harvester.events import WalkRestarted
 from harvester.sandbox import Service
+from harvester.sandbox.reports import REPORTS, V3_REPORTS
 
 from .wire import Seen, Wire
 
@@ -30,6 +31,7 @@ _CODES = {
     "complete": 0, "failures": 3, "quota_spent": 75, "throttled": 75, "sick_server": 75,
     "set_aside": 75, "SIGTERM": 143, "cancelled": 130,
 }  # fmt: skip
+_PAGES = {*REPORTS, *V3_REPORTS}
 _EXACT = 1e-6  # s; what rounding may do
 _LIMITS = ("throttle", "throttle429")
 _COMPLETE = "SELECT report, campaign_id FROM walks WHERE state = 'complete'"
@@ -55,7 +57,9 @@ class Judge:
     def __init__(self, plan: Any, service: Service, wire: Wire, root: Path) -> None:
         self.plan, self.service, self.wire, self.root = plan, service, wire, root
         world = service.world
-        self.ids = list(world.campaign_ids if plan.api == "v2" else world.v3_campaign_ids)
+        self.unsent = world.v3_unsent_ids if plan.api == "v3" else ()
+        self.ids = [*(world.campaign_ids if plan.api == "v2" else world.v3_campaign_ids)]
+        self.ids += self.unsent
         self.well = False
         self.at_rest = True  # no event has come in
         self.clock_is_right = True  # and it always was
@@ -63,7 +67,8 @@ class Judge:
         self._judged = 0  # requests that were looked at
         self._explained = 0  # requests beyond the least that something explains
         self._outcome = Outcome(report=None, reason="", stopped_at=None)
-        self._runs = 0
+        self._damage: list[str] = []
+        self._runs = self._deaths = 0
         self._outputs = {"out"}
 
     # -- what happened -------------------------------------------------------------------------
@@ -72,13 +77,16 @@ class Judge:
         """A run has ended."""
         self._outcome = outcome
         self._runs += 1
+        self._deaths += outcome.reason == "dead"
         if outcome.report is None or outcome.report.exit_code not in (0, 3):
             self._explained += self.plan.config["concurrency"]
 
     def restarted(self, event: WalkRestarted) -> None:
         """A walk started over: what it had is asked for again, if there was a reason."""
-        if event.cause == "cursor_dropped" or event.cause == "damaged_file":
+        if event.cause == "cursor_dropped":
             self._explained += event.page
+        else:
+            self._damage.append(f"{event.target}: {event.message}")
 
     def moved(self) -> None:
         """Events came in: files are compared without their order from here on."""
@@ -89,6 +97,7 @@ class Judge:
 
     def look(self, *, after: str) -> None:
         """Look at the requests of the run and at what it left."""
+        assert not self._damage, f"damage: {self._damage[0]}"
         new = self.wire.seen[self._judged :]
         self._judged = len(self.wire.seen)
         self._look_at_secrets(new)
@@ -103,6 +112,8 @@ class Judge:
                 self._look_at_files(self.root / output)
         report = self._outcome.report
         if report is not None:
+            held = any(each.retry_after or each.hit.fault in _LIMITS for each in self.wire.seen)
+            assert held or report.reason != "throttled", "stopped by a hold that is of no throttle"
             refused = any(each.hit.status in (401, 403) for each in new)
             code = 4 if refused and not self.well else None
             code = _CODES.get(report.reason, code)
@@ -198,7 +209,13 @@ class Judge:
         ]
         for path in complete:
             assert path.exists(), f"{path.name} is called complete and is not there"
+        acknowledged = layout.manifest.read_bytes() if complete else b""
+        for path in complete:
+            assert f"/{path.name}".encode() in acknowledged, f"{path.name} is not in the manifest"
         if self._outcome.reason != "dead":
+            for log in filter(Path.exists, layout.logs):
+                lines = log.read_bytes().splitlines() if log.suffix == ".ndjson" else ()
+                assert all(map(_is_json, lines)), f"a line of {log.name} is torn"
             findings = [f"{each.file} {each.what}" for each in verify(layout)]
             assert not findings, f"verify: {findings[:3]}"
             lines = [json.loads(line) for line in layout.manifest.read_bytes().splitlines()]
@@ -210,6 +227,7 @@ class Judge:
 
     def _compare(self, path: Path) -> None:
         report, any_id = path.parent.name, path.name.partition(".")[0]
+        assert any_id not in self.unsent, f"{report}/{any_id} is finished, and was never sent"
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         if self.at_rest:
@@ -268,18 +286,22 @@ class Judge:
                         f"{name}/{any_id}: {self._difference(content, path)}"
                     )
         left = list((self.root / "out").glob("*/*.part"))
-        assert not left, f"{left[0].name} is left"
+        # A death just after a top-up found nothing new leaves its empty-handed part: the next
+        # top-up begins it anew.
+        assert not left or (not self.at_rest and self._deaths), f"{left[0].name} is left"
         if self.at_rest and self._outputs == {"out"} and not self.plan.settings.irregular:
             self._look_at_costs()
 
     def _look_at_costs(self) -> None:
         """No request beyond the least that nothing explains."""
-        sent = [each for each in self.wire.seen if each.hit.report not in ("token", "authorize")]
-        faults = sum(
-            1 for each in sent if each.hit.fault or each.hit.throttled or each.hit.status != 200
+        hits = [each.hit for each in self.wire.seen if each.hit.report in _PAGES]
+        faults = sum(1 for hit in hits if hit.fault or hit.throttled or hit.status != 200)
+        world, rows = self.service.world, self.plan.config["page_size"]
+        least = sum(
+            world.pages(name, each, rows) for name in self.plan.reports for each in self.ids
         )
-        most = self.plan.least + self._explained + _OTHER * faults + 2 * self._runs
-        assert len(sent) <= most, f"{len(sent)} requests, {most} can be explained"
+        most = least + self._explained + _OTHER * faults
+        assert len(hits) <= most, f"{len(hits)} requests for pages, {most} can be explained"
 
     def look_back(self) -> None:
         """No secret stands in any file of the output."""
@@ -303,3 +325,11 @@ def rows_of(database: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(scratch)) as db, suppress(sqlite3.OperationalError):
         return db.execute(query).fetchall()
     return []  # no such table
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -25,6 +25,7 @@ from harvester.sandbox import FaultPlan, SandboxSettings, Service, SignInSetting
 from harvester.sandbox.faults import Faults
 from harvester.sign_in import sign_in
 
+from .bugs import Bug
 from .judge import Judge, Outcome, rows_of
 from .machine import Death, Disk, Machine, installed, rebind
 from .wire import API, SIGN_IN, Wire
@@ -44,7 +45,7 @@ PASSING = (
 AT_SIGN_IN = ("error500", "error503", "throttle", "reset", "html", "slow")
 LOSING = ("cut", "lost")  # an answer with tokens never comes: only a leeway helps
 ACTS = {
-    "run": 4, "kill": 4, "cut": 3, "signal": 2, "jump": 1, "suspend": 1, "refused": 1,
+    "run": 2, "kill": 6, "cut": 5, "signal": 2, "jump": 1, "suspend": 1, "refused": 1,
     "early": 1, "down": 1, "second": 1,
 }  # fmt: skip
 MOST_RUNS = 80
@@ -52,7 +53,8 @@ MOST_RUNS = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a seed draws before the life begins. `least`: the requests a perfect harvest needs."""
+    """What a seed draws before the life begins. `least`: the pages of a perfect
+    harvest."""
 
     seed: int
     api: str
@@ -60,6 +62,7 @@ class Plan:
     config: dict[str, Any]
     reports: Sequence[str]
     acts: Sequence[str]
+    acts_at_top_ups: Sequence[str]
     least: int
     arrivals: int
 
@@ -82,7 +85,7 @@ def draw_plan(seed: int) -> Plan:
         campaigns=count,
         pages=pages,
         rows_per_page=rows,
-        unsent=0,
+        unsent=rng.choice((0, 0, 2)) if api == "v3" else 0,
         resends=rng.choice((0, 0, count // 4)),
         api_key=CANARY_KEY,
         client_id=CANARY_KEY,
@@ -106,7 +109,6 @@ def draw_plan(seed: int) -> Plan:
     world = settings.world()
     ids = world.campaign_ids if api == "v2" else world.v3_campaign_ids
     least = sum(world.pages(report, each, rows) for report in reports for each in ids)
-    least += len(ids) * len(reports) if api == "v3" else 0
     days = rng.choice((0, 0, 1, 2, 5, 30))
     quota = max(math.ceil(least / days), 12) if days else 10_000
     config = {
@@ -124,6 +126,7 @@ def draw_plan(seed: int) -> Plan:
     acts = rng.choices(tuple(ACTS), tuple(ACTS.values()), k=rng.randint(1, 8))
     return Plan(
         seed=seed, api=api, settings=settings, config=config, reports=reports, acts=acts,
+        acts_at_top_ups=rng.choices(("kill", "cut", "signal", "run"), k=rng.choice((0, 1, 2))),
         least=least, arrivals=rng.choice((0, 1, 3)),
     )  # fmt: skip
 
@@ -146,6 +149,7 @@ class Life:
         self.wire = Wire(self.machine, self.service, self.note)
         self.judge = Judge(self.plan, self.service, self.wire, root)
         self.resume_at: datetime | None = None
+        self.options: dict[str, Any] = {}
 
     def note(self, text: str) -> None:
         """A line of the trace, with the wall clock."""
@@ -157,24 +161,31 @@ class Life:
         """How long the life took, in simulated days."""
         return (self.machine.true_time() - START) / DAY
 
-    def live(self) -> None:
-        """Live it; AssertionError with what the judge says."""
+    def live(self, bug: Bug | None = None) -> None:
+        """Live it, with a bug planted; AssertionError with what the judge says."""
         with installed(self.machine, self.plan.seed) as patch:
             rebind(patch, http.open_session, self.wire.open_session)
+            if bug is not None:
+                bug(patch, self.plan)
             if self.plan.api == "v3":
                 self.sign_in()
-            for act in self.plan.acts:
-                self.wire.run += 1
-                self.note(f"-- {self.wire.run} {act}")
-                getattr(self, f"act_{act}")()
-                self.judge.look(after=act)
+            self.troubles(self.plan.acts)
             self.heal()
             self.to_the_end()
             if self.can_top_up():
                 for _ in range(self.plan.arrivals):
                     self.arrive()
-                    self.to_the_end(since="last")
+                    self.troubles(self.plan.acts_at_top_ups)
+                    self.to_the_end()
             self.judge.look_back()
+
+    def troubles(self, acts: Sequence[str]) -> None:
+        """One act after the other."""
+        for act in acts:
+            self.wire.run += 1
+            self.note(f"-- {self.wire.run} {act}")
+            getattr(self, f"act_{act}")()
+            self.judge.look(after=act)
 
     # -- what happens --------------------------------------------------------------------------
 
@@ -191,7 +202,9 @@ class Life:
         outcome = self.run()
         if outcome.reason == "quota_spent":
             sent = [each for each in self.wire.seen[before:] if each.hit.report != "token"]
-            assert len(sent) <= 1, f"an early start cost {len(sent)} requests"
+            # One, and those that start before its answer is there.
+            most = 1 + math.ceil(self.plan.settings.latency * self.plan.config["rate"])
+            assert len(sent) <= most, f"an early start cost {len(sent)} requests"
 
     def act_kill(self) -> None:
         """The process is killed at some change of the disk."""
@@ -237,11 +250,11 @@ class Life:
         if not rows_of(database, "SELECT 1 FROM settings WHERE name = 'page_size'"):
             return  # no run has begun
         try:
-            self.run(page_size=self.plan.config["page_size"] + 1)
+            outcome = self.run(page_size=self.plan.config["page_size"] + 1)
         except ConfigError:
             assert all(each.hit.report == "token" for each in self.wire.seen[before:])
-        else:
-            raise AssertionError("other options were not refused")
+        else:  # it could not even begin
+            assert outcome.report is None, "other options were not refused"
 
     def act_second(self) -> None:
         """A second run of the same key, in another directory, at the same time."""
@@ -266,18 +279,21 @@ class Life:
         self.wire.down_until = 0.0
         if self.machine.skew:  # what the program said was by the wrong clock
             self.machine.skew, self.resume_at = 0.0, None
+        for any_id in self.judge.unsent:
+            self.service.world.send(any_id)
+        self.judge.unsent = ()
         self.service._faults = Faults(FaultPlan())
         self.service._sign_in_api._plan = FaultPlan()
         self.judge.well = True
 
-    def to_the_end(self, **options: Any) -> None:
+    def to_the_end(self) -> None:
         """The same command, whenever it may go on, until everything is there."""
         for _ in range(MOST_RUNS):
             self.wire.run += 1
             self.note(f"-- {self.wire.run} to the end")
             ready = self.wait_until_ready()
             before = len(self.wire.seen)
-            outcome = self.run(**options)
+            outcome = self.run()
             self.judge.look(after="run")
             if outcome.reason == "complete":
                 self.judge.look_at_the_end(outcome)
@@ -295,6 +311,7 @@ class Life:
 
     def arrive(self) -> None:
         """Events come in, while no run is under way."""
+        self.options = {"since": "last"}
         self.machine.wait(self.rng.random() * 3 * DAY)
         for report in self.plan.reports:
             for any_id in self.judge.ids:
@@ -318,6 +335,7 @@ class Life:
                 "auth_url": SIGN_IN,
                 **secrets,
                 **self.plan.config,
+                **self.options,
                 **more,
             }
         )
@@ -419,8 +437,9 @@ class Life:
     def draw_death(self) -> Death:
         """At any of the changes that a run of this size makes, more often at the first ones."""
         most = 12 * self.plan.least + 60
-        at = int(math.exp(self.rng.random() * math.log(most)))
-        return Death(at=at, torn=self.rng.random() < 0.3)
+        chance = self.rng.random()
+        at = int(math.exp(chance * math.log(most)) if self.rng.random() < 0.5 else chance * most)
+        return Death(at=at + 1, torn=self.rng.random() < 0.3)
 
     def wait_until_ready(self) -> bool:
         """Wait as long as the last run said; True if it said so."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from .bugs import BUGS, Bug
 from .life import Life
 
 _MEMORY = Path("/dev/shm")
@@ -44,12 +45,12 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def live(seed: int) -> Life:
-    """Live one life to its end. Raise `LifeFailed`."""
+def live(seed: int, bug: Bug | None = None) -> Life:
+    """Live one life to its end, with a bug planted. Raise `LifeFailed`."""
     with folder() as root:
         life = Life(seed, root)
         try:
-            life.live()
+            life.live(bug)
         except Exception as wrong:
             last = "\n".join(life.trace[-20:])
             raise LifeFailed(
@@ -60,10 +61,26 @@ def live(seed: int) -> Life:
         return life
 
 
+def found_by(name: str, *, most: int) -> tuple[int, str] | None:
+    """How many seeds it takes until a life with this bug fails, and how; None if `most` do not."""
+    _in_local_time()
+    for seed in range(most):
+        try:
+            live(seed, BUGS[name])
+        except LifeFailed as failed:
+            return seed + 1, str(failed).partition("\n")[0]
+    return None
+
+
+def _in_local_time() -> None:
+    """As in conftest: a day of local time would show."""
+    os.environ["TZ"] = "Asia/Kolkata"
+    time.tzset()
+
+
 def live_many(seeds: Iterable[int]) -> list[Lived]:
     """Live them one after the other, whatever becomes of them."""
-    os.environ["TZ"] = "Asia/Kolkata"  # as in conftest: a day of local time would show
-    time.tzset()
+    _in_local_time()
     ended = []
     for seed in seeds:
         began = time.perf_counter()

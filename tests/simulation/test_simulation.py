@@ -2,13 +2,15 @@
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import pytest
 
-from .lives import LifeFailed, live, live_many
+from .bugs import BUGS
+from .lives import LifeFailed, found_by, live, live_many
 
 LIVES = 25
-MANY = 1_000
+MANY, SEEDS = 1_000, 200
 _CORES = os.cpu_count() or 1
 
 
@@ -56,3 +58,17 @@ def test_a_thousand_lives(capsys: pytest.CaptureFixture[str]) -> None:
             )
     failed = [life for life in ended if life.failure]
     assert not failed, f"{len(failed)} lives failed, the first:\n{failed[0].failure}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_planted_bugs_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of them, within some seeds; says how many it took, and what was found."""
+    with ProcessPoolExecutor(_CORES) as pool:
+        found = dict(zip(BUGS, pool.map(partial(found_by, most=SEEDS), BUGS), strict=True))
+    with capsys.disabled():
+        print()
+        for name, how in found.items():
+            print(f"{name:26} {how[0]:4} {how[1][:90]}" if how else f"{name:26} not found")
+    missed = [name for name, how in found.items() if how is None]
+    assert not missed, f"{SEEDS} seeds do not find: {', '.join(missed)}"
