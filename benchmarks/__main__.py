@@ -22,6 +22,7 @@ _ALL = (
     "gzip_cost",
     "latency",
     "paced",
+    "requests",
     "memory",
     "many_keys",
     "contenders",

@@ -238,6 +238,8 @@ class _Run:
                 min_page_size=config.min_page_size,
                 since=directory.since,
                 max_pages=config.max_pages,
+                reports=config.reports,
+                links=config.links,
                 summary=config.summary,
                 expected=self._sizes.pages,
                 counted=self._sizes.counted,
@@ -274,7 +276,9 @@ class _Run:
         self, group: TaskGroup, stack: Stack, queue: WalkQueue, ids: CampaignIds
     ) -> None:
         """Have the API's counts asked for ahead of the walks, where the ids can be read twice."""
-        if not (self._config.counts and self._api.bulk_counts and isinstance(ids, Collection)):
+        config = self._config
+        wanted = (config.counts or config.summary) and self._api.bulk_counts is not None
+        if not (wanted and isinstance(ids, Collection)):
             return
         queue.counts = CountsAhead(
             stack.fetcher,
@@ -284,7 +288,9 @@ class _Run:
             reports=self._config.walks,
             page_size=self._config.page_size,
             is_to_make=queue.is_to_make,
-            top_up=self._config.tops_up,
+            top_up=config.tops_up,
+            summary=config.summary,
+            believed=config.counts,
             clock=self._clock,
             emit=self.emit,
         )

@@ -11,6 +11,7 @@ from test_details import ACCOUNT, Account
 
 from harvester.api.base import Detail
 from harvester.api.counts import V3_COUNTS, CampaignCounts
+from harvester.config import HarvestConfig
 from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.saved_campaign import SavedCampaign
@@ -334,3 +335,86 @@ async def test_the_requests_left_are_right_early_in_a_run(
             # What is sent and not saved yet is among what is left.
             assert not at_least
             assert abs(left - (sent - number)) <= 0.15 * (sent - number) + concurrency + 1
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_files_are_held_against_the_counts(serve: Callable[..., Any], counts: bool) -> None:
+    """Rows against totals, distinct contacts against recipients; a difference fails nothing."""
+    wrong = SandboxSettings(**ACCOUNT).world().v3_campaign_ids[2]
+    account = await serve(doctored=(wrong,))
+    report = await account.run(summary=True, report="opens,clicks,bounces", counts=counts)
+    assert report.exit_code == 0
+    lines = map(json.loads, (account.home / "out" / "manifest.ndjson").read_bytes().splitlines())
+    found = {
+        (line["report"], line["campaign_id"]): line["reconciled"]
+        for line in lines
+        if line.get("asked", True)
+    }
+    assert [target for target, agrees in found.items() if not agrees] == [("opens", wrong)]
+
+
+# -- v2: one detail instead of the links, the summary and the empty reports ---------------------
+
+
+def v2(account: Account, **more: Any) -> HarvestConfig:
+    """A harvest of the same account by v2."""
+    settings = {"report": "all", "rate": 0, "retries": 1, "output": account.home / "out"} | more
+    return HarvestConfig(
+        api="v2",
+        base_url=account.sandbox.base_url,
+        state_dir=account.home / "state",
+        api_key=account.sandbox.settings.api_key,
+        access_token=account.sandbox.settings.access_token,
+        page_size=account.sandbox.settings.rows_per_page,
+        **settings,
+    )
+
+
+async def test_one_detail_of_v2_serves_links_summary_and_empty_reports(
+    serve: Callable[..., Any],
+) -> None:
+    """At most 0.85 of the requests that it took without; the files are the same."""
+    account = await serve(campaigns=10, pages=20, rows_per_page=50, unsent=0, resends=0)
+    ids = list(account.sandbox.world.campaign_ids)
+    config = v2(account, links=True, summary=True)
+    report = await harvest(ids, config)
+    assert report.exit_code == 0
+    count = account.sandbox.world.pages
+    before = sum(count(name, each, 50) for name in config.reports for each in ids) + 2 * len(ids)
+    assert report.requests.sent <= 0.85 * before
+    assert not account.asked("summary")
+    assert account.asked("campaign") == dict.fromkeys(ids, 1)
+    for name in config.reports:
+        for each in ids:
+            file = account.home / "out" / name / f"{each}.ndjson"
+            assert file.read_bytes().splitlines() == list(account.sandbox.world.records(name, each))
+    lines = map(json.loads, (account.home / "out" / "manifest.ndjson").read_bytes().splitlines())
+    assert {line.get("reconciled", True) for line in lines} == {True}
+    assert list(verify(Layout(account.home / "out"))) == []
+    other = v2(account, links=True, counts=False, report="opens", output=account.home / "other")
+    assert (await harvest(ids, other)).exit_code == 0
+    for each in ids:
+        links = [account.home / where / "links" / f"{each}.ndjson" for where in ("out", "other")]
+        assert links[0].read_bytes() == links[1].read_bytes() != b""
+
+
+async def test_for_opens_alone_v2_asks_for_nothing_before(serve: Callable[..., Any]) -> None:
+    """A detail would cost more than it saves."""
+    account = await serve(unsent=0)
+    report = await harvest(account.sandbox.world.campaign_ids, v2(account, report="opens,clicks"))
+    assert report.exit_code == 0
+    assert not account.asked("campaign")
+
+
+async def test_a_campaign_of_v2_without_a_detail_has_its_reports(
+    serve: Callable[..., Any],
+) -> None:
+    """The detail of a deleted one is a 404, and its reports may be there all the same."""
+    account = await serve(pinned={("campaign", None): "error404"}, unsent=0, resends=0)
+    ids = list(account.sandbox.world.campaign_ids)
+    report = await harvest(ids, v2(account))
+    assert report.exit_code == 0
+    assert account.asked("campaign") == dict.fromkeys(ids, 1)
+    for each in ids:
+        file = account.home / "out" / "opens" / f"{each}.ndjson"
+        assert file.read_bytes().splitlines() == list(account.sandbox.world.records("opens", each))

@@ -35,6 +35,8 @@ _ROWS = {
     "clicks": ("em_clicks_all", "em_clicks.all"),
 }
 
+_REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignCounts:
@@ -60,9 +62,14 @@ class CampaignCounts:
         return max(known) if known else None
 
     def mark(self, report: str) -> str | None:
-        """A text that changes when the report's counts do; None if there are none."""
-        recipients, rows = self.recipients.get(report), self.rows.get(report)
-        return None if recipients is None else f"{recipients}/{'' if rows is None else rows}"
+        """A text that changes when the report does; None if the counts do not show that.
+
+        A contact that opens once more moves the rows, not the recipients.
+        """
+        recipients, repeated = self.recipients.get(report), _REPEATED.get(report)
+        if recipients is None or (repeated is not None and repeated not in self.rows):
+            return None
+        return f"{recipients}/{self.rows[repeated]}" if repeated else str(recipients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +197,9 @@ def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
     if top_up:
         return sum(0.5 for _ in reports)
     return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)
+
+
+def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
+    """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
+    links and the counts, which are a request each, and shows the empty reports."""
+    return requests_saved(reports) + links + summary > 1

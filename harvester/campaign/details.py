@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
 
 from harvester import events
 from harvester.api.base import Details
+from harvester.api.counts import detail_is_worth_it
 from harvester.campaign.context import RunContext
 from harvester.errors import CampaignError, Deferred
 from harvester.input.known import KnownCampaign, known
@@ -29,42 +31,56 @@ class CampaignDetails:
         """What the state has of a campaign, old or not."""
         return known(self._store.campaign(target.campaign_id))
 
-    async def of(self, target: Target) -> KnownCampaign:
-        """The campaign, with a detail that is current if this version of the API has details.
+    async def of(self, target: Target, *, top_up: bool = False) -> KnownCampaign:
+        """The campaign, with a current detail where walks need it or it saves requests.
 
-        Tasks that want the same campaign's wait for one answer. Raise what asking for it raises; a
-        failure stands for all reports of the campaign in this run.
+        Tasks that want the same campaign's wait for one answer. Raise what asking for a detail that
+        is required raises; a failure stands for all reports of the campaign in this run.
         """
         details = self._context.api.details
-        if details is None:
+        if details is None or not (details.required or self._is_worth_it(top_up=top_up)):
             return self.kept(target)
-        campaign_id = target.campaign_id
-        asking = self._asking.setdefault(campaign_id, asyncio.Lock())
+        asking = self._asking.setdefault(target.campaign_id, asyncio.Lock())
         async with asking:
             campaign = self.kept(target)
             if campaign.detail_is_current(self._store.round, self._context.clock.now()):
                 return campaign
-            if (failure := self._failures.get(campaign_id)) is not None:
-                raise _again(failure)
             try:
                 return await self._ask(campaign, target, details)
-            except Deferred:
-                raise
-            except CampaignError as error:
-                self._failures[campaign_id] = error
-                if len(self._failures) > _KEPT_FAILURES:
-                    self._failures.popitem(last=False)
-                raise
+            except CampaignError:
+                if details.required:
+                    raise
+                return campaign  # its reports may be there all the same
+
+    def _is_worth_it(self, *, top_up: bool) -> bool:
+        options = self._context.options
+        if top_up:  # whether something came is seen by asking
+            return False
+        reports = options.reports if options.counts else ()
+        return detail_is_worth_it(reports, links=options.links, summary=options.summary)
 
     async def _ask(
         self, campaign: KnownCampaign, target: Target, details: Details
     ) -> KnownCampaign:
-        read = partial(details.read, target.campaign_id)
-        link = details.link(target.campaign_id)
+        campaign_id = target.campaign_id
+        if (failure := self._failures.get(campaign_id)) is not None:
+            raise _again(failure)
+        read = partial(details.read, campaign_id)
+        link, optional = details.link(campaign_id), not details.required
         try:
-            detail = await self._context.fetcher.fetch(Request(target, link, read))
+            detail = await self._context.fetcher.fetch(
+                Request(target, link, read, optional=optional)
+            )
+        except CampaignError as error:
+            if not isinstance(error, Deferred):
+                self._failures[campaign_id] = error
+            if len(self._failures) > _KEPT_FAILURES:
+                self._failures.popitem(last=False)
+            raise
         finally:
             self._context.emit(events.DetailAsked(target))
+        if not self._context.options.links:
+            detail = replace(detail, links=None)
         campaign = campaign.with_detail(detail, self._store.round, self._context.clock.now())
         self._store.keep([campaign.saved])  # committed before the request gives back its permit
         return campaign

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import orjson
 
 from harvester import events
+from harvester.api.counts import CampaignCounts
 from harvester.campaign.context import RunContext
 from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
@@ -69,46 +71,64 @@ class CampaignHarvester:
         else:
             await self._walker.walk(walk)
             finished = walk.saved
-        found = await self._reconcile(walk)
+        found = await self._reconcile(walk, finished)
         now = self._context.clock.now()
-        return replace(finished, completed_at=stamp(now), findings=found)
+        said = {**orjson.loads(finished.findings or "{}"), **(found or {})}
+        findings = orjson.dumps(said).decode() if said else None
+        return replace(finished, completed_at=stamp(now), findings=findings)
 
     async def _begin(self, walk: Walk) -> SavedWalk | None:
-        """Learn what there is to know of the campaign first. If the report is certainly empty, give
-        the walk as it is finished without a request."""
-        walk.campaign = campaign = await self._details.of(walk.target)
-        report, now = walk.target.report, self._context.clock.now()
+        """Learn what there is to know of the campaign first. If that is all there is to the report,
+        give the walk as it is finished without a request of its own."""
+        context, base = self._context, walk.saved.base
+        walk.campaign = campaign = await self._details.of(walk.target, top_up=base is not None)
+        report, now = walk.target.report, context.clock.now()
         walk.saved = replace(walk.saved, counted=campaign.mark(report, now))
-        if (
-            not self._context.options.counts
-            or walk.saved.base is not None
-            or not self._context.api.reports[report].paged
-            or not campaign.is_empty(report, now)
-        ):
+        if base is not None:
             return None
-        walk.part.restart()
-        offset = walk.part.append(self._context.codec.encode(b""))
+        if not context.api.reports[report].paged:
+            links = campaign.current_links(self._store.round, now)
+            return None if links is None else self._unasked(walk, links.encode(), pages=1)
+        if not context.options.counts or not campaign.is_empty(report, now):
+            return None
         facts = {"asked": False, "counted_at": campaign.saved.counted_at}
+        return replace(self._unasked(walk, b""), findings=orjson.dumps(facts).decode())
+
+    def _unasked(self, walk: Walk, rows: bytes, *, pages: int = 0) -> SavedWalk:
+        """The walk as it is finished with these rows."""
+        walk.part.restart()
+        offset, count = walk.part.append(self._context.codec.encode(rows)), rows.count(b"\n")
+        if pages:
+            self._emit(
+                events.PageCommitted(
+                    target=walk.target, page=pages, rows=count, bytes=offset, last=True
+                )
+            )
+        at = stamp(self._context.clock.now())
         return replace(
             walk.saved,
-            position=Position(offset=offset),
+            position=Position(pages=pages, rows=count, offset=offset),
             digest=walk.part.digest(),
-            started_at=stamp(now),
-            completed_at=stamp(now),
-            findings=orjson.dumps(facts).decode(),
+            started_at=at,
+            completed_at=at,
         )
 
     # -- the API's own counts ------------------------------------------------------------------
 
-    async def _reconcile(self, walk: Walk) -> str | None:
-        """What the manifest is to say of the campaign's summary, as JSON."""
+    async def _reconcile(self, walk: Walk, finished: SavedWalk) -> dict[str, Any] | None:
+        """What the manifest is to say of the campaign's summary."""
         context, target = self._context, walk.target
         if not context.options.summary or not context.api.reports[target.report].paged:
             return None
-        summary = await self._summaries.of(target)
+        campaign = walk.campaign
+        summary = campaign.fresh_counts(context.clock.now()) if campaign else None
+        if context.api.counts is not None and (walk.resumed or walk.saved.base is not None):
+            summary = None  # they are older than what came
+        if summary is None and (recipients := await self._summaries.of(target)) is not None:
+            summary = CampaignCounts(campaign_id=target.campaign_id, recipients=recipients)
         path = context.layout.part if walk.saved.base is None else context.layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
-        return orjson.dumps(findings(target.report, summary, contacts)).decode()
+        return findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
 
     def _count_contacts(self, path: Path) -> int:
         with storage(path), self._context.codec.open(path) as lines:

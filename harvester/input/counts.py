@@ -30,7 +30,11 @@ _MOST_FAILURES = 2  # after so many, none are asked for any more
 
 
 class CountsAhead:
-    """Reads ids ahead of the queue, asks for their counts, and notes what the walks will take."""
+    """Reads ids ahead of the queue, asks for their counts, and notes what the walks will take.
+
+    They are asked for where they save requests, or are wanted for a `summary`. `believed` says that
+    a report may be left out by them.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class CountsAhead:
         page_size: int,
         is_to_make: Callable[[SavedWalk], bool],
         top_up: bool,
+        summary: bool = False,
+        believed: bool = True,
         clock: Clock,
         emit: Observer,
     ) -> None:
@@ -54,6 +60,8 @@ class CountsAhead:
         self._page_size = page_size
         self._is_to_make = is_to_make
         self._top_up = top_up
+        self._summary = summary
+        self.believed = believed
         self._clock = clock
         self._emit = emit
         self._bulk = api.bulk_counts
@@ -112,7 +120,7 @@ class CountsAhead:
             )
             for each in uncounted
         )
-        if self._bulk is not None and gain >= 1:
+        if self._bulk is not None and (gain >= 1 or (uncounted and self._summary)):
             found = await self._ask(list(uncounted), self._bulk)
             now = self._clock.now()
             fresh = {

@@ -49,6 +49,11 @@ class KnownCampaign:
                 return True
         return self.saved.detail_round == round_ and is_fresh(_moment(self.saved.detail_at), now)
 
+    def current_links(self, round_: int, now: datetime) -> str | None:
+        """The campaign's links (NDJSON) in its current detail; None if there are none in it."""
+        current = self.detail is not None and self.detail_is_current(round_, now)
+        return self.detail.links if self.detail is not None and current else None
+
     def is_empty(self, report: str, now: datetime) -> bool:
         """Whether a report certainly has no rows: see `says_empty`."""
         return says_empty(
@@ -100,7 +105,12 @@ class KnownCampaign:
     # -- what is kept --------------------------------------------------------------------------
 
     def with_detail(self, detail: Detail, round_: int, now: datetime) -> "KnownCampaign":
-        """The same campaign with a detail that was asked for now."""
+        """The same campaign with a detail that was asked for now, and the counts that it holds."""
+        if detail.counts is not None:
+            found = replace(detail.counts, refreshed_at=now)
+            return self.with_counts(found, now).with_detail(
+                replace(detail, counts=None), round_, now
+            )
         counts = self.fresh_counts(now)
         saved = replace(
             self.saved,

@@ -135,7 +135,7 @@ class WalkQueue:
 
     def _is_unmoved(self, saved: SavedWalk) -> bool:
         """Whether the API's count of a finished report is what it was."""
-        if self.counts is None or saved.counted is None:
+        if self.counts is None or not self.counts.believed or saved.counted is None:
             return False
         campaign = known(self._store.campaign(saved.target.campaign_id))
         return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
