@@ -46,7 +46,8 @@ class Field:
         self.ids = list(world.campaign_ids if api == "v2" else world.v3_campaign_ids)
         self.absent = "7" if api == "v2" else "00000000-0000-4000-8000-000000000007"
         self.pages = sum(world.pages("opens", each, limit) for each in self.ids)
-        self.pages += len(self.ids) if api == "v3" else 0  # v3 asks for each campaign itself
+        self.details = len(self.ids) if api == "v3" else 0  # v3 asks for each campaign itself
+        self.pages += self.details
 
     def config(self, **settings: Any) -> HarvestConfig:
         """Settings for this sandbox, without a pace."""
@@ -141,7 +142,8 @@ async def test_every_event_is_harvested_once(field: Field) -> None:
     field.check()
     assert (report.exit_code, report.reason, report.resume_at) == (0, "complete", None)
     assert (report.campaigns.total, report.campaigns.complete) == (6, 6)
-    assert report.requests.sent == report.requests.ok == report.pages == field.pages
+    assert report.requests.sent == report.requests.ok == field.pages
+    assert report.pages == field.pages - field.details
     assert report.rows == sum(line["rows"] for line in field.lines("manifest"))
     assert report.bytes == sum(path.stat().st_size for path in (field.root / "opens").iterdir())
     assert report.quota.used_today == field.pages
