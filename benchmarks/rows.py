@@ -22,8 +22,11 @@ _BOUNCES = (
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """One kind of row. `own` has the places of `owner` and `page`; `row` gives head and tail of a
-    row from chance and the row's number on its page."""
+    """One kind of row.
+
+    `own` has the places of `owner`, `page` and `hour`; `row` gives head and tail of a row from
+    chance and the row's number on its page.
+    """
 
     about: str
     row: Callable[[random.Random, int], tuple[str, str]]
@@ -61,7 +64,7 @@ def _open(chance: random.Random, row: int) -> tuple[str, str]:
 
 def _v3_open(chance: random.Random, row: int) -> tuple[str, str]:
     """Names with blanks, escapes and letters that are not ASCII; members that are not always
-    there; a number of thirty digits now and then."""
+    there; a number of thirty digits now and then. Newest first, each page an hour."""
     names = ""
     if row % 12 == 5:
         names = f',"first_name":"{chance.choice(_FIRST)}","last_name":"{chance.choice(_LAST)}"'
@@ -69,8 +72,8 @@ def _v3_open(chance: random.Random, row: int) -> tuple[str, str]:
         names = f',"first_name":"{chance.choice(_NAMES)}","last_name":"Smith"'
     number = ',"sequence":123456789012345678901234567890' if row % 53 == 29 else ""
     tail = (
-        f'","tracking_activity_type":"em_opens","email_address":"{_email(chance)}"{names}'
-        f'{chance.choice(_DEVICES)},"created_time":"{_moment(chance)}"{number}}}'
+        f':{59 - row * 60 // 512:02}:00.000Z","email_address":"{_email(chance)}"{names}'
+        f"{chance.choice(_DEVICES)}{number}}}"
     )
     return f'{{"contact_id":"{row:08x}-0000-4000-8000-0000000', tail
 
@@ -91,7 +94,8 @@ MIXES = {
     "v3": Mix(
         "v3 opens with names",
         _v3_open,
-        own='%(page)05d","campaign_activity_id":"%(owner)s',
+        own='%(page)05d","campaign_activity_id":"%(owner)s","tracking_activity_type":"em_opens"'
+        ',"created_time":"%(hour)s',
         api="v3",
     ),
     "bounces": Mix("v2 bounces with messages", _bounce, report="bounces"),

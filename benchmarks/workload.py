@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks.rows import MIXES, Mix
 _FIRST_ID = 1_100_394_000_000
 _UUID = "%08x-0000-4000-8000-%012x"
 _CAMPAIGN, _ACTIVITY = 0xCA, 0xAC
+_NEWEST = datetime(2026, 3, 1, tzinfo=UTC)
 _VARIANTS = 4
 
 
@@ -107,7 +109,8 @@ class Workload:
     def _joined(self, index: int, page: int, spelling: "_Spelling") -> bytes:
         pieces = spelling.variants[(index + page) % _VARIANTS]
         count = self.rows_of(index, page)
-        own = spelling.own % {b"owner": self.owner(index).encode(), b"page": page}
+        hour = (_NEWEST - timedelta(hours=page)).strftime("%Y-%m-%dT%H").encode()
+        own = spelling.own % {b"owner": self.owner(index).encode(), b"page": page, b"hour": hour}
         whole = own.join(pieces[: count + 1])
         # The last piece leads over to a row that is not there any more.
         return whole if count == self.rows else whole[: whole.rindex(b"}") + 1]

@@ -9,12 +9,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from harvester.api.base import Api
+from harvester.campaign.edges import down_to
+from harvester.campaign.rows import RowReader
 from harvester.config import HarvestConfig
 from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
@@ -250,7 +253,16 @@ async def walk(
             raise ConfigError(f"report: any of {', '.join(api.reports)}, not {report!r}")
         target = Target(report, api.check_id(campaign_id))
         first = api.first_link(target, limit=config.page_size, since=config.start)
-        pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)
+
+        async def on_or_after(link: str, page: Page) -> Page:
+            if config.start is None or not api.reports[report].time_field:
+                return page
+            read = RowReader(api.reports[report].time_field)
+            return down_to(page, config.start, read, partial(api.after_activity, target, link))
+
+        pages = walk_pages(
+            fetcher, api, target, first=first, fit=on_or_after, max_pages=config.max_pages
+        )
         async with aclosing(pages):
             async for page in pages:
                 yield page

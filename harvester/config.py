@@ -148,9 +148,6 @@ class HarvestConfig:
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
-        self._require_api("since", all(api.reports[name].since_parameter for name in self.reports))
-        self._require_api("summary", bool(api.counts or api.bulk_counts))
-        self._require_api("links", LINKS in api.reports)
         self._check_pairs()
         if self.since != LAST:
             self._set("since", parse_moment(self.since, name="since"))
@@ -168,11 +165,6 @@ class HarvestConfig:
         self._set("auth_url", parse_origin(self.auth_url, v3.SIGN_IN_ORIGIN, name="auth_url"))
         accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
         require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
-
-    def _require_api(self, name: str, has_it: bool) -> None:
-        """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
-        given = getattr(self, name)
-        require(has_it or not given, name, f"nothing where api is {self.api}", given)
 
     def _api_of_credentials(self) -> str:
         """v3 where a client id is given or an account is signed in, v2 where an API key is. A key
@@ -270,12 +262,11 @@ class HarvestConfig:
         return 0 < self.rate <= 10
 
     def identity(self) -> dict[str, str]:
-        """What must not change within one output directory."""
+        """What must not change within one output directory; reports may be added to it."""
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": str(self.api),
             "base_url": self.origin,
-            "report": ",".join(self.reports),
             **since,
             "page_size": str(self.page_size),
             "compress": self.compress or "",

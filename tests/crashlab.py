@@ -58,6 +58,26 @@ def charged(ledger: Path) -> dict[str, int]:
     return account.days
 
 
+def settings_of(sandbox: Sandbox, home: Path, **more: Any) -> dict[str, Any]:
+    """A harvest of the sandbox into `home`, in pages of its own size and as fast as it goes; ready
+    for JSON."""
+    return {
+        "output": str(home / "out"),
+        "state_dir": str(home / "state"),
+        "base_url": sandbox.base_url,
+        "api_key": sandbox.settings.api_key,
+        "access_token": sandbox.settings.access_token,
+        "page_size": sandbox.settings.rows_per_page,
+        "rate": 0,
+        **more,
+    }
+
+
+def config_of(sandbox: Sandbox, home: Path, **more: Any) -> HarvestConfig:
+    """The same as a config."""
+    return HarvestConfig(**settings_of(sandbox, home, **more))
+
+
 class Served:
     """A sandbox that serves from a thread of its own; used from any other thread."""
 

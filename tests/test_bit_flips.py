@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from crashlab import config_of
 
 from harvester import HarvestConfig, client, harvest
 from harvester.disk.token_store import Account, TokenStore
@@ -86,17 +87,7 @@ class Killed:
 
     def config(self, **settings: Any) -> HarvestConfig:
         """The same settings every time."""
-        given: dict[str, Any] = {
-            "output": self.root / "out",
-            "state_dir": self.root / "state",
-            "base_url": self.sandbox.base_url,
-            "api_key": "sandbox-key",
-            "access_token": "sandbox-token",
-            "page_size": ROWS,
-            "rate": 0,
-            "concurrency": 1,
-        }
-        return HarvestConfig(**given | settings)
+        return config_of(self.sandbox, self.root, **{"concurrency": 1, **settings})
 
     async def begin(self, **settings: Any) -> None:
         """Make the run that is killed: what it has left in mid-run is copied and put back."""

@@ -319,7 +319,7 @@ def test_plan_says_the_pace(served: Served, call: Call, more: list[str], said: s
     assert said in done.stdout
 
 
-@pytest.mark.parametrize("argument", [["--page-size", "4"], ["--report", "clicks"]])
+@pytest.mark.parametrize("argument", [["--page-size", "4"], ["--compress", "gzip"]])
 def test_plan_refuses_what_run_would_refuse(
     served: Served, tmp_path: Path, call: Call, argument: list[str]
 ) -> None:

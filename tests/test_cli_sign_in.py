@@ -136,6 +136,8 @@ def test_from_a_client_id_to_a_first_file(shell: Opener) -> None:
         assert (code, err) == (0, "")
         assert out.startswith("ok: ")
         assert "requests today: 1 of 10,000" in out
+        where = f"--base-url {user.server.url} --auth-url {user.server.url}"
+        assert f"next: harvester run --all-sent {where} (" in out
         assert user.server.hits == [("/v3/emails?limit=1", 200)]
 
         code, out, err = user.run(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashlab import config_of
 from fakes import NOON, FakeClock, Seen
 
 from harvester import client as stack
@@ -55,15 +56,10 @@ class Field:
             "output": self.root,
             "api": self.api,
             "counts": self.api == "v2",  # of v3 they would answer for some reports
-            "base_url": self.sandbox.base_url,
-            "api_key": self.sandbox.settings.api_key,
-            "access_token": self.sandbox.settings.access_token,
-            "state_dir": self.folder / "state",
-            "page_size": self.sandbox.settings.rows_per_page,
-            "rate": 0,
             "concurrency": 3,
+            **settings,
         }
-        return HarvestConfig(**given | settings)
+        return config_of(self.sandbox, self.folder, **given)
 
     async def run(self, ids: Any = None, *, observe: Any = None, **settings: Any) -> HarvestReport:
         """One run; the invariants of every report are checked."""

@@ -8,6 +8,7 @@ import asyncio
 import csv
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from multidict import CIMultiDict
 from harvester import HarvestConfig, HarvestReport, client
 from harvester.api import oauth
 from harvester.disk.token_store import TokenStore
+from harvester.events import Event, PageCommitted
 from harvester.model import Request
 from harvester.run import Harvester
 from harvester.sandbox import Hit, SandboxSettings, Service, SignInSettings
@@ -217,6 +219,65 @@ def test_five_accounts_of_one_app_share_one_pace_and_one_quota(vendor: Vendor, r
     assert hits[-1].at - hits[0].at < 1.1 * quota / RATE
 
 
+# -- one directory, two machines ------------------------------------------------------------------
+
+
+def long_run(vendor: Vendor, root: Path) -> tuple[HarvestConfig, Sequence[str]]:
+    """A harvest of a simulated minute."""
+    origin, service = vendor.serve(campaigns=2, pages=200)
+    config = HarvestConfig(
+        output=root / "out",
+        state_dir=root / "state",
+        base_url=origin,
+        api_key="sandbox-key",
+        access_token="sandbox-token",
+        page_size=ROWS,
+        rate=RATE,
+        concurrency=2,
+    )
+    return config, service.world.campaign_ids
+
+
+def test_a_run_shows_that_it_lives(vendor: Vendor, root: Path) -> None:
+    """The time of its lock file is never old, so that another machine knows."""
+    config, ids = long_run(vendor, root)
+    lock = root / "out" / ".harvester" / "lock"
+    ages: list[float] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, PageCommitted):
+            ages.append(lock.stat().st_mtime)
+            if len(ages) == 1:
+                os.utime(lock, (0, 0))
+
+    virtually(lambda: Harvester(config, clock=CLOCK, observe=observe).run(ids))
+    assert ages[1] == 0
+    assert ages[-1] == pytest.approx(ages[0], abs=60)
+
+
+def test_a_run_that_another_machine_took_for_dead_stops(vendor: Vendor, root: Path) -> None:
+    """Its next step finds the other's record: exit code 75, and it leaves everything alone."""
+    config, ids = long_run(vendor, root)
+    lock = root / "out" / ".harvester" / "lock"
+    other = b"process 1, since just now, on elsewhere, boot another\n"
+    after: list[Event] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, PageCommitted):
+            after.append(event)
+            if len(after) == 5:
+                lock.write_bytes(other)
+
+    report = virtually(lambda: Harvester(config, clock=CLOCK, observe=observe).run(ids))
+    assert (report.reason, report.exit_code) == ("locked", 75)
+    assert "process 1, since just now, on elsewhere" in str(report.message)
+    assert len(after) == 5
+    assert lock.read_bytes() == other
+    assert not (root / "out" / "summary.json").exists()
+
+
+# -- one program, many accounts -------------------------------------------------------------------
+
 _TABLE = """
 import asyncio, csv, sys
 from harvester import HarvestConfig, HarvestError, harvest
@@ -272,3 +333,31 @@ def test_one_interrupt_stops_all_in_order_and_the_same_program_goes_on(tmp_path:
             for name, content in expected.files.items():
                 assert (tmp_path / f"account-{number}" / name).read_bytes() == content
             assert len(served.hits()) <= expected.requests + 2  # those that were in flight
+
+
+def test_the_same_from_the_shell(tmp_path: Path) -> None:
+    """`xargs -P`: a process for each list of ids, one key and so one pace for all of them."""
+    (tmp_path / "lists").mkdir()
+    with Served(small(campaigns=6, pages=24, rate_limit=30)) as served:
+        ids = ids_of(served.sandbox)
+        for number in range(3):
+            (tmp_path / "lists" / f"{number}.txt").write_text("\n".join(ids[number::3]))
+        harvester = f"{sys.executable} -m harvester"
+        options = f"--base-url {served.sandbox.base_url} --state-dir state --page-size 5 --rate 20"
+        ended = subprocess.run(
+            [
+                *("sh", "-c"),
+                "ls lists | xargs -P 3 -I LIST "
+                f"{harvester} run --input lists/LIST --output harvests/LIST -q {options}",
+            ],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        for name, content in reference(served.sandbox, ids).files.items():
+            (path,) = tmp_path.glob(f"harvests/*/{name}")
+            assert path.read_bytes() == content
+        assert not any(hit.throttled for hit in served.hits())

@@ -192,13 +192,14 @@ def test_fresh_starts_over_and_says_what_it_removes(bench: Lab, tmp_path: Path) 
     home.assert_undisturbed(bench.expected.packed(home.finals()))
 
 
-def test_fresh_can_be_killed_anywhere(bench: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.long)])
+def test_fresh_can_be_killed_anywhere(bench: Lab, root: Path, stride: int) -> None:
     """Killed while it removes or begins, `--fresh` leaves nothing that is called finished and is
     not; the same command ends as in an empty directory."""
-    whole = Home(tmp_path / "whole")
+    whole = Home(root / "whole")
     assert bench.run(whole).code == 0
-    for at in range(1, 60):
-        home = whole.copy(tmp_path / str(at))
+    for at in range(1, 60, stride):
+        home = whole.copy(root / str(at))
         ended = bench.run(home, "--fresh", kill_at=at)
         assert ended.killed
         home.assert_no_half_file(bench.expected)

@@ -252,16 +252,6 @@ async def test_the_list_is_sifted_by_status(vendor: Vendor, tmp_path: Path) -> N
     assert not [each async for each, _ in campaigns(config(vendor, tmp_path), status="ERROR")]
 
 
-@pytest.mark.parametrize("asked", [{"since": "2026-01-01"}, {"since": "last"}])
-async def test_what_v3_does_not_have_is_refused(
-    vendor: Vendor, tmp_path: Path, asked: dict[str, Any]
-) -> None:
-    """Before anything is sent; the message names the setting."""
-    (name,) = asked
-    with pytest.raises(ConfigError, match=f"^{name}: .*v3"):
-        config(vendor, tmp_path, **asked)
-
-
 async def test_an_id_of_v2_is_refused(vendor: Vendor, tmp_path: Path) -> None:
     """And nothing is sent."""
     with pytest.raises(ConfigError, match="UUIDs"):

@@ -40,6 +40,11 @@ class Report:
     paged: bool = True
     in_all: bool = True
 
+    @property
+    def derived(self) -> bool:
+        """Whether it follows from other reports: its rows do not stay when events arrive."""
+        return self.paged and not self.in_all
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
@@ -133,6 +138,13 @@ class Api(Protocol):
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
         that has a `since_parameter`. Where there are `details` and `detail` is not given, the first
         page is the campaign's own and has no rows."""
+
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """The ids of the activities that `link` and the links after it read, in order; one empty
+        id in a version whose campaigns have none."""
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """The link that follows the last page of the activity that `link` reads."""
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The URL and the headers to send for `link`."""

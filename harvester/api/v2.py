@@ -143,6 +143,14 @@ class V2:
             return link
         return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
 
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """A campaign of v2 has one report of each kind."""
+        return ("",)
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """Nothing follows."""
+        return None
+
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""
         key = f"{'&' if '?' in link else '?'}api_key={quote(secrets.api_key, safe='')}"

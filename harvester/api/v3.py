@@ -153,6 +153,18 @@ class V3:
         start = detail and _next_activity(target, str(limit), detail.activities)
         return start or f"{_detail_link(target.campaign_id)}#{limit}"
 
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """The activity in the path, then those in the fragment."""
+        asked, _, left = (link or "").partition("#")
+        if not asked or asked.startswith(f"{_CAMPAIGNS}/"):
+            return ()
+        return (asked.split("/")[4], *left.split(",")[1:])
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """The first page of the next activity."""
+        limit, *activities = link.partition("#")[2].split(",")
+        return _next_activity(target, limit, activities)
+
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The token alone admits a request; the key only owns the limits."""
         url = self.origin + link.partition("#")[0]

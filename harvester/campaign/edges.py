@@ -13,7 +13,7 @@ from functools import partial
 import anyio
 
 from harvester.api.base import Api
-from harvester.api.next_link import has_cursor
+from harvester.api.next_link import counts_rows, has_cursor
 from harvester.campaign.overlap import Edge, is_newest_first, tells
 from harvester.campaign.rows import Row, RowReader
 from harvester.disk.compress import Codec
@@ -41,12 +41,13 @@ class _Seen:
 @dataclass(slots=True)
 class Trail:
     """The last pages of a walk. `lowest` and `highest` are the moments at the end and the
-    beginning of the last one (None: not known); `counts_rows` as in `Edge`."""
+    beginning of the last one (None: not known); `counts_rows`: whether its cursors do (None:
+    not known), and so shift."""
 
     pages: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     lowest: datetime | None = None
     highest: datetime | None = None
-    counts_rows: bool = False
+    counts_rows: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +75,14 @@ class Edges:
         if not has_cursor(link):  # the first page of a report, or of an activity
             trail.pages.clear()
             trail.lowest = trail.highest = None
-            trail.counts_rows = False
+            trail.counts_rows = None
             resumed = False
         else:
             resumed = not trail.pages
+            if trail.counts_rows is None:
+                trail.counts_rows = counts_rows(link)
+        if trail.counts_rows is False:
+            return page
         moved = trail.pages[-1].moved if trail.pages else 0
         begin = trail.pages[-1].end if trail.pages else rows
         read = self.reader(target.report)
@@ -85,7 +90,7 @@ class Edges:
             found = await self._shift(target, trail, part, rows, link, page)
             page, shift = found
             moved, begin = moved + shift, begin - shift
-            trail.counts_rows = trail.counts_rows or shift > 0
+            trail.counts_rows = trail.counts_rows or (True if shift else None)
         end = begin + page.rows
         seen = _Seen(link=link, begin=begin, end=end, offset=part.offset, moved=moved)
         trail.pages.append(seen)
@@ -117,7 +122,7 @@ class Edges:
             return page, 0
         least = rows - len(taken)  # the place of the first of them
         begin = trail.pages[-1].end if trail.pages else rows
-        edge = Edge(taken, begin - least, trail.counts_rows)
+        edge = Edge(taken, begin - least, trail.counts_rows is True)
         pages = [page]
         edge.see_page(new)
         before = _telling(trail, taken, least)
@@ -173,14 +178,19 @@ def without_first(page: Page, count: int) -> Page:
 
 
 def down_to(page: Page, since: datetime, read: RowReader, after: Callable[[], str | None]) -> Page:
-    """The page without rows older than `since`. Where it has one, in a list that is newest first,
-    nothing below it is asked for: `after()` is the link that follows then."""
-    if not page.rows or not _is_older(read(_ends(page)[1]), since):
+    """The page without rows older than `since`. Where the older ones stand last, in a list that is
+    newest first, nothing below is asked for: `after()` is the link that follows then."""
+    if not page.rows or not any(_is_older(read(line), since) for line in _ends(page)):
         return page
     lines = page.ndjson.split(b"\n")[:-1]
     kept = [line for line in lines if not _is_older(read(line), since)]
+    below = bool(kept) and kept[0] == lines[0] and _is_older(read(lines[-1]), since)
+    newest_first = is_newest_first([read(line) for line in lines]) and (below or not kept)
     return replace(
-        page, ndjson=b"".join(line + b"\n" for line in kept), rows=len(kept), next=after()
+        page,
+        ndjson=b"".join(line + b"\n" for line in kept),
+        rows=len(kept),
+        next=after() if newest_first else page.next,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import orjson
@@ -72,7 +73,9 @@ class CampaignHarvester:
             finished = walk.saved
         found = await self._reconcile(walk, finished)
         now = self._context.clock.now()
-        return replace(finished, completed_at=stamp(now), findings=found)
+        said = {**orjson.loads(finished.findings or "{}"), **(found or {})}
+        findings = orjson.dumps(said).decode() if said else None
+        return replace(finished, completed_at=stamp(now), findings=findings)
 
     async def _begin(self, walk: Walk) -> SavedWalk | None:
         """Learn what there is to know of the campaign first. If that is all there is to the report,
@@ -112,8 +115,8 @@ class CampaignHarvester:
 
     # -- the API's own counts ------------------------------------------------------------------
 
-    async def _reconcile(self, walk: Walk, finished: SavedWalk) -> str | None:
-        """What the manifest is to say of the campaign's summary, as JSON."""
+    async def _reconcile(self, walk: Walk, finished: SavedWalk) -> dict[str, Any] | None:
+        """What the manifest is to say of the campaign's summary."""
         context, target = self._context, walk.target
         if not context.options.summary or not context.api.reports[target.report].paged:
             return None
@@ -125,8 +128,7 @@ class CampaignHarvester:
             summary = CampaignCounts(campaign_id=target.campaign_id, recipients=recipients)
         path = context.layout.part if walk.saved.base is None else context.layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
-        found = findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
-        return orjson.dumps(found).decode()
+        return findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
 
     def _count_contacts(self, path: Path) -> int:
         with storage(path), self._context.codec.open(path) as lines:

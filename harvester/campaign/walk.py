@@ -14,7 +14,7 @@ import anyio
 
 from harvester import events
 from harvester.campaign.context import RunContext
-from harvester.campaign.edges import Edges, Trail
+from harvester.campaign.edges import Edges, Trail, down_to
 from harvester.campaign.moments import Moments
 from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_walk import SavedWalk
@@ -46,7 +46,8 @@ class Walk:
         # A new try after a failure may start over again.
         self.saved = replace(saved, restarts=0) if saved.state == "failed" else saved
         self.page_size = page_size
-        self.since: datetime | None = None  # of a top-up: the latest stored event
+        # Of a top-up: the latest stored event of each activity ("" in v2).
+        self.marks: dict[str, datetime] = {}
         self.seen: set[int] = set()
         self.trail = Trail()
         self.unfiltered = False
@@ -113,7 +114,7 @@ class Walker:
 
     def first_link(self, walk: Walk) -> str:
         """Where the walk begins: at the events that a file which is to grow does not have."""
-        since = None if walk.unfiltered else walk.since
+        since = None if walk.unfiltered else walk.marks.get("")
         since = since or self._options.since
         detail = walk.campaign.detail if walk.campaign else None
         return self._api.first_link(walk.target, limit=walk.page_size, since=since, detail=detail)
@@ -175,10 +176,17 @@ class Walker:
 
     async def _fit(self, walk: Walk, link: str, page: Page) -> Page:
         """What the walk takes of a page: each event once."""
-        if not self._api.reports[walk.target.report].time_field:
+        report, target = self._api.reports[walk.target.report], walk.target
+        activity = next(iter(self._api.activities_from(link)), None)
+        if not report.time_field or activity is None:
             return page
         rows = walk.position.rows
-        return await self._edges_of.fit(walk.target, walk.trail, walk.part, rows, link, page)
+        page = await self._edges_of.fit(target, walk.trail, walk.part, rows, link, page)
+        since = walk.marks.get(activity) if report.since_parameter is None else None
+        if since := since or self._options.since:
+            after = partial(self._api.after_activity, target, link)
+            page = down_to(page, since, self._edges_of.reader(target.report), after)
+        return page
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""

@@ -107,8 +107,9 @@ async def _sign_in(config: HarvestConfig) -> None:
         account = open_store(config).read()
     if account is not None and account.base_url == config.origin and now < renew_at(account):
         return
+    click.echo("This is what `harvester login` shows. A simulated person confirms it:\n", err=True)
     await sign_in(config, show=show_code)
-    click.echo("The simulated person agreed: signed in.\n", err=True)
+    click.echo("The person agreed: signed in.\n", err=True)
 
 
 def choose_port(memory: Path, *, fresh: bool) -> int:

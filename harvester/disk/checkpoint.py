@@ -217,7 +217,7 @@ class CheckpointStore:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
         at = walk.position
         base = Base(at.pages, at.rows, at.offset, walk.digest)
-        return self.restart(replace(walk, base=base))
+        return self.restart(replace(walk, base=base, findings=None))
 
     def stay(self, walk: SavedWalk) -> None:
         """A finished file needs no top-up in this round."""
@@ -245,6 +245,16 @@ class CheckpointStore:
             self._write(replace(walk, state="complete", kind=None, round=self.round, base=None))
         self._set("manifest", str(manifest.size))
         await self._group.committed()
+
+    def acknowledge(self, manifest: NdjsonLog) -> None:
+        """The manifest was written anew, and synced."""
+        self._set("manifest", str(manifest.size))
+        self._group.commit()
+
+    def complete_count(self) -> int:
+        """How many walks have a finished file."""
+        ((count,),) = self._group.read("SELECT count(*) FROM walks WHERE state = 'complete'")
+        return int(count)
 
     def manifest_bytes(self) -> int:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
