@@ -18,20 +18,10 @@ from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
 from harvester.disk.saved_campaign import from_row as campaign_from_row
 from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
-from harvester.disk.state_format import steps_from
+from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 
-CAMPAIGNS_BY_STATE = """
-SELECT state, count(*) FROM (
-    SELECT CASE
-        WHEN sum(state = 'failed') THEN 'failed'
-        WHEN sum(state != 'complete') = 0 THEN 'complete'
-        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
-        ELSE 'pending'
-    END AS state FROM walks WHERE {} GROUP BY campaign_id
-) GROUP BY state
-"""
 _NAMES = ", ".join(STEERING)
 _SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
 _INSERT = (
