@@ -4,9 +4,11 @@ import asyncio
 import inspect
 from collections.abc import Collection
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
 
 from harvester import events
 from harvester.api.base import Api
@@ -19,10 +21,12 @@ from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
+from harvester.disk.lock import BEAT, DirectoryLock
 from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
+from harvester.input.counts import CountsAhead
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.reporting.counters import Counters, EventDispatcher
@@ -30,7 +34,7 @@ from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, require_open_files
+from harvester.runtime import Clock, StopSignal, repeated, require_open_files
 
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
@@ -107,10 +111,18 @@ class Harvester:
                     removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
                 )
             )
+            stack.enter_context(repeated(BEAT, partial(self._beat, directory.lock)))
             run = _Run(config, api, directory, self._stop, self._clock, self._observe, sizes)
             for event in early:
                 run.emit(event)
             return await run.harvest(campaign_ids, credentials)
+
+    def _beat(self, lock: DirectoryLock) -> None:
+        """Show other machines that this run lives; stop if one has taken the directory."""
+        try:
+            lock.beat()
+        except StopRun as order:
+            self._stop.request(order)
 
 
 class _Run:
@@ -166,6 +178,8 @@ class _Run:
             top_up=self._config.tops_up,
             is_there=self._is_there,
             is_whole=self._is_whole if self._config.repair else None,
+            sizes=self._sizes,
+            clock=self._clock,
             stop=self._stop,
             emit=self.emit,
         )
@@ -179,7 +193,7 @@ class _Run:
                 emit=self.emit,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
-                await self._work(stack, queue)
+                await self._work(stack, queue, campaign_ids)
         except StopRun as order:
             self._stop.request(order)
         except BaseException as error:
@@ -201,7 +215,7 @@ class _Run:
         final = self._directory.layout.final(saved.target)
         return is_whole(final, size=saved.position.offset, digest=saved.digest)
 
-    async def _work(self, stack: Stack, queue: WalkQueue) -> None:
+    async def _work(self, stack: Stack, queue: WalkQueue, ids: CampaignIds) -> None:
         config, directory = self._config, self._directory
         used = self._tally.used_today = stack.ledger.used_today()
         self.emit(
@@ -224,8 +238,12 @@ class _Run:
                 min_page_size=config.min_page_size,
                 since=directory.since,
                 max_pages=config.max_pages,
+                reports=config.reports,
+                links=config.links,
                 summary=config.summary,
                 expected=self._sizes.pages,
+                counted=self._sizes.counted,
+                counts=config.counts,
             ),
             layout=directory.layout,
             lock=directory.lock,
@@ -241,7 +259,10 @@ class _Run:
         coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
         timer = self._stop_after(config.max_duration)
         try:
-            await coordinator.run(queue.walks())
+            async with anyio.create_task_group() as group:
+                self._count_ahead(group, stack, queue, ids)
+                await coordinator.run(queue.walks())
+                group.cancel_scope.cancel()
             all_asked = not self._stop.requested and self._tally.deferred_until is None
             if config.tops_up and all_asked:
                 directory.store.end_round()
@@ -250,6 +271,37 @@ class _Run:
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _count_ahead(
+        self, group: TaskGroup, stack: Stack, queue: WalkQueue, ids: CampaignIds
+    ) -> None:
+        """Have the API's counts asked for ahead of the walks, where the ids can be read twice."""
+        config = self._config
+        wanted = (config.counts or config.summary) and self._api.bulk_counts is not None
+        if not (wanted and isinstance(ids, Collection)):
+            return
+        queue.counts = CountsAhead(
+            stack.fetcher,
+            self._api,
+            self._directory.store,
+            self._sizes,
+            reports=self._config.walks,
+            page_size=self._config.page_size,
+            is_to_make=queue.is_to_make,
+            top_up=config.tops_up,
+            summary=config.summary,
+            believed=config.counts,
+            clock=self._clock,
+            emit=self.emit,
+        )
+
+        async def run(counts: CountsAhead) -> None:
+            try:
+                await counts.run(ids)
+            except StopRun as order:
+                self._stop.request(order)
+
+        group.start_soon(run, queue.counts)
 
     def _stop_after(self, seconds: float | None) -> asyncio.TimerHandle | None:
         if seconds is None:

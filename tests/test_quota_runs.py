@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashlab import Home, Served, environment, reference, settings_of, until
+from crashlab import Home, Served, charged, environment, reference, settings_of, until
 from fakes import NOON, LoopClock, Seen, virtually
 from faultserver import Answer, Question, World, framed, refusal, serving
 
 from harvester import HarvestConfig, HarvestReport
 from harvester.events import Event, RequestFailed, RequestSent
+from harvester.request.quota_record import newest
 from harvester.run import Harvester
 from harvester.runtime import Clock
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
@@ -66,7 +67,7 @@ def charged_by_day(home: Home) -> dict[str, int]:
     """What the ledgers say of each UTC day."""
     found: Counter[str] = Counter()
     for path in home.state.glob("*.json"):
-        found.update(json.loads(path.read_bytes())["days"])
+        found.update(charged(path))
     return dict(found)
 
 
@@ -422,8 +423,8 @@ def test_a_hold_outlives_a_kill(root: Path) -> None:
 
 def _held(course: Days) -> bool:
     [ledger] = course.home.state.glob("*.json")
-    raw = ledger.read_bytes()
-    return bool(raw) and json.loads(raw)["not_before"] > time.monotonic() + 100
+    account, _ = newest(ledger.read_bytes(), "")
+    return account is not None and account.not_before > time.monotonic() + 100
 
 
 if __name__ == "__main__":

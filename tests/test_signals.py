@@ -30,10 +30,11 @@ from crashlab import (
     until,
 )
 
-from harvester import HarvestConfig, client, harvest
+from harvester import HarvestConfig, harvest
 from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
+from harvester.request import token_command
 from harvester.request.token_command import CommandLimits, TokenCommand
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -344,7 +345,7 @@ async def test_a_timeout_around_a_harvest_ends_the_token_command(
 ) -> None:
     """It is not waited for until the command ends by itself, but for some seconds at most."""
     limits = CommandLimits(stop_wait=0.2)
-    monkeypatch.setattr(client, "TokenCommand", partial(TokenCommand, limits=limits))
+    monkeypatch.setattr(token_command, "TokenCommand", partial(TokenCommand, limits=limits))
     config = HarvestConfig(
         output=tmp_path / "out", state_dir=tmp_path, api_key="key", token_command="sleep 60"
     )

@@ -19,7 +19,7 @@ from harvester.cli.options import (
     unknown_variables,
 )
 from harvester.cli.show import Screen, open_screen
-from harvester.client import require_credentials, with_first_token
+from harvester.client import require_credentials
 from harvester.config import HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import StopRun
@@ -54,9 +54,8 @@ def run(ctx: click.Context, /, **given: object) -> int:
     """
     config = build_config(ctx)
     require_credentials(config)
-    if ctx.params["all_sent"]:
-        config = asyncio.run(with_first_token(config))
-    with closing(collect_ids(ctx, config)) as ids:
+    ids, config = collect_ids(ctx, config)
+    with closing(ids):
         screen = open_screen(
             quiet=ctx.params["quiet"],
             verbose=ctx.params["verbose"],

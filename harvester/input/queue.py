@@ -11,8 +11,11 @@ from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Observer
+from harvester.input.counts import CountsAhead
+from harvester.input.known import known
+from harvester.input.order import KnownSizes
 from harvester.model import Target
-from harvester.runtime import StopSignal
+from harvester.runtime import Clock, StopSignal
 
 CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
 REFUSED_FOR_GOOD = "not_found"
@@ -37,6 +40,8 @@ class WalkQueue:
         top_up: bool,
         is_there: Callable[[SavedWalk], bool],
         is_whole: Callable[[SavedWalk], bool] | None = None,
+        sizes: KnownSizes,
+        clock: Clock,
         stop: StopSignal,
         emit: Observer,
     ) -> None:
@@ -53,13 +58,20 @@ class WalkQueue:
         self._is_whole = is_whole
         self._stop = stop
         self._emit = emit
+        self._sizes = sizes
+        self._clock = clock
+        self.counts: CountsAhead | None = None
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
+            number = 0
             async for campaign_id in self._each():
+                if self.counts is not None:
+                    await self.counts.reached(number)
+                number += 1
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
                     saved = self._store.take(target)
@@ -107,12 +119,26 @@ class WalkQueue:
 
     def _to_make(self, saved: SavedWalk) -> SavedWalk | None:
         """The walk to make; None if there is none."""
-        if saved.state == "complete" and self._grows(saved):
-            return self._store.begin_top_up(saved)
-        if saved.state == "complete" or self._is_refused(saved):
-            self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind))
-            return None
-        return saved
+        if self.is_to_make(saved):
+            return self._store.begin_top_up(saved) if saved.state == "complete" else saved
+        if self._grows(saved):
+            self._store.stay(saved)
+        expected = self._sizes.counted(saved.target)
+        self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind, expected))
+        return None
+
+    def is_to_make(self, saved: SavedWalk) -> bool:
+        """Whether there is something to ask for."""
+        if saved.state == "complete":
+            return self._grows(saved) and not self._is_unmoved(saved)
+        return not self._is_refused(saved)
+
+    def _is_unmoved(self, saved: SavedWalk) -> bool:
+        """Whether the API's count of a finished report is what it was."""
+        if self.counts is None or not self.counts.believed or saved.counted is None:
+            return False
+        campaign = known(self._store.campaign(saved.target.campaign_id))
+        return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
 
     def _grows(self, saved: SavedWalk) -> bool:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
