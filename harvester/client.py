@@ -261,7 +261,13 @@ async def walk(
             return down_to(page, config.start, read, partial(api.after_activity, target, link))
 
         pages = walk_pages(
-            fetcher, api, target, first=first, fit=on_or_after, max_pages=config.max_pages
+            fetcher,
+            api,
+            target,
+            first=first,
+            page_size=config.page_size,
+            fit=on_or_after,
+            max_pages=config.max_pages,
         )
         async with aclosing(pages):
             async for page in pages:

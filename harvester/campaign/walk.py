@@ -162,6 +162,7 @@ class Walker:
             self._api,
             walk.target,
             first=self.first_link(walk),
+            page_size=walk.page_size,
             at=walk.position,
             seen=walk.seen,
             fit=partial(self._fit, walk),

@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
-from harvester.api.base import Api
-from harvester.errors import CampaignError
+from harvester.api.base import PAGE_SIZES, Api
+from harvester.errors import CampaignError, Unreadable
 from harvester.model import Fetcher, Page, Position, Request, Target
 
 MAX_PAGES = 100_000  # 50 million rows: more than any campaign has
@@ -32,6 +32,7 @@ def walk_pages(
     target: Target,
     *,
     first: str,
+    page_size: int = PAGE_SIZES[-1],
     at: Position | None = None,
     seen: set[int] | None = None,
     fit: Fit | None = None,
@@ -39,10 +40,20 @@ def walk_pages(
     max_pages: int = MAX_PAGES,
     max_same: int = MAX_SAME,
 ) -> AsyncGenerator[Page, None]:
-    """The pages of a target's report from `at` on; see `walk_links`."""
+    """The pages of a target's report from `at` on, of `page_size` rows each; see `walk_links`."""
+
+    def read(link: str, body: bytes) -> Page:
+        page = api.read_page(target, link, body)
+        if page.rows > 2 * page_size + 2 and api.reports[target.report].paged:
+            # The API gives a row more than asked now and then, never many.
+            raise Unreadable(
+                f"{page.rows} rows where {page_size} were asked for", cause="flood", status=200
+            )
+        return page
+
     return walk_links(
         fetcher,
-        partial(api.read_page, target),
+        read,
         target,
         first=first,
         at=at,
