@@ -72,10 +72,8 @@ class IdRepeated:
 
 @dataclass(frozen=True, slots=True)
 class CampaignSkipped:
-    """Nothing to do: `state` is "complete", or "failed" where the API refused it for good.
-
-    `expected` as in `CampaignStarted`.
-    """
+    """Nothing to do: `state` is "complete", or "failed" where the API refused it for good; it was
+    thought to have `expected` pages, as in `CampaignStarted`."""
 
     target: Target
     state: str
@@ -85,10 +83,8 @@ class CampaignSkipped:
 
 @dataclass(frozen=True, slots=True)
 class CampaignStarted:
-    """A worker took the walk; it has `pages` and `rows` from an earlier run.
-
-    By the API's counts it has `expected` pages in all (None: not known).
-    """
+    """A worker took the walk; it has `pages` and `rows` from an earlier run. By the API's counts it
+    has `expected` pages in all (None: not known)."""
 
     target: Target
     pages: int

@@ -81,19 +81,9 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             emit=lambda event: None,
             call_after_commit=directory.store.call_after_commit,
         ) as way:
-            ahead = queue.counts = CountsAhead(
-                way.fetcher,
-                api,
-                directory.store,
-                sizes,
-                reports=config.walks,
-                page_size=config.page_size,
-                is_to_make=queue.is_to_make,
-                top_up=config.tops_up,
-                clock=clock,
-                emit=lambda event: None,
-            )
-            await ahead.run(campaign_ids)
+            ahead = queue.use_counts(way.fetcher, page_size=config.page_size)
+            await queue.count()
+            stop.check()
             context = RunContext(
                 run_id="",
                 fetcher=way.fetcher,

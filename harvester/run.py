@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import TaskGroup
 
 from harvester import events
 from harvester.api.base import Api
@@ -26,7 +25,6 @@ from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
-from harvester.input.counts import CountsAhead
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.reporting.counters import Counters, EventDispatcher
@@ -193,7 +191,7 @@ class _Run:
                 emit=self.emit,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
-                await self._work(stack, queue, campaign_ids)
+                await self._work(stack, queue)
         except StopRun as order:
             self._stop.request(order)
         except BaseException as error:
@@ -215,7 +213,7 @@ class _Run:
         final = self._directory.layout.final(saved.target)
         return is_whole(final, size=saved.position.offset, digest=saved.digest)
 
-    async def _work(self, stack: Stack, queue: WalkQueue, ids: CampaignIds) -> None:
+    async def _work(self, stack: Stack, queue: WalkQueue) -> None:
         config, directory = self._config, self._directory
         used = self._tally.used_today = stack.ledger.used_today()
         self.emit(
@@ -260,7 +258,14 @@ class _Run:
         timer = self._stop_after(config.max_duration)
         try:
             async with anyio.create_task_group() as group:
-                self._count_ahead(group, stack, queue, ids)
+                if config.counts or config.summary:
+                    queue.use_counts(
+                        stack.fetcher,
+                        page_size=config.page_size,
+                        summary=config.summary,
+                        believed=config.counts,
+                    )
+                group.start_soon(queue.count)
                 await coordinator.run(queue.walks())
                 group.cancel_scope.cancel()
             all_asked = not self._stop.requested and self._tally.deferred_until is None
@@ -271,37 +276,6 @@ class _Run:
         finally:
             if timer is not None:
                 timer.cancel()
-
-    def _count_ahead(
-        self, group: TaskGroup, stack: Stack, queue: WalkQueue, ids: CampaignIds
-    ) -> None:
-        """Have the API's counts asked for ahead of the walks, where the ids can be read twice."""
-        config = self._config
-        wanted = (config.counts or config.summary) and self._api.bulk_counts is not None
-        if not (wanted and isinstance(ids, Collection)):
-            return
-        queue.counts = CountsAhead(
-            stack.fetcher,
-            self._api,
-            self._directory.store,
-            self._sizes,
-            reports=self._config.walks,
-            page_size=self._config.page_size,
-            is_to_make=queue.is_to_make,
-            top_up=config.tops_up,
-            summary=config.summary,
-            believed=config.counts,
-            clock=self._clock,
-            emit=self.emit,
-        )
-
-        async def run(counts: CountsAhead) -> None:
-            try:
-                await counts.run(ids)
-            except StopRun as order:
-                self._stop.request(order)
-
-        group.start_soon(run, queue.counts)
 
     def _stop_after(self, seconds: float | None) -> asyncio.TimerHandle | None:
         if seconds is None:

@@ -167,6 +167,20 @@ def test_a_kill_at_any_call_of_a_v3_harvest_costs_no_more(
     assert points * stride > 100
 
 
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.long)])
+def test_a_kill_at_any_call_leaves_the_counts_that_were_saved(root: Path, stride: int) -> None:
+    """The counts of v3 are asked for in bulk, kept, and not asked for again."""
+    with labs(2, "--summary", api="v3", resends=2, pages=8) as bench:
+
+        def point(lab: Lab, at: int) -> bool:
+            home = Home(root / str(at))
+            return die_once(lab, home, walkers=3, durable=True, kill_at=at)
+
+        points = spread(bench, point, itertools.count(1, stride))
+    print(f"{points} points")
+    assert points * stride > 100
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_nothing_is_named_before_it_is_synced(
     bench: list[Lab], root: Path, *, durable: bool

@@ -18,7 +18,6 @@ from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
 from harvester.disk.saved_campaign import from_row as campaign_from_row
 from harvester.disk.saved_walk import (
-    CAMPAIGNS_BY_STATE,
     INSERT,
     SELECT,
     UPDATE,
@@ -28,8 +27,8 @@ from harvester.disk.saved_walk import (
     checksum,
     from_row,
     to_row,
-)  # fmt: skip
-from harvester.disk.state_format import steps_from
+)
+from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 

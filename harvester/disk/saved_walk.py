@@ -14,16 +14,6 @@ STEERING = (
 """The columns that a run follows. A checksum is over the target and these."""
 
 
-CAMPAIGNS_BY_STATE = """
-SELECT state, count(*) FROM (
-    SELECT CASE
-        WHEN sum(state = 'failed') THEN 'failed'
-        WHEN sum(state != 'complete') = 0 THEN 'complete'
-        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
-        ELSE 'pending'
-    END AS state FROM walks WHERE {} GROUP BY campaign_id
-) GROUP BY state
-"""
 _NAMES = ", ".join(STEERING)
 SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
 INSERT = (

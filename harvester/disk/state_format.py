@@ -64,6 +64,16 @@ CREATE TABLE pages (                   -- of walks under way
     PRIMARY KEY (walk, page)
 ) WITHOUT ROWID;
 """
+CAMPAIGNS_BY_STATE = """
+SELECT state, count(*) FROM (
+    SELECT CASE
+        WHEN sum(state = 'failed') THEN 'failed'
+        WHEN sum(state != 'complete') = 0 THEN 'complete'
+        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
+        ELSE 'pending'
+    END AS state FROM walks WHERE {} GROUP BY campaign_id
+) GROUP BY state
+"""
 _SUM_3, _SUM = (
     f"checksum(report, campaign_id, {', '.join(names)})" for names in (STEERING[:-1], STEERING)
 )

@@ -86,7 +86,7 @@ class KnownCampaign:
         before, _, walked_at = mark.partition(" ")
         return (
             counts.mark(report) == before
-            and counts.refreshed_at >= datetime.fromisoformat(walked_at)
+            and counts.refreshed_at > datetime.fromisoformat(walked_at)
             and is_fresh(counts.refreshed_at, now)
         )
 

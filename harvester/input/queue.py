@@ -14,7 +14,7 @@ from harvester.events import Observer
 from harvester.input.counts import CountsAhead
 from harvester.input.known import known
 from harvester.input.order import KnownSizes
-from harvester.model import Target
+from harvester.model import Fetcher, Target
 from harvester.runtime import Clock, StopSignal
 
 CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
@@ -47,8 +47,8 @@ class WalkQueue:
     ) -> None:
         self._ids: AsyncIterator[str | int] | Iterator[str | int]
         self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
-        self._finite = isinstance(ids, Collection)
-        self.total = len(ids) if isinstance(ids, Collection) else None
+        self._all = ids if isinstance(ids, Collection) else None
+        self.total = None if self._all is None else len(self._all)
         self._api = api
         self._store = store
         self._reports = reports
@@ -63,6 +63,37 @@ class WalkQueue:
         self.counts: CountsAhead | None = None
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
+
+    def use_counts(
+        self, fetcher: Fetcher, *, page_size: int, summary: bool = False, believed: bool = True
+    ) -> CountsAhead:
+        """Have each walk wait for the counts of its campaign, where the API has them and the ids
+        can be read twice; `count` asks for them. See `CountsAhead`."""
+        counts = CountsAhead(
+            fetcher,
+            self._api,
+            self._store,
+            self._sizes,
+            reports=self._reports,
+            page_size=page_size,
+            is_to_make=self.is_to_make,
+            top_up=self._top_up,
+            summary=summary,
+            believed=believed,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        if self._all is not None and self._api.bulk_counts is not None:
+            self.counts = counts
+        return counts
+
+    async def count(self) -> None:
+        """Ask for the counts of all campaigns, ahead of the walks."""
+        if self.counts is not None and self._all is not None:
+            try:
+                await self.counts.run(self._all)
+            except StopRun as order:
+                self._stop.request(order)
 
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
@@ -157,7 +188,7 @@ class WalkQueue:
         """After a stop, count the walks that were not begun, if there is an end to them."""
         for target in self._rest:
             self._store.take(target)
-        if self._finite and not isinstance(self._ids, AsyncIterator):
+        if self._all is not None and not isinstance(self._ids, AsyncIterator):
             for campaign_id in self._ids:
                 for target in self._targets(campaign_id):
                     self._store.take(target)
