@@ -507,7 +507,7 @@ async def finishing(bench: Workbench) -> SavedWalk:
         with pytest.raises(StopRun):
             await bench.harvest(page(3, "a"), page(1))
     bench.begin()
-    (saved,) = bench.store.finishing_walks()
+    (saved,) = bench.store.walks_in("finishing")
     return saved
 
 

@@ -12,10 +12,10 @@ import pytest
 from fakes import PATH, TARGET, FakeClock
 from workbench import Workbench, disk_calls, no_sync, turn
 
-from harvester.disk.checkpoint import CheckpointStore, SavedPage
+from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.part import Damaged
 from harvester.disk.saved_campaign import SavedCampaign
-from harvester.disk.saved_walk import STEERING, SavedWalk, checksum
+from harvester.disk.saved_walk import STEERING, SavedPage, SavedWalk, checksum
 from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
@@ -106,14 +106,14 @@ async def test_a_finished_walk_is_finishing_until_its_name_stands(bench: Workben
     saved = replace(saved, position=at(2, None), completed_at="end")
     await bench.store.finishing([saved])
     bench.begin()
-    (found,) = bench.store.finishing_walks()
+    (found,) = bench.store.walks_in("finishing")
     assert found == replace(saved, state="finishing")
     assert bench.store.pages(replace(saved, position=Position())) == []
     bench.manifest.append({"campaign_id": "7"})
     await bench.store.complete([found], bench.manifest)
     bench.begin()
-    assert bench.store.finishing_walks() == []
-    assert list(bench.store.complete_walks()) == [replace(saved, state="complete")]
+    assert list(bench.store.walks_in("finishing")) == []
+    assert list(bench.store.walks_in("complete")) == [replace(saved, state="complete")]
     assert bench.store.manifest_bytes() == bench.manifest.size == 20
     assert bench.store.counts() == {}  # it is none of this run's until it is taken
     assert bench.take().state == "complete"
@@ -284,7 +284,7 @@ async def test_a_flipped_bit_in_a_walk_has_it_start_over(bench: Workbench, colum
         found = bench.take()
         assert found.state == ("new" if column in {"report", "campaign_id"} else "damaged")
         assert (found.target, found.position) == (TARGET, Position())
-        assert list(bench.store.complete_walks()) == bench.store.finishing_walks() == []
+        assert not any(list(bench.store.walks_in(each)) for each in ("complete", "finishing"))
         bench.close()
         with closing(sqlite3.connect(bench.layout.database)) as db, db:
             db.execute("DELETE FROM walks WHERE id != ?", (walk.id,))

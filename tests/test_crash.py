@@ -34,6 +34,9 @@ from crashlab import (
     until,
 )
 
+from harvester.disk import inspect as inspection
+from harvester.disk.layout import Layout
+
 SYSCALLS = (
     "write",
     "pwrite64",
@@ -562,3 +565,44 @@ def test_the_log_of_the_state_may_be_lost(bench: list[Lab], half: Home, root: Pa
         shutil.copy(early.out / ".harvester" / path.name, path)
     assert lab.run(half).code == 0
     half.assert_undisturbed(lab.expected)
+
+
+# -- a top-up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("api", "stride"),
+    [
+        ("v3", 11),
+        ("v2", 23),
+        *(pytest.param(api, 1, marks=pytest.mark.long) for api in ("v2", "v3")),
+    ],
+)
+def test_a_top_up_can_be_killed_at_any_call(root: Path, api: str, stride: int) -> None:
+    """Two files grow, one stays: whatever call it dies at, the same command ends with each event
+    once and with one line of each file in the manifest."""
+    more = {"resends": 2, "pages": 8} if api == "v3" else {}
+    with labs(1, api=api, **more) as (bench,):
+        sandbox = bench.served.sandbox
+        first = Home(root / "first")
+        assert bench.run(first, "-j", "2", durable=True).code == 0
+        for each, count in zip(bench.ids, (1, ROWS + 2), strict=False):
+            sandbox.add_events("opens", each, count)
+        expected = {
+            f"opens/{each}.ndjson": sorted(sandbox.world.records("opens", each))
+            for each in bench.ids
+        }
+        for at in itertools.count(1, stride):
+            home = first.copy(root / f"{api}-{at}")
+            top_up = ("-j", "2", "--since", "last")
+            killed = bench.run(home, *top_up, durable=True, kill_at=at).killed
+            assert bench.run(home, *top_up, durable=True).code == 0
+            found = {name: sorted(data.splitlines()) for name, data in home.finals().items()}
+            assert found == expected, at
+            files = [line["file"] for line in home.lines("manifest.ndjson")]
+            assert sorted(files) == sorted(expected), at
+            assert list(inspection.verify(Layout(home.out))) == []
+            home.remove()
+            if not killed:
+                break
+        assert at > 2 * stride

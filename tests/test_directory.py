@@ -288,9 +288,9 @@ async def test_fresh_that_is_killed_leaves_no_state_that_calls_anything_done(
     else:
         with contextlib.suppress(ConfigError), opened() as directory:
             assert not final.exists()
-            assert list(directory.store.complete_walks()) == []
+            assert list(directory.store.walks_in("complete")) == []
     with opened(fresh=True) as directory:
-        assert list(directory.store.complete_walks()) == []
+        assert list(directory.store.walks_in("complete")) == []
         assert not final.exists()
 
 

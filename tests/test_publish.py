@@ -32,7 +32,7 @@ async def finishing(bench: Workbench, data: bytes = DATA, **fields: Any) -> Save
     saved, _ = await bench.ended(data, started_at="start", **fields)
     await bench.store.finishing([saved])
     bench.begin()
-    (found,) = bench.store.finishing_walks()
+    (found,) = bench.store.walks_in("finishing")
     return found
 
 
@@ -158,7 +158,7 @@ async def test_a_disk_that_refuses_once_publishes_nothing_more(bench: Workbench,
     assert [type(end) for end in ends] == [StorageError] * 3
     assert len(tried) == len(set(tried))
     bench.begin()
-    assert list(bench.store.complete_walks()) == bench.lines() == []
+    assert list(bench.store.walks_in("complete")) == bench.lines() == []
     assert bench.seen.of(CampaignCompleted) == []
 
 
@@ -349,7 +349,7 @@ async def grown(bench: Workbench) -> SavedWalk:
     at = Position(None, 3, 3, len(data))
     await bench.store.finishing([replace(saved, position=at, digest=digest)])
     bench.begin(tops_up=True)
-    (found,) = bench.store.finishing_walks()
+    (found,) = bench.store.walks_in("finishing")
     return found
 
 

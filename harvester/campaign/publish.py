@@ -165,7 +165,7 @@ class Publisher:
         """
         if self._manifest.lost or self._store.copied:
             await self._list_again()
-        batch = [_Finished(saved) for saved in self._store.finishing_walks()]
+        batch = [_Finished(saved) for saved in self._store.walks_in("finishing")]
         if batch:
             await self._name(batch)
         for each in batch:
@@ -194,7 +194,7 @@ class Publisher:
         """
         with storage(TEMPORARY), closing(DiskSet()) as listed:
             listed.extend(_files_of(self._manifest.path))
-            for saved in self._store.complete_walks():
+            for saved in self._store.walks_in("complete"):
                 line = self._line(saved)
                 if _file_of(line) not in listed:
                     self._manifest.append(line)

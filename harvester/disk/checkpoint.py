@@ -10,36 +10,30 @@ Each row has a checksum. A walk whose row is damaged starts over; damaged settin
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
 from harvester.disk.saved_campaign import from_row as campaign_from_row
-from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
+from harvester.disk.saved_walk import (
+    INSERT,
+    SELECT,
+    UPDATE,
+    Base,
+    SavedPage,
+    SavedWalk,
+    checksum,
+    from_row,
+    to_row,
+)
 from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 
-_NAMES = ", ".join(STEERING)
-_SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
-_INSERT = (
-    f"INSERT INTO walks (checksum, report, campaign_id, {_NAMES}) "
-    f"VALUES (?, ?, ?{', ?' * len(STEERING)}) RETURNING id"
-)
-_UPDATE = (
-    f"UPDATE walks SET checksum = ?, {', '.join(f'{name} = ?' for name in STEERING)} WHERE id = ?"
-)
 _CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
 _KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
-
-
-class SavedPage(NamedTuple):
-    """A page of a walk under way: its rows, and the digest of the link it led to."""
-
-    rows: int
-    cursor: int | None
 
 
 class CheckpointStore:
@@ -108,8 +102,8 @@ class CheckpointStore:
             goes_on = before.get("round_under_way") == "yes"
             self.round += not goes_on
             self.round_at = before.get("round_at", now) if goes_on else now
-            values |= {"round": str(self.round), "round_under_way": "yes"}
-            values |= {"round_at": self.round_at}
+            values |= {"round_under_way": "yes", "round_at": self.round_at}
+            values["round"] = str(self.round)
         for name, value in values.items():
             self._set(name, value)
         self._group.commit()
@@ -126,7 +120,7 @@ class CheckpointStore:
 
     def _find(self, target: Target) -> list[tuple[Any, ...]]:
         return self._group.read(
-            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
+            f"{SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
         )
 
     def take(self, target: Target) -> SavedWalk | None:
@@ -139,7 +133,7 @@ class CheckpointStore:
         if not found:
             walk = SavedWalk(id=0, target=target, run=self.run)
             key = (_checksum(walk), target.report, target.campaign_id)
-            ((number,),) = self._group.change(_INSERT, (*key, *to_row(walk)))
+            ((number,),) = self._group.change(INSERT, (*key, *to_row(walk)))
             return replace(walk, id=number)
         walk = from_row(found[0])
         if walk.state != "damaged" and walk.run >= self.run:
@@ -264,17 +258,10 @@ class CheckpointStore:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""
         return int(self.settings().get("manifest", 0))
 
-    def finishing_walks(self) -> list[SavedWalk]:
-        """The walks that a kill caught between their last page and their manifest line."""
-        return list(self._sound("finishing"))
-
-    def complete_walks(self) -> Iterator[SavedWalk]:
-        """The walks whose file is finished and acknowledged, read a thousand at a time."""
-        return self._sound("complete")
-
-    def _sound(self, state: str) -> Iterator[SavedWalk]:
-        """The walks in a state, but for damaged ones: `take` finds those."""
-        query, after = f"{_SELECT} WHERE state = ? AND id > ? ORDER BY id LIMIT 1000", 0
+    def walks_in(self, state: str) -> Iterator[SavedWalk]:
+        """The walks in a state, read a thousand at a time, but damaged ones: `take` has those.
+        A kill leaves "finishing" between a walk's last page and its line in the manifest."""
+        query, after = f"{SELECT} WHERE state = ? AND id > ? ORDER BY id LIMIT 1000", 0
         while rows := self._group.read(query, (state, after)):
             yield from (walk for walk in map(from_row, rows) if walk.state == state)
             after = rows[-1][1]
@@ -298,7 +285,7 @@ class CheckpointStore:
         return walk
 
     def _write(self, walk: SavedWalk) -> None:
-        self._group.change(_UPDATE, (_checksum(walk), *to_row(walk), walk.id))
+        self._group.change(UPDATE, (_checksum(walk), *to_row(walk), walk.id))
 
     def _forget_pages(self, walk: SavedWalk) -> None:
         self._group.change("DELETE FROM pages WHERE walk = ?", (walk.id,))

@@ -2,7 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from harvester.model import Position, Target
 
@@ -12,6 +12,24 @@ STEERING = (
     "base_pages", "base_rows", "base_bytes", "base_digest", "counted",
 )  # fmt: skip
 """The columns that a run follows. A checksum is over the target and these."""
+
+
+_NAMES = ", ".join(STEERING)
+SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
+INSERT = (
+    f"INSERT INTO walks (checksum, report, campaign_id, {_NAMES}) "
+    f"VALUES (?, ?, ?{', ?' * len(STEERING)}) RETURNING id"
+)
+UPDATE = (
+    f"UPDATE walks SET checksum = ?, {', '.join(f'{name} = ?' for name in STEERING)} WHERE id = ?"
+)
+
+
+class SavedPage(NamedTuple):
+    """A page of a walk under way: its rows, and the digest of the link it led to."""
+
+    rows: int
+    cursor: int | None
 
 
 @dataclass(frozen=True, slots=True)
