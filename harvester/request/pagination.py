@@ -99,15 +99,13 @@ async def walk_links(
         # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
+        if page.next is not None and cursor_digest(page.next) in seen:
+            raise CampaignError("looping_cursor", f"page {number} leads back to an earlier page")
         if fit is not None:
             page = await fit(link, page)
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)
-            if cursor in seen:
-                raise CampaignError(
-                    "looping_cursor", f"page {number} leads back to an earlier page"
-                )
             seen.add(cursor)
             if repeats.count(page.ndjson) >= max_same:
                 raise CampaignError("endless_cursor", f"{max_same} pages in a row bring no new row")
