@@ -184,7 +184,7 @@ def test_one_bad_campaign_of_each_kind_costs_itself(
     clock: Any = LoopClock()
 
     async def main() -> None:
-        settings = SandboxSettings(campaigns=100, pages=150, rows_per_page=2)
+        settings = SandboxSettings(campaigns=100, pages=150, rows_per_page=3)
         names = Sandbox(settings).world.campaign_ids
         bad = dict(zip(names[first:], evils, strict=False))
         pinned = {(name, None): kind for name, kind in bad.items()}
