@@ -26,7 +26,7 @@ from faultserver import Answer, Question, World, framed, measured, serving
 from shell import lines, quick
 
 from harvester import HarvestConfig, HarvestReport, harvest
-from harvester.events import Event, PageCommitted
+from harvester.events import Event, PageCommitted, RunFinished
 from harvester.sandbox import Sandbox, SandboxSettings
 
 PROMISED = 10.0  # seconds from the signal to the end
@@ -73,29 +73,26 @@ def test_a_program_that_holds_the_state_ends_a_start_for_now(tmp_path: Path) -> 
         home.assert_undisturbed(reference(served.sandbox, ids))
 
 
-def test_a_program_that_wants_the_state_of_a_run_does_not_get_it(tmp_path: Path) -> None:
-    """It may read as much as it likes. It may write once the run is over, or between two commits
-    if it is lucky: the run waits for that."""
-    home, sandbox = Home(tmp_path), small(latency=0.02)
-    ids, refused, lucky = ids_of(sandbox), 0, 0
-    with Served(sandbox) as served:
-        argv = command(home, served, "-j", "2", *ids)
-        with subprocess.Popen(argv, env=environment(), stderr=subprocess.DEVNULL) as process:
-            until(lambda: len(served.hits()) >= 2)
-            database = home.out / ".harvester" / "state.sqlite"
+async def test_a_run_keeps_the_state_from_its_first_commit_to_its_end(tmp_path: Path) -> None:
+    """Another program may read it at any time, and write when the run is over."""
+    database, refused = tmp_path / "out" / ".harvester" / "state.sqlite", 0
+    async with small() as sandbox:
+        ids = ids_of(sandbox)
+
+        def observe(event: Event) -> None:
+            nonlocal refused
             with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as other:
-                while process.poll() is None:
-                    other.execute("SELECT count(*) FROM walks").fetchall()
-                    try:
+                other.execute("SELECT count(*) FROM walks").fetchall()
+                if not isinstance(event, RunFinished):
+                    with pytest.raises(sqlite3.OperationalError, match="locked"):
                         other.execute("BEGIN IMMEDIATE")
-                    except sqlite3.OperationalError:
-                        refused += 1
-                    else:
-                        lucky += process.poll() is None
-                        other.execute("ROLLBACK")
-        assert process.returncode == 0
-        assert refused > 10 * lucky
-        home.assert_undisturbed(reference(sandbox, ids))
+                    refused += 1
+
+        report = await harvest(ids, config_of(sandbox, tmp_path), observe=observe)
+        assert (report.exit_code, report.message) == (0, None)
+        assert refused > 20
+        with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
 
 
 # -- SIGTERM ends every wait ---------------------------------------------------------------------

@@ -232,3 +232,19 @@ async def test_a_report_is_added_to_a_directory(tmp_path: Path) -> None:
                 assert file_of(tmp_path, name, each) == world_of(sandbox, name, each)
         assert len(manifest(tmp_path)) == 9
         assert list(verify(Layout(tmp_path / "out"))) == []
+
+
+async def test_an_unchanged_account_costs_one_request_to_come_back_to(tmp_path: Path) -> None:
+    """Its counts, asked again in each round of top-ups; a resend made between two of them is found
+    and walked whole."""
+    world = SandboxSettings(campaigns=60, pages=90, rows_per_page=20, unsent=0)
+    async with Sandbox(world) as sandbox:
+        ids = ids_of(sandbox, "v3")
+        await harvest(ids, config(tmp_path, sandbox))
+        again = config(tmp_path, sandbox, since="last")
+        assert [(await harvest(ids, again)).requests.sent for _ in range(2)] == [1, 1]
+        sandbox.world.resend(ids[6])
+        report = await harvest(ids, again)
+        assert report.requests.sent <= 10
+        for each in ids:
+            assert file_of(tmp_path, "opens", each) == world_of(sandbox, "opens", each)

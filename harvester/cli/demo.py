@@ -24,7 +24,7 @@ from harvester.sign_in import sign_in
 
 _OUTPUT = Path("harvest-demo")
 PAGE_SIZE = 50
-RATE = 60.0
+RATE = 100.0
 DEMO = SandboxSettings(
     seed=7,
     campaigns=40,

@@ -54,6 +54,7 @@ class CheckpointStore:
     ) -> None:
         self.path = path
         self.run = self.round = 0
+        self.round_at = ""
         self._group = GroupCommit(path, durable=durable, check=check)
         try:
             self._create()
@@ -93,19 +94,22 @@ class CheckpointStore:
                 )
         return {name: value for name, value, _ in found}
 
-    def begin_run(self, settings: dict[str, str], *, tops_up: bool = False) -> None:
+    def begin_run(self, settings: dict[str, str], *, tops_up: bool = False, now: str = "") -> None:
         """Remember the settings, and count this run.
 
         Where finished files are to grow (`tops_up`), it goes on with the round of top-ups that was
-        begun and not ended, or begins another.
+        begun and not ended, or begins another: `round_at` is the moment (ISO-8601) of its begin.
         """
         before = self.settings()
         self.run = int(before.get("run", 0)) + 1
         self.round = int(before.get("round", 0))
         values = {**settings, "run": str(self.run), "inode": self._inode}
         if tops_up:
-            self.round += before.get("round_under_way") != "yes"
+            goes_on = before.get("round_under_way") == "yes"
+            self.round += not goes_on
+            self.round_at = before.get("round_at", now) if goes_on else now
             values |= {"round": str(self.round), "round_under_way": "yes"}
+            values |= {"round_at": self.round_at}
         for name, value in values.items():
             self._set(name, value)
         self._group.commit()

@@ -12,6 +12,7 @@ from harvester.disk.lock import DirectoryLock, locked
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.storage import storage, sync_directory
 from harvester.errors import ConfigError
+from harvester.runtime import stamp
 
 _NAMES = {
     "api": "--api",
@@ -106,7 +107,8 @@ def open_directory(
             if (layout.root / report).is_dir():
                 sync_directory(layout.root / report)
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
-        store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
+        since = {"since": before.get("since", "")}
+        store.begin_run({**since, **identity}, tops_up=tops_up, now=stamp(now))
         yield Directory(
             layout=layout,
             lock=lock,

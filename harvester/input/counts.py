@@ -5,6 +5,7 @@ the block of the next campaign, and for no later one. What cannot be had costs a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 
 import anyio
@@ -112,7 +113,7 @@ class CountsAhead:
         uncounted = {
             each: campaign
             for each, campaign in campaigns.items()
-            if not campaign.is_counted(now) and any(map(_begins, to_make[each]))
+            if self._is_due(campaign, now) and any(map(_begins, to_make[each]))
         }
         gain = sum(
             requests_saved(
@@ -129,6 +130,10 @@ class CountsAhead:
             self._store.keep(campaign.saved for campaign in fresh.values())
             campaigns |= fresh
         self._announce(campaigns, to_make)
+
+    def _is_due(self, campaign: KnownCampaign, now: datetime) -> bool:
+        """Whether counts are to be asked for: once in 24 hours, and in each round of top-ups."""
+        return not campaign.is_counted(now) or not campaign.is_counted_since(self._store.round_at)
 
     def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
         """The walks of a campaign that are to be made, as they were left."""

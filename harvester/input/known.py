@@ -32,6 +32,10 @@ class KnownCampaign:
         """Whether the counts were asked for less than 24 hours ago, also in vain."""
         return is_fresh(_moment(self.saved.counted_at), now)
 
+    def is_counted_since(self, moment: str) -> bool:
+        """Whether the counts were asked for at a moment (ISO-8601 as we write it) or later."""
+        return (self.saved.counted_at or "") >= moment
+
     def detail_is_current(self, round_: int, now: datetime) -> bool:
         """Whether the detail need not be asked for again in this round of top-ups.
 
@@ -45,7 +49,8 @@ class KnownCampaign:
         if counts is not None and sends is not None and before is not None:
             if sends != before:
                 return False
-            if is_fresh(counts.refreshed_at, now):
+            asked, refreshed = _moment(self.saved.detail_at), counts.refreshed_at
+            if is_fresh(refreshed, now) and asked and refreshed and refreshed >= asked:
                 return True
         return self.saved.detail_round == round_ and is_fresh(_moment(self.saved.detail_at), now)
 

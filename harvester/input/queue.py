@@ -169,6 +169,8 @@ class WalkQueue:
         if self.counts is None or not self.counts.believed or saved.counted is None:
             return False
         campaign = known(self._store.campaign(saved.target.campaign_id))
+        if not campaign.is_counted_since(self._store.round_at):
+            return False
         return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
 
     def _grows(self, saved: SavedWalk) -> bool:

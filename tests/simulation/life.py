@@ -78,8 +78,9 @@ def draw_plan(seed: int) -> Plan:
     rates = {kind: 0.25 * rng.random() / len(PASSING) for kind in PASSING}
     leeway = rng.choice((0.0, 0.0, 30.0))
     at_sign_in = (*AT_SIGN_IN, *LOSING) if leeway else AT_SIGN_IN
-    some = rng.sample(PASSING, 4)
-    faults = rng.choice(({}, rates, {kind: 0.02 + 0.06 * rng.random() for kind in some}))
+    some = rng.sample(PASSING, 6)
+    few = {kind: 0.02 + 0.06 * rng.random() for kind in some}
+    faults = rng.choice(({}, rates, few, few))
     settings = SandboxSettings(
         seed=seed,
         campaigns=count,

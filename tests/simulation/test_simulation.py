@@ -14,6 +14,7 @@ MANY, SEEDS = 1_000, 200
 _CORES = os.cpu_count() or 1
 
 
+@pytest.mark.timeout(300)
 def test_lives_end_complete() -> None:
     """What comes in the way of these harvests is drawn by their seeds."""
     for seed in range(LIVES):
