@@ -3,7 +3,8 @@
 All that is asked for is charged, and kept in the directory's state for the run.
 """
 
-import secrets
+import heapq
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class _Forecast:
         """The requests of all campaigns."""
         requests = without_detail = 0
         unknown = False
-        sample: list[str] = []
+        sample: list[tuple[int, str]] = []
         for campaign_id in campaign_ids:
             walks = list(self._ahead.to_make(campaign_id))
             if not walks:
@@ -134,13 +135,13 @@ class _Forecast:
             requests, unknown = requests + found, unknown or not certain
             if self._has_details and self._asks_detail(campaign_id, walks):
                 without_detail += 1
-                # Each of those seen so far is in the sample with the same probability.
-                if len(sample) < _SAMPLE:
-                    sample.append(campaign_id)
-                elif (place := secrets.randbelow(without_detail)) < _SAMPLE:
-                    sample[place] = campaign_id
+                # Those of the lowest digests: by chance, and the same ones each time.
+                each = (-zlib.crc32(campaign_id.encode()), campaign_id)
+                heapq.heappush(sample, each)
+                if len(sample) > _SAMPLE:
+                    heapq.heappop(sample)
         beyond = 0
-        for campaign_id in sample:
+        for _, campaign_id in sample:
             walks = list(self._ahead.to_make(campaign_id))
             before, _ = self._requests(campaign_id, walks)
             try:

@@ -374,7 +374,7 @@ def test_a_terminal_shows_the_run_as_it_goes(tmp_path: Path) -> None:
     log's course of the run; interrupted, the table comes, with the command to go on."""
     with terminal(tmp_path, "demo", "--fresh", "-o", "out") as screen:
         screen.until(
-            " of 40 campaigns", " pages · ", " records", " a second", "today ", "at least "
+            " of 40 campaigns", " pages · ", " records", " a second", "today ", "done about "
         )
         screen.process.send_signal(signal.SIGINT)
         shown = screen.rest()
