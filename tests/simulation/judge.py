@@ -257,6 +257,9 @@ class Judge:
     def went_on(self, ready: bool, outcome: Outcome, new: Sequence[Seen]) -> None:
         """A run that did not end the work, in a world that is well: it must have made progress
         if it began when the one before had said."""
+        if outcome.reason == "credentials_refused":
+            assert not self.clock_is_right, "locked out"
+            return
         good = any(each.hit.status == 200 for each in new)
         if (
             not good
@@ -267,7 +270,6 @@ class Judge:
             assert len(new) <= most, f"{len(new)} requests for a day that is spent"
             return
         assert good or not ready, f"a start at resume_at made no progress: {outcome.reason}"
-        assert outcome.reason != "credentials_refused" or not self.clock_is_right, "locked out"
 
     def look_at_the_end(self, outcome: Outcome) -> None:
         """The harvest says that it is complete."""
