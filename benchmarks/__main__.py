@@ -18,10 +18,13 @@ _ALL = (
     "decode",
     "commit",
     "throughput",
+    "mixes",
     "gzip_cost",
     "latency",
     "paced",
+    "requests",
     "memory",
+    "many_keys",
     "contenders",
 )
 

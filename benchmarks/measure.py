@@ -123,6 +123,27 @@ def run_contender(
     )
 
 
+def cpu_until(happened: Callable[[], bool], module: str, *arguments: str) -> float:
+    """Kill `python -m module` once `happened()`; give the CPU it took until then (s)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    deadline = time.monotonic() + _TIMEOUT
+    while not happened():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise ContenderFailed(f"{module}: it did not happen")
+        time.sleep(0.01)
+    process.kill()
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = -9
+    return usage.ru_utime + usage.ru_stime
+
+
 class Stopwatch:
     """Inside a contender: begins after the imports, and `report`s when the work is done."""
 

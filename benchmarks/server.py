@@ -2,8 +2,8 @@
 
     python -m benchmarks.server --workload '{"campaigns": 10, "pages": 10, "longest": 1}'
 
-prints its port and serves the v2 opens report (404 for other campaigns) until its standard input
-closes. `/stats` tells what it saw and the CPU it took, so that a benchmark can show that the
+prints its port and serves one report, of v2 or v3 (404 for other campaigns), until its standard
+input closes. `/stats` gives what it saw and the CPU it took, so that a benchmark can show that the
 server was not what it measured; `/reset` starts a count. With `latency` an answer waits that long
 (s), with `judge` it refuses what comes too fast, as v2 does.
 """
@@ -85,10 +85,14 @@ class World:
             self.refused += 1
             return _HEAD % (403, b"Forbidden", b"", len(_REFUSAL)) + _REFUSAL
         path, _, query = target.partition(b"?")
+        parts = path.split(b"/")
         try:
-            index = self.workload.index(path.split(b"/")[4].decode())
+            index = self.workload.index(parts[3 if parts[2] == b"emails" else 4].decode())
         except (ValueError, IndexError):
             return _HEAD % (404, b"Not Found", b"", 2) + b"[]"
+        if parts[2] == b"emails":
+            detail = self.workload.detail(index)
+            return _HEAD % (200, b"OK", b"", len(detail)) + detail
         page = 1
         if query.startswith(b"next="):
             page = int(query[5:].partition(b"&")[0])
@@ -123,7 +127,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, head: bytes) -> None:
         target = head.split(b" ", 2)[1]
-        if target.startswith(b"/v2/"):
+        if target.startswith((b"/v2/", b"/v3/")):
             world = self._world
             answer = world.answer(target, b"gzip" in head)
             if world.latency:

@@ -1,6 +1,7 @@
 """Start-up: how long until `harvester --version` has spoken, and until the first request is out?
 
-From the start of the process to its end, or to the arrival of its first request at the server.
+From the start of the process to its end, or to the arrival of its first request at the server; and
+the CPU it took until then, imports included.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from benchmarks.measure import (
     ROOT,
     Figure,
     Options,
+    cpu_until,
     interleaved,
     middle,
     run_contender,
@@ -25,13 +27,14 @@ from benchmarks.ours import arguments_for
 from benchmarks.server import Server
 from benchmarks.workload import Workload
 
-VERSION_TARGET = 150.0
+VERSION_TARGET, CPU_TARGET = 150.0, 1.3
+_LONG = 60.0  # s that the server takes to answer, so that nothing comes after the first request
 FLOOR, OURS = "bare loop", "harvester run"
 
 
 def measure(options: Options) -> list[Figure]:
     """The table's lines."""
-    return [*_version(options), *_first_request(options)]
+    return [*_version(options), *_first_request(options), *_cpu(options)]
 
 
 def _version(options: Options) -> list[Figure]:
@@ -89,6 +92,43 @@ def _first_request(options: Options) -> list[Figure]:
             middle(own, float),
             "ms",
             times(own, runs[FLOOR], float),
+        )
+        for name, own in runs.items()
+    ]
+
+
+def _cpu(options: Options) -> list[Figure]:
+    load = Workload(1, 1, 1, rows=3)
+    with scratch() as folder, Server(load, "--latency", str(_LONG)) as server:
+        common = ["--base", server.url, "--ids", write_ids(folder, load.ids)]
+
+        def until_first(module: str, make: Callable[[Path], list[str]]) -> float:
+            out = folder / "out"
+            server.reset()
+            arguments = [*common, *make(out)]
+            cpu = cpu_until(lambda: bool(server.stats()["requests"]), module, *arguments)
+            shutil.rmtree(out)
+            return cpu * 1e3
+
+        runs = interleaved(
+            {
+                FLOOR: lambda number: until_first(
+                    "benchmarks.floor", lambda out: ["--out", str(out)]
+                ),
+                OURS: lambda number: until_first(
+                    "benchmarks.ours", lambda out: arguments_for(out, cli=True)
+                ),
+            },
+            2 * options.runs,
+        )
+    return [
+        Figure(
+            "CPU to the first request",
+            name,
+            middle(own, float),
+            "ms",
+            times(own, runs[FLOOR], float),
+            CPU_TARGET if name == OURS else None,
         )
         for name, own in runs.items()
     ]

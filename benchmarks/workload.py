@@ -8,26 +8,39 @@ import argparse
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+import orjson
+
+from benchmarks.rows import MIXES, Mix
+
 _FIRST_ID = 1_100_394_000_000
-_NAMES = ("abigail", "benjamin", "charlotte", "dominic", "eleanor", "frederick", "gabriella")
-_HOSTS = ("example.com", "mail.example.org", "example.net", "post.example.co.uk")
+_UUID = "%08x-0000-4000-8000-%012x"
+_CAMPAIGN, _ACTIVITY = 0xCA, 0xAC
+_NEWEST = datetime(2026, 3, 1, tzinfo=UTC)
 _VARIANTS = 4
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`campaigns` campaigns on `pages` pages in all, the longest of `longest`; a page is `rows`."""
+    """`campaigns` campaigns on `pages` pages in all, the longest of `longest`; a page has `rows` of
+    the kind `mix` (see `rows.MIXES`)."""
 
     campaigns: int
     pages: int
     longest: int
     rows: int = 500
     seed: int = 7
+    mix: str = "opens"
+
+    @property
+    def kind(self) -> Mix:
+        """What the rows are like."""
+        return MIXES[self.mix]
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -43,17 +56,23 @@ class Workload:
     @cached_property
     def ids(self) -> list[str]:
         """The campaign ids, in list order."""
+        if self.kind.api == "v3":
+            return [_UUID % (index, _CAMPAIGN) for index in range(self.campaigns)]
         return [str(_FIRST_ID + index) for index in range(self.campaigns)]
+
+    def owner(self, index: int) -> str:
+        """The id that every row of a campaign carries: the campaign's, or v3's activity's."""
+        return _UUID % (index, _ACTIVITY) if self.kind.api == "v3" else self.ids[index]
 
     def shuffled(self, seed: int) -> list[str]:
         """The ids in another order."""
         return random.Random(seed).sample(self.ids, self.campaigns)
 
-    def index(self, campaign_id: str) -> int:
-        """Where a campaign stands; raise `ValueError` if there is none of that id."""
-        index = int(campaign_id) - _FIRST_ID
+    def index(self, owner: str) -> int:
+        """Where a campaign, or its activity, stands; raise `ValueError` if there is none."""
+        index = int(owner[:8], 16) if self.kind.api == "v3" else int(owner) - _FIRST_ID
         if not 0 <= index < self.campaigns:
-            raise ValueError(campaign_id)
+            raise ValueError(owner)
         return index
 
     def rows_of(self, index: int, page: int) -> int:
@@ -62,34 +81,49 @@ class Workload:
             return self.rows
         return 1 + hash((self.seed, index)) % self.rows
 
+    def detail(self, index: int) -> bytes:
+        """A v3 campaign as the API sends it: its email, and one activity that has no report."""
+        activities = [
+            {"campaign_activity_id": self.owner(index), "role": "primary_email"},
+            {"campaign_activity_id": _UUID % (index, 1), "role": "permalink"},
+        ]
+        campaign = {"campaign_id": self.ids[index], "current_status": "Done"}
+        return json.dumps(campaign | {"campaign_activities": activities}).encode()
+
     def body(self, index: int, page: int) -> bytes:
         """A page as the API sends it."""
-        pagination = b""
-        if page < self.sizes[index]:
-            link = f"/v2/emailmarketing/campaigns/{self.ids[index]}/tracking/opens?next={page + 1}"
-            pagination = b'"next_link":"%s"' % link.encode()
-        head = b'{"meta":{"pagination":{%s}},"results":[' % pagination
-        return head + self._joined(index, page, self._api) + b"]}"
+        rows = self._joined(index, page, self._api)
+        more = page < self.sizes[index]
+        if self.kind.api == "v3":
+            path = f"/v3/reports/email_reports/{self.owner(index)}/tracking/{self.kind.report}"
+            links = f',"_links":{{"next":{{"href":"{path}?next={page + 1}"}}}}' if more else ""
+            return b'{"tracking_activities":[' + rows + b"]" + links.encode() + b"}"
+        path = f"/v2/emailmarketing/campaigns/{self.ids[index]}/tracking/{self.kind.report}"
+        link = f'"next_link":"{path}?next={page + 1}"' if more else ""
+        return b'{"meta":{"pagination":{%s}},"results":[%s]}' % (link.encode(), rows)
 
     def lines(self, index: int, page: int) -> bytes:
         """The same page as it belongs on the disk."""
         return self._joined(index, page, self._disk) + b"\n"
 
-    def _joined(self, index: int, page: int, variants: list[list[bytes]]) -> bytes:
-        pieces = variants[(index + page) % _VARIANTS]
+    def _joined(self, index: int, page: int, spelling: "_Spelling") -> bytes:
+        pieces = spelling.variants[(index + page) % _VARIANTS]
         count = self.rows_of(index, page)
-        own = b'%s","contact_id":"%05d' % (self.ids[index].encode(), page)
+        hour = (_NEWEST - timedelta(hours=page)).strftime("%Y-%m-%dT%H").encode()
+        own = spelling.own % {b"owner": self.owner(index).encode(), b"page": page, b"hour": hour}
         whole = own.join(pieces[: count + 1])
         # The last piece leads over to a row that is not there any more.
         return whole if count == self.rows else whole[: whole.rindex(b"}") + 1]
 
     @cached_property
-    def _api(self) -> list[list[bytes]]:
-        return [list(_pieces(self.rows, b",", variant)) for variant in range(_VARIANTS)]
+    def _api(self) -> "_Spelling":
+        mix = self.kind
+        between = ",\n    " if mix.indented else ","
+        return _spelling(mix, self.rows, between.encode(), mix.spelled)
 
     @cached_property
-    def _disk(self) -> list[list[bytes]]:
-        return [list(_pieces(self.rows, b"\n", variant)) for variant in range(_VARIANTS)]
+    def _disk(self) -> "_Spelling":
+        return _spelling(self.kind, self.rows, b"\n", str.encode)
 
     @cached_property
     def digests(self) -> dict[str, tuple[int, str]]:
@@ -109,10 +143,23 @@ class Workload:
 
     def verify(self, folder: Path) -> None:
         """Compare every file in `folder` with what was served. Raise `WrongOutput`."""
+        self._verify(folder, self.digests)
+
+    def verify_values(self, folder: Path) -> None:
+        """The same for a contender that spells every row anew, as orjson does."""
+        respelled = {}
+        for index, name in enumerate(self.ids):
+            pages = range(1, self.sizes[index] + 1)
+            lines = b"".join(self.lines(index, page) for page in pages).splitlines(keepends=False)
+            data = b"".join(orjson.dumps(orjson.loads(line)) + b"\n" for line in lines)
+            respelled[name] = len(lines), hashlib.sha256(data).hexdigest()
+        self._verify(folder, respelled)
+
+    def _verify(self, folder: Path, expected: dict[str, tuple[int, str]]) -> None:
         found = {path.name: path for path in folder.iterdir() if path.suffix == ".ndjson"}
         if wrong := set(found) ^ {f"{name}.ndjson" for name in self.ids}:
             raise WrongOutput(f"{len(wrong)} files too many or too few in {folder}")
-        for name, (rows, digest) in self.digests.items():
+        for name, (rows, digest) in expected.items():
             data = found[f"{name}.ndjson"].read_bytes()
             if data.count(b"\n") != rows or hashlib.sha256(data).hexdigest() != digest:
                 raise WrongOutput(f"{name}: not what was served")
@@ -165,17 +212,28 @@ def _ranked(campaigns: int, longest: int, first: float) -> list[int]:
     return [max(1, min(longest, int(first / rank))) for rank in range(1, campaigns + 1)]
 
 
-def _pieces(rows: int, between: bytes, variant: int) -> Iterator[bytes]:
-    """What stands between the places where campaign and page are told."""
-    opening = b'{"activity_type":"EMAIL_OPEN","campaign_id":"'
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """What stands between the places where campaign and page are named, and those places."""
+
+    own: bytes
+    variants: list[list[bytes]]
+
+
+def _spelling(mix: Mix, rows: int, between: bytes, spell: Callable[[str], bytes]) -> _Spelling:
+    return _Spelling(
+        spell(mix.own),
+        [list(_pieces(mix, rows, between, spell, variant)) for variant in range(_VARIANTS)],
+    )
+
+
+def _pieces(
+    mix: Mix, rows: int, between: bytes, spell: Callable[[str], bytes], variant: int
+) -> Iterator[bytes]:
     chance = random.Random(variant)
-    yield opening
+    lead = b""
     for row in range(rows):
-        email = f"{chance.choice(_NAMES)}.{chance.randrange(10**6)}@{chance.choice(_HOSTS)}"
-        date = (
-            f"{chance.randrange(2010, 2026)}-{chance.randrange(1, 13):02}"
-            f"-{chance.randrange(1, 29):02}T{chance.randrange(24):02}"
-            f":{chance.randrange(60):02}:{chance.randrange(60):02}.{chance.randrange(1000):03}Z"
-        )
-        tail = f'{row:03}","email_address":"{email}","open_date":"{date}"}}'.encode()
-        yield tail + between + opening if row < rows - 1 else tail
+        head, tail = mix.row(chance, row)
+        yield lead + spell(head)
+        lead = spell(tail) + between
+    yield lead.removesuffix(between)

@@ -9,13 +9,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
 from harvester.api.base import Api
+from harvester.campaign.edges import down_to
+from harvester.campaign.rows import RowReader
 from harvester.config import HarvestConfig
-from harvester.disk.token_store import TokenStore
 from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
@@ -30,10 +33,12 @@ from harvester.request.quota import QuotaLedger, has_ledgers, ledger_path
 from harvester.request.retry import RetryingFetcher
 from harvester.request.retry_policy import RetryBudget, RetryPolicy
 from harvester.request.throttle import ThrottledSender, at_once
-from harvester.request.token_command import TokenCommand
-from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
-from harvester.request.token_keeper import TokenKeeper
 from harvester.runtime import Clock, StopSignal
+
+if TYPE_CHECKING:  # imported where they are needed: a run with a token of its own needs no sign-in
+    from harvester.disk.token_store import TokenStore
+    from harvester.request.token_endpoint import TokenEndpoint
+    from harvester.request.token_keeper import TokenKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,17 @@ def require_credentials(config: HarvestConfig) -> None:
         )
 
 
-def open_store(config: HarvestConfig) -> TokenStore:
+def open_store(config: HarvestConfig) -> "TokenStore":
     """The file of the config's account."""
+    from harvester.disk.token_store import TokenStore
+
     return TokenStore(Path(config.state_dir or ""), config.account)
 
 
-def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> TokenEndpoint:
+def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> "TokenEndpoint":
     """The sign-in's side of the wire."""
+    from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
+
     clock = clock or Clock()
     spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=clock)
     proxy = config.proxy if config.auth_origin.startswith("https:") else None
@@ -94,9 +103,11 @@ def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> TokenEnd
 
 def open_keeper(
     config: HarvestConfig, stop: StopSignal | None = None, clock: Clock | None = None
-) -> TokenKeeper:
+) -> "TokenKeeper":
     """The stored account's token. Raise `ConfigError` if it is not signed in, or was signed in
     with another origin or client id."""
+    from harvester.request.token_keeper import TokenKeeper
+
     return TokenKeeper(
         open_store(config),
         open_endpoint(config, clock),
@@ -120,6 +131,8 @@ async def open_credentials(config: HarvestConfig, stop: StopSignal | None = None
 def _token_source(config: HarvestConfig, stop: StopSignal) -> TokenSource:
     first = config.access_token or ""
     if config.token_command:
+        from harvester.request.token_command import TokenCommand
+
         return TokenCommand(config.token_command, stop, first=first)
     if config.access_token_file:
         return TokenFile(Path(config.access_token_file), first=first)
@@ -214,10 +227,12 @@ async def open_stack(
 
 
 @asynccontextmanager
-async def open_alone(config: HarvestConfig) -> AsyncIterator[tuple[Fetcher, Api]]:
-    """A stack of one's own, for reading without a run."""
-    stop = StopSignal()
-    credentials, api = await open_credentials(config, stop), config.make_api()
+async def open_alone(
+    config: HarvestConfig, credentials: Credentials | None = None
+) -> AsyncIterator[tuple[Fetcher, Api]]:
+    """A stack for reading without a run; with `credentials` that are open already, if there are."""
+    stop, api = StopSignal(), config.make_api()
+    credentials = credentials or await open_credentials(config, stop)
     async with open_stack(
         config, credentials, api, stop=stop, clock=Clock(), emit=lambda event: None
     ) as stack:
@@ -238,7 +253,16 @@ async def walk(
             raise ConfigError(f"report: any of {', '.join(api.reports)}, not {report!r}")
         target = Target(report, api.check_id(campaign_id))
         first = api.first_link(target, limit=config.page_size, since=config.start)
-        pages = walk_pages(fetcher, api, target, first=first, max_pages=config.max_pages)
+
+        async def on_or_after(link: str, page: Page) -> Page:
+            if config.start is None or not api.reports[report].time_field:
+                return page
+            read = RowReader(api.reports[report].time_field)
+            return down_to(page, config.start, read, partial(api.after_activity, target, link))
+
+        pages = walk_pages(
+            fetcher, api, target, first=first, fit=on_or_after, max_pages=config.max_pages
+        )
         async with aclosing(pages):
             async for page in pages:
                 yield page

@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
-import platformdirs
-
-from harvester.api import oauth, v2, v3
+from harvester.api import v2, v3
 from harvester.api.base import LINKS, PAGE_SIZES, Api
 from harvester.api.next_link import utc_text
 from harvester.request.pagination import MAX_PAGES
@@ -146,13 +144,10 @@ class HarvestConfig:
     def __post_init__(self) -> None:
         for name, (row, types) in settings_table().items():
             row.check(name, getattr(self, name), types)
-        self._set("state_dir", Path(self.state_dir or platformdirs.user_state_dir("harvester")))
+        self._set("state_dir", Path(self.state_dir or _user_state_dir()))
         self._resolve_api()
         api = self.make_api()
         self._set("report", parse_reports(self.report, api.reports))
-        self._require_api("since", all(api.reports[name].since_parameter for name in self.reports))
-        self._require_api("summary", api.counts is not None)
-        self._require_api("links", LINKS in api.reports)
         self._check_pairs()
         if self.since != LAST:
             self._set("since", parse_moment(self.since, name="since"))
@@ -167,14 +162,9 @@ class HarvestConfig:
         self._set("api", self.api or self._api_of_credentials())
         vendor = ORIGINS[str(self.api)]
         self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
-        self._set("auth_url", parse_origin(self.auth_url, oauth.ORIGIN, name="auth_url"))
+        self._set("auth_url", parse_origin(self.auth_url, v3.SIGN_IN_ORIGIN, name="auth_url"))
         accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
         require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
-
-    def _require_api(self, name: str, has_it: bool) -> None:
-        """Raise `ConfigError` if a setting asks for what this version of the API does not have."""
-        given = getattr(self, name)
-        require(has_it or not given, name, f"nothing where api is {self.api}", given)
 
     def _api_of_credentials(self) -> str:
         """v3 where a client id is given or an account is signed in, v2 where an API key is. A key
@@ -272,16 +262,21 @@ class HarvestConfig:
         return 0 < self.rate <= 10
 
     def identity(self) -> dict[str, str]:
-        """What must not change within one output directory."""
+        """What must not change within one output directory; reports may be added to it."""
         since = {} if self.tops_up else {"since": utc_text(self.start) if self.start else ""}
         return {
             "api": str(self.api),
             "base_url": self.origin,
-            "report": ",".join(self.reports),
             **since,
             "page_size": str(self.page_size),
             "compress": self.compress or "",
         }
+
+
+def _user_state_dir() -> str:
+    import platformdirs  # not needed where the folder is given
+
+    return platformdirs.user_state_dir("harvester")
 
 
 @cache

@@ -1,6 +1,6 @@
 """One request that says whether the credentials work, and if not, which of them is wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -21,7 +21,8 @@ from harvester.model import Page, Request, Target
 from harvester.reporting.summary import Quota
 from harvester.request.credentials import Credentials
 from harvester.request.http import HttpSender, open_session
-from harvester.request.quota import Granted, NotYet, QuotaLedger
+from harvester.request.quota import QuotaLedger
+from harvester.request.quota_record import Granted, NotYet
 from harvester.runtime import Clock, StopSignal, next_reset
 
 UNUSED_LIFE = timedelta(days=180)  # then a refresh token dies
@@ -83,8 +84,16 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
         api=str(config.api),
         origin=config.origin,
         quota=Quota(config.daily_quota, used, next_reset(clock.now())),
-        sign_in=None if before is None else sign_in_age(before, clock.now()),
+        sign_in=_sign_in(before, open_store(config).read() if before else None, clock.now()),
     )
+
+
+def _sign_in(before: Account | None, after: Account | None, now: datetime) -> SignInAge | None:
+    """The dates as they are now, and what was worth a warning before this request: that may have
+    renewed the sign-in."""
+    if before is None or after is None:
+        return None
+    return replace(sign_in_age(after, now), warning=sign_in_age(before, now).warning)
 
 
 async def _ask(
@@ -173,8 +182,8 @@ def sign_in_age(account: Account, now: datetime) -> SignInAge:
         warning = f"there is no refresh token: the sign-in ends {expires:%Y-%m-%d %H:%M} UTC"
     elif unused >= _WARN_AFTER:
         warning = (
-            f"the sign-in was not used for {unused.days} days; after {UNUSED_LIFE.days} unused "
-            "days it is over: run this program at least once a month"
+            f"the sign-in was not used for {unused.days} days before this; after "
+            f"{UNUSED_LIFE.days} unused days it is over: run this program at least once a month"
         )
     dies = expires if account.refresh_token is None else renewed + UNUSED_LIFE
     return SignInAge(

@@ -15,6 +15,7 @@
     │   ├── CursorDropped          the cursor died: the walk may start over, once
     │   ├── PoisonPage             no try at one page succeeded: smaller pages may
     │   └── Deferred               it would have to wait too long: kept for a later run
+    │       └── Moving                 its events arrive faster than it can be read
     └── StopRun                nothing more may be sent; all that was saved stands
         └── StorageError           the disk refused
 
@@ -161,11 +162,26 @@ class PoisonPage(CampaignError):
 
 
 class Deferred(CampaignError):
-    """The server asks this campaign to wait longer than we will: kept for a later run."""
+    """The campaign must wait longer than this run will: kept for a later run, at `resume_at` or
+    (None) at any time."""
 
-    def __init__(self, message: str, *, resume_at: datetime, status: int | None = None) -> None:
-        super().__init__("set_aside", message, status=status)
+    def __init__(
+        self,
+        message: str,
+        *,
+        resume_at: datetime | None,
+        status: int | None = None,
+        kind: str = "set_aside",
+    ) -> None:
+        super().__init__(kind, message, status=status)
         self.resume_at = resume_at
+
+
+class Moving(Deferred):
+    """Events arrive faster than the campaign's pages can be read in order: a later run tries."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, resume_at=None, kind="moving")
 
 
 class StopRun(HarvestError):
@@ -178,10 +194,13 @@ class StopRun(HarvestError):
 
 
 class StorageError(StopRun):
-    """The disk refused: full, broken or read-only. What was acknowledged before stands."""
+    """The disk refused: full, broken or read-only. What was acknowledged before stands.
 
-    def __init__(self, message: str) -> None:
-        super().__init__("storage", message)
+    The reason is "locked" where another run or program holds the state.
+    """
+
+    def __init__(self, message: str, *, reason: str = "storage") -> None:
+        super().__init__(reason, message)
 
 
 def describe_bug(error: BaseException) -> str:

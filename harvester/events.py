@@ -39,6 +39,30 @@ class FilesRemoved:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCounted:
+    """By the API's counts, so many `walks` take so many `requests` and `details` in this run."""
+
+    walks: int
+    requests: int
+    details: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountsMissed:
+    """The counts of so many campaigns cannot be had: all their reports are asked for."""
+
+    campaigns: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetailAsked:
+    """A campaign's detail was asked for, for this walk and all others of the campaign."""
+
+    target: Target
+
+
 @dataclass(frozen=True, slots=True)
 class IdRepeated:
     """An id came a second time and is taken once."""
@@ -48,20 +72,24 @@ class IdRepeated:
 
 @dataclass(frozen=True, slots=True)
 class CampaignSkipped:
-    """Nothing to do: `state` is "complete", or "failed" where the API refused it for good."""
+    """Nothing to do: `state` is "complete", or "failed" where the API refused it for good; it was
+    thought to have `expected` pages, as in `CampaignStarted`."""
 
     target: Target
     state: str
     kind: str | None = None
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignStarted:
-    """A worker took the walk; it has `pages` and `rows` from an earlier run."""
+    """A worker took the walk; it has `pages` and `rows` from an earlier run. By the API's counts it
+    has `expected` pages in all (None: not known)."""
 
     target: Target
     pages: int
     rows: int
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +208,11 @@ class CampaignFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignDeferred:
-    """The server asked for a wait beyond `max_wait`: a later run goes on, from `resume_at`."""
+    """The campaign is left to a later run, from `resume_at` on. `kind` is set_aside (the server
+    asked for a wait beyond `max_wait`) or moving (its events arrive faster than it can be read)."""
 
     target: Target
+    kind: str = "set_aside"
     message: str
     status: int | None
     attempts: int
@@ -244,6 +274,9 @@ class RunFinished:
 Event: TypeAlias = (
     RunStarted
     | FilesRemoved
+    | WorkCounted
+    | CountsMissed
+    | DetailAsked
     | IdRepeated
     | CampaignSkipped
     | CampaignStarted

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Collection
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.layout import Layout
+from harvester.disk.lock import BEAT, DirectoryLock
 from harvester.disk.part import is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
@@ -30,7 +32,7 @@ from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, require_open_files
+from harvester.runtime import Clock, StopSignal, repeated, require_open_files
 
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
@@ -107,10 +109,18 @@ class Harvester:
                     removing=lambda files, size: early.append(events.FilesRemoved(files, size)),
                 )
             )
+            stack.enter_context(repeated(BEAT, partial(self._beat, directory.lock)))
             run = _Run(config, api, directory, self._stop, self._clock, self._observe, sizes)
             for event in early:
                 run.emit(event)
             return await run.harvest(campaign_ids, credentials)
+
+    def _beat(self, lock: DirectoryLock) -> None:
+        """Show other machines that this run lives; stop if one has taken the directory."""
+        try:
+            lock.beat()
+        except StopRun as order:
+            self._stop.request(order)
 
 
 class _Run:
@@ -166,6 +176,8 @@ class _Run:
             top_up=self._config.tops_up,
             is_there=self._is_there,
             is_whole=self._is_whole if self._config.repair else None,
+            sizes=self._sizes,
+            clock=self._clock,
             stop=self._stop,
             emit=self.emit,
         )
@@ -224,8 +236,12 @@ class _Run:
                 min_page_size=config.min_page_size,
                 since=directory.since,
                 max_pages=config.max_pages,
+                reports=config.reports,
+                links=config.links,
                 summary=config.summary,
                 expected=self._sizes.pages,
+                counted=self._sizes.counted,
+                counts=config.counts,
             ),
             layout=directory.layout,
             lock=directory.lock,
@@ -241,7 +257,17 @@ class _Run:
         coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
         timer = self._stop_after(config.max_duration)
         try:
-            await coordinator.run(queue.walks())
+            async with anyio.create_task_group() as group:
+                if config.counts or config.summary:
+                    queue.use_counts(
+                        stack.fetcher,
+                        page_size=config.page_size,
+                        summary=config.summary,
+                        believed=config.counts,
+                    )
+                group.start_soon(queue.count)
+                await coordinator.run(queue.walks())
+                group.cancel_scope.cancel()
             all_asked = not self._stop.requested and self._tally.deferred_until is None
             if config.tops_up and all_asked:
                 directory.store.end_round()

@@ -4,9 +4,11 @@ Waits are measured on the monotonic clock; days belong to the wall clock. They a
 after a suspend or a clock jump the wall has moved and the other has not.
 """
 
+import asyncio
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -42,6 +44,25 @@ def later(now: datetime, seconds: float) -> datetime:
 def stamp(moment: datetime) -> str:
     """A moment as the reports write it: ISO-8601, UTC, milliseconds, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def repeated(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` every so many seconds meanwhile, on the running loop."""
+    loop = asyncio.get_running_loop()
+
+    timer: asyncio.TimerHandle
+
+    def again() -> None:
+        nonlocal timer
+        timer = loop.call_later(seconds, again)
+        call()
+
+    timer = loop.call_later(seconds, again)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class StopSignal:

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from harvester.api import oauth
-from harvester.api.oauth import Denied, DeviceCode, Passing, Pending, Rejected, Tokens
+from harvester.api.oauth import DeviceCode, Passing, Pending, Rejected, Tokens
 from harvester.client import open_endpoint, open_store
 from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account, TokenStore
@@ -32,8 +32,9 @@ async def sign_in(config: HarvestConfig, *, show: Callable[[DeviceCode], None]) 
     person has `expires_in_s` seconds to confirm. The account is `config.account`, the app
     `config.client_id`; a later sign-in may leave the client id out.
 
-    Raises `ConfigError` before anything is sent, `StopRun` if the sign-in is denied, runs out, or
-    does not answer. An account that was signed in before stays so until the new tokens are there.
+    Raises `ConfigError` before anything is sent, `StopRun` if the sign-in is denied or runs out
+    ("sign_in_refused"), or does not answer ("sick_server"). An account that was signed in before
+    stays so until the new tokens are there.
     """
     store = open_store(config)
     return await sign_in_at(
@@ -143,15 +144,15 @@ async def _wait_for_consent(
                 interval += _SLOWER if slow_down else 0.0
             case Passing() | DeviceCode():
                 pass
-            case Denied():
-                raise _refused("the sign-in was denied in the browser: run `harvester login` again")
-            case Rejected():
-                raise _refused(f"the sign-in failed ({answer.text}): run `harvester login` again")
-            case _:
+            case Rejected("access_denied"):
+                raise _refused("the sign-in was denied in the browser")
+            case Rejected("expired_token" | "invalid_grant"):
                 break
+            case Rejected():
+                raise _refused(f"the sign-in failed ({answer.text})")
         asked = answer.retry_after if isinstance(answer, Passing) else None
         pause = max(interval, asked or 0.0)
-    raise _refused("the code was not confirmed in time: run `harvester login` again")
+    raise _refused("the code was not confirmed in time")
 
 
 async def _save(store: TokenStore, account: Account) -> Account:
@@ -167,4 +168,4 @@ async def _save(store: TokenStore, account: Account) -> Account:
 
 
 def _refused(text: str) -> StopRun:
-    return StopRun("credentials_refused", text)
+    return StopRun("sign_in_refused", text)

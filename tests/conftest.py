@@ -24,8 +24,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _MEMORY = Path("/dev/shm")
 
-# Whoever starts the tests with nohup, or in the background of a script, has signals ignored, and
-# a program under test would inherit that. What is caught is not inherited.
+# Tests that are started with nohup, or in the background of a script, have signals ignored, and a
+# program under test would inherit that. What is caught is not inherited.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)

@@ -9,8 +9,11 @@ import asyncio
 import gzip
 import itertools
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -222,6 +225,42 @@ async def serving(script: Script) -> AsyncIterator[FaultServer]:
             await asyncio.sleep(0)
     if faults.complaints:
         raise faults.complaints[0]
+
+
+_HARVEST_AND_MEASURE = """
+import asyncio, json, pathlib, re, resource, sys
+from harvester import HarvestConfig, harvest
+
+ids, options = json.loads(sys.argv[1])
+report = asyncio.run(harvest(ids, HarvestConfig(**options)))
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # the usage that Linux accounts for also has the peak of who started us
+    peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"exit_code": report.exit_code, "peak": peak}))
+"""
+
+
+async def measured(ids: Iterable[str], root: Path, server: FaultServer) -> dict[str, int]:
+    """Harvest in a process of its own: its exit code and the peak of its memory (bytes)."""
+    options = {
+        "output": str(root / "out"),
+        "state_dir": str(root / "state"),
+        "base_url": server.base_url,
+        "rate": 0,
+        "retries": 0,
+        "api_key": "the-api-key",
+        "access_token": "the-access-token",
+    }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HARVEST_AND_MEASURE, json.dumps([[*ids], options]),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )  # fmt: skip
+    stdout, _ = await child.communicate()
+    found: dict[str, int] = json.loads(stdout)
+    return found
 
 
 def framed(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:

@@ -84,6 +84,7 @@ def test_a_limit_is_found_among_several_errors(first: object) -> None:
         (403, "", Forbidden),
         (408, "", ServerTrouble),
         (500, "", ServerTrouble),
+        (500, DAY, ServerTrouble),
         (502, "", ServerTrouble),
         (503, QPS, ServerTrouble),
         (599, "", ServerTrouble),

@@ -14,7 +14,8 @@ from workbench import Workbench, disk_calls, no_sync, turn
 
 from harvester.disk.checkpoint import CheckpointStore, SavedPage
 from harvester.disk.part import Damaged
-from harvester.disk.saved_walk import STEERING, SavedWalk
+from harvester.disk.saved_campaign import SavedCampaign
+from harvester.disk.saved_walk import STEERING, SavedWalk, checksum
 from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
@@ -67,8 +68,7 @@ async def test_every_field_is_found_by_the_next_run(bench: Workbench) -> None:
 async def test_a_commit_outlives_a_kill(bench: Workbench) -> None:
     """What was committed is there for another process while the file was never closed."""
     await bench.commit(bench.take(), bench.part(), at=at(1))
-    with closing(CheckpointStore(bench.store.path)) as other:
-        other.begin_run({})
+    with bench.killed() as other:
         found = other.take(TARGET)
     assert found is not None
     assert found.position == at(1)
@@ -184,6 +184,9 @@ def test_another_format_is_refused(bench: Workbench) -> None:
     bench.begin()
 
 
+NEWER = ("ALTER TABLE walks DROP COLUMN counted", "DROP TABLE campaigns")
+
+
 @pytest.mark.parametrize("version", [1, 2])
 async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, version: int) -> None:
     """Their walks and pages are as they were, and of no round of top-ups yet."""
@@ -191,11 +194,51 @@ async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, versi
     new = [f"ALTER TABLE walks DROP COLUMN {name}" for name in ("first_event", "last_event")]
     sums = [f"ALTER TABLE {each} DROP COLUMN checksum" for each in ("walks", "pages", "settings")]
     rounds = ["ALTER TABLE walks DROP COLUMN round"] if version == 1 else []
-    altered(bench, *new, *sums, *rounds, f"PRAGMA user_version = {version}")
+    altered(bench, *NEWER, *new, *sums, *rounds, f"PRAGMA user_version = {version}")
     for run in (2, 3):
         bench.begin()
         assert bench.take() == replace(saved, run=run)
         assert bench.store.pages(saved) == [SavedPage(10, 1)]
+
+
+async def test_what_was_damaged_before_is_damaged_in_the_new_format(bench: Workbench) -> None:
+    """The step from format 3 makes new checksums for sound walks only."""
+    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
+    await bench.commit(bench.take(OTHER), bench.part(OTHER), at=at(1))
+    bench.close()
+    with closing(sqlite3.connect(bench.layout.database)) as db, db:
+        names = ", ".join(STEERING[:-1])
+        for row in db.execute(f"SELECT report, campaign_id, {names} FROM walks").fetchall():
+            db.execute(
+                "UPDATE walks SET checksum = ? WHERE campaign_id = ?", (checksum(*row), row[1])
+            )
+        db.execute("UPDATE walks SET rows = 11 WHERE campaign_id = ?", (OTHER.campaign_id,))
+        for statement in (*NEWER, "PRAGMA user_version = 3"):
+            db.execute(statement)
+    bench.begin()
+    assert bench.take() == replace(saved, run=2)
+    assert bench.take(OTHER).state == "damaged"
+
+
+async def test_what_the_api_says_of_a_campaign_is_kept(bench: Workbench) -> None:
+    """As it was given, by a next run too; a damaged row is as good as none."""
+    campaign = SavedCampaign(
+        campaign_id="7", detail="{}", detail_at="d", detail_round=1, detail_sends=2, counts="{}"
+    )
+    bench.store.keep([campaign, SavedCampaign(campaign_id="8", counted_at="c")])
+    bench.begin()
+    assert bench.store.campaign("7") == campaign
+    assert bench.store.campaign("9") == SavedCampaign(campaign_id="9")
+    for column in ("detail", "detail_at", "detail_round", "detail_sends", "counts", "counted_at"):
+        altered(bench, f"UPDATE campaigns SET {column} = {column} || '1', checksum = checksum")
+        bench.begin()
+        expected = {"7": campaign, "8": SavedCampaign(campaign_id="8", counted_at="c")}
+        changed = [name for name, each in expected.items() if bench.store.campaign(name) != each]
+        assert all(
+            bench.store.campaign(each) == SavedCampaign(campaign_id=each) for each in changed
+        )
+        assert changed
+        bench.store.keep(expected.values())
 
 
 def test_a_state_that_is_no_database_is_told(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from shell import Done, called, command, harvester, lines, summary_of, surroundi
 
 import harvester as package
 from harvester.cli import main
-from harvester.cli.sandbox import sandbox
 from harvester.errors import CampaignError, ConfigError, StopRun
 from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
@@ -320,7 +319,7 @@ def test_plan_says_the_pace(served: Served, call: Call, more: list[str], said: s
     assert said in done.stdout
 
 
-@pytest.mark.parametrize("argument", [["--page-size", "4"], ["--report", "clicks"]])
+@pytest.mark.parametrize("argument", [["--page-size", "4"], ["--compress", "gzip"]])
 def test_plan_refuses_what_run_would_refuse(
     served: Served, tmp_path: Path, call: Call, argument: list[str]
 ) -> None:
@@ -466,82 +465,3 @@ def test_a_directory_whose_name_is_no_text(served: Served, tmp_path: Path, log: 
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
     assert b" for x\xff\n" in done.stdout
-
-
-# -- the sandbox ---------------------------------------------------------------------------------
-
-
-def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path) -> None:
-    """`harvester sandbox` says where it serves; another terminal harvests it with the example of
-    its own help; SIGTERM ends it well."""
-    with subprocess.Popen(
-        command("sandbox", "--port", 0, "--campaigns", 3, "--pages", 4, "--rate-limit", 0),
-        cwd=tmp_path,
-        env=surroundings(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        origin = process.stderr.readline().split(" on ")[1].split()[0]
-        listed = harvester(tmp_path, "campaigns", "--base-url", origin, "--rate", "0")
-        (tmp_path / "ids.txt").write_text(listed.stdout)
-        done = harvester(
-            tmp_path, "run", "-i", "ids.txt", "-o", "out", "--base-url", origin, "--rate", "0"
-        )
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        assert process.stderr.read() == ""
-    assert done.code == 0, done.stderr
-    assert summary_of(tmp_path / "out")["campaigns"]["complete"] == 3
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        (["--fault", "error500"], "KIND=RATE"),
-        (["--fault", "error500=often"], "KIND=RATE"),
-        (["--fault", "gremlin=0.5"], "no fault 'gremlin'"),
-        (["--fault", "error500=2"], "probabilities"),
-        (["--campaigns", "9", "--pages", "3"], "3 pages"),
-        (["--limit-kind", "leaky"], "sliding"),
-        (["--latency", "-1"], "latency is a number from 0"),
-        (["--jitter", "nan"], "jitter is a number from 0"),
-        (["--rate-limit", "-2"], "rate-limit is a number from 0"),
-        (["--quota", "-3"], "quota is a number from 0"),
-        (["--heal-after", "-1"], "heal-after is a number from 0"),
-        (["--fault", "error500=nan"], "probabilities"),
-        (["--request-log", "/nonexistent/x"], "cannot write /nonexistent/x (--request-log)"),
-    ],
-)
-def test_a_sandbox_that_cannot_be_is_refused(
-    call: Call, argument: list[str], expected: str
-) -> None:
-    """Exit code 2, with what is accepted."""
-    done = call("sandbox", "--port", "0", *argument)
-    assert done.code == 2
-    assert expected in done.stderr
-
-
-def test_every_option_of_the_sandbox_is_explained() -> None:
-    """Each has a help text."""
-    assert [each.name for each in sandbox.params if not getattr(each, "help", None)] == []
-
-
-def test_a_sandbox_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
-    """Where hangups are ignored it goes on serving; SIGTERM still ends it."""
-    ignoring = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")
-    small = command("sandbox", "--port", 0, "--campaigns", 3, "--pages", 4)
-    with subprocess.Popen(
-        [*ignoring, *small],
-        cwd=tmp_path,
-        env=surroundings(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        origin = process.stderr.readline().split(" on ")[1].split()[0]
-        process.send_signal(signal.SIGHUP)
-        done = harvester(tmp_path, "campaigns", "--base-url", origin)
-        assert (done.code, len(done.stdout.split())) == (0, 3)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ class Shell:
     def store(self) -> TokenStore:
         return TokenStore(self.home / "state", "default")
 
-    def expire(self) -> None:
+    def expire(self, days: float = 1.1) -> None:
         """A day and more passes."""
         self.server.sign_in.access.clear()
         account = self.store().read()
         assert account is not None
-        received, expires = account.received_at - 90_000, account.expires_at - 90_000
+        received, expires = (at - days * 86_400 for at in (account.received_at, account.expires_at))
         with self.store().room() as room:
             room.save(replace(account, received_at=received, expires_at=expires))
 
@@ -135,6 +136,8 @@ def test_from_a_client_id_to_a_first_file(shell: Opener) -> None:
         assert (code, err) == (0, "")
         assert out.startswith("ok: ")
         assert "requests today: 1 of 10,000" in out
+        where = f"--base-url {user.server.url} --auth-url {user.server.url}"
+        assert f"next: harvester run --all-sent {where} (" in out
         assert user.server.hits == [("/v3/emails?limit=1", 200)]
 
         code, out, err = user.run(
@@ -240,6 +243,7 @@ def test_a_sign_in_that_fails_ends_with_4(
         found, out, err = user.run("login", "--client-id", CLIENT)
         assert (found, out) == (code, "")
         assert text in err.splitlines()[-1]
+        assert err.endswith("next step: the same command\n")
         assert "Traceback" not in err
 
 
@@ -280,6 +284,19 @@ def test_tokens_are_not_sent_to_another_origin(shell: Opener) -> None:
                 assert "was signed in with" in err
         assert other.server.hits == []
         assert other.server.sign_in.asked == []
+
+
+def test_check_warns_of_a_machine_that_stood_still(shell: Opener) -> None:
+    """A sign-in dies of 180 unused days. The check itself uses it: its dates are of today."""
+    with shell() as user:
+        user.login()
+        user.expire(days=160)
+        code, out, _ = user.run("check")
+        assert code == 0
+        assert "warning: the sign-in was not used for 160 days" in out
+        assert f"last renewed {datetime.now(UTC):%Y-%m-%d}" in out
+        code, out, _ = user.run("check")
+        assert (code, "warning" in out) == (0, False)
 
 
 def test_check_says_which_is_wrong(shell: Opener) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashlab import config_of
 from fakes import PATH, Seen, make_request
 
 from harvester import client as stack
@@ -31,15 +32,7 @@ SMALL: dict[str, Any] = {"campaigns": 3, "pages": 9, "rows_per_page": 5, "unsent
 
 def config_for(sandbox: Sandbox, state: Path, **settings: Any) -> HarvestConfig:
     """Settings for a sandbox, without a pace."""
-    given: dict[str, Any] = {
-        "base_url": sandbox.base_url,
-        "api_key": sandbox.settings.api_key,
-        "access_token": sandbox.settings.access_token,
-        "state_dir": state,
-        "page_size": sandbox.settings.rows_per_page,
-        "rate": 0,
-    }
-    return HarvestConfig(**given | settings)
+    return config_of(sandbox, state, **{"state_dir": state, **settings})
 
 
 def longest(sandbox: Sandbox) -> str:
@@ -158,7 +151,7 @@ async def test_a_walk_gives_every_record_in_order(tmp_path: Path) -> None:
 
 
 async def test_a_walk_may_be_left_early(tmp_path: Path) -> None:
-    """Whoever has enough stops reading, and nothing more is asked."""
+    """A reader that has enough stops, and nothing more is asked."""
     async with Sandbox(SandboxSettings(**SMALL)) as sandbox:
         async with aclosing(walk(longest(sandbox), config_for(sandbox, tmp_path))) as pages:
             async for _ in pages:

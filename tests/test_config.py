@@ -193,13 +193,6 @@ def test_the_credentials_decide_about_the_version(given: Any, api: str, key: str
     assert dataclasses.replace(config, rate=1.0).api == api
 
 
-@pytest.mark.parametrize(("name", "value"), [("since", "last"), ("summary", True)])
-def test_a_setting_that_a_version_has_nothing_for_is_refused(name: str, value: Any) -> None:
-    """Version 3 has no filter by time, and no counts that are comparable yet."""
-    with pytest.raises(ConfigError, match=f"{name}: nothing where api is v3"):
-        HarvestConfig(**{"api": "v3", name: value})
-
-
 def test_the_settings_load_nothing_heavy() -> None:
     """In an interpreter of its own: no HTTP client, no database, no terminal."""
     script = "import sys, harvester.config; print([m for m in sys.modules if '.' not in m])"

@@ -60,6 +60,16 @@ def bench() -> Iterator[list[Lab]]:
         yield pair
 
 
+@pytest.fixture(scope="module", params=["v2", pytest.param("v3", marks=pytest.mark.long)])
+def either(request: pytest.FixtureRequest, bench: list[Lab]) -> Iterator[list[Lab]]:
+    """The same, or two labs of v3 with a campaign that was sent twice."""
+    if request.param == "v2":
+        yield bench
+        return
+    with labs(2, api="v3", resends=1, pages=7) as pair:
+        yield pair
+
+
 def run_to_the_end(
     lab: Lab, home: Home, *, walkers: int, kills: int, before: int, expected: Reference
 ) -> None:
@@ -130,6 +140,44 @@ def test_more_walks_than_permits_cost_no_more(root: Path, stride: int) -> None:
     assert points * stride > 150
 
 
+@pytest.mark.parametrize(
+    ("walkers", "stride"),
+    [
+        (3, 7),
+        pytest.param(1, 1, marks=pytest.mark.long),
+        pytest.param(3, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_kill_at_any_call_of_a_v3_harvest_costs_no_more(
+    root: Path, walkers: int, stride: int
+) -> None:
+    """Campaigns of one email and of an email with resends: killed before the campaign's detail is
+    used, within an activity, or between two of them."""
+    with labs(2, api="v3", resends=2, pages=8) as bench:
+
+        def point(lab: Lab, at: int) -> bool:
+            home = Home(root / str(at))
+            return die_once(lab, home, walkers=walkers, durable=True, kill_at=at)
+
+        points = spread(bench, point, itertools.count(1, stride))
+    print(f"{points} points, {walkers} walkers")
+    assert points * stride > 100
+
+
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.long)])
+def test_a_kill_at_any_call_leaves_the_counts_that_were_saved(root: Path, stride: int) -> None:
+    """The counts of v3 are asked for in bulk, kept, and not asked for again."""
+    with labs(2, "--summary", api="v3", resends=2, pages=8) as bench:
+
+        def point(lab: Lab, at: int) -> bool:
+            home = Home(root / str(at))
+            return die_once(lab, home, walkers=3, durable=True, kill_at=at)
+
+        points = spread(bench, point, itertools.count(1, stride))
+    print(f"{points} points")
+    assert points * stride > 100
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_nothing_is_named_before_it_is_synced(
     bench: list[Lab], root: Path, *, durable: bool
@@ -197,7 +245,7 @@ class Killer:
 @pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("syscall", SYSCALLS)
 def test_a_kill_at_any_system_call_loses_nothing(
-    bench: list[Lab], root: Path, strace: str, syscall: str, stride: int
+    either: list[Lab], root: Path, strace: str, syscall: str, stride: int
 ) -> None:
     """Killed before any system call that changes the disk, SQLite's own too, a harvest ends as if
     nothing had been."""
@@ -206,11 +254,11 @@ def test_a_kill_at_any_system_call_loses_nothing(
         home = Home(root / str(at))
         return die_once(lab, home, walkers=2, durable=True, tracer=Killer(strace, syscall, at))
 
-    points = spread(bench, point, itertools.count(1, stride))
+    points = spread(either, point, itertools.count(1, stride))
     print(f"{points} {syscall} calls")
 
 
-def test_a_kill_within_a_frame_of_the_log_loses_nothing(bench: list[Lab], root: Path) -> None:
+def test_a_kill_within_a_frame_of_the_log_loses_nothing(either: list[Lab], root: Path) -> None:
     """Killed in the middle of a frame of SQLite's log, a harvest ends as if nothing had been."""
 
     def point(lab: Lab, size: int) -> bool:
@@ -221,19 +269,19 @@ def test_a_kill_within_a_frame_of_the_log_loses_nothing(bench: list[Lab], root: 
     sizes = itertools.chain(
         range(100, 32_768, 6_000), itertools.count(33_000, 2 * WAL_FRAME + 1_031)
     )
-    points = spread(bench, point, sizes)
+    points = spread(either, point, sizes)
     print(f"{points} sizes")
     assert points > 15
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd"])
-def test_compressed_files_come_out_the_same(bench: list[Lab], root: Path, compress: str) -> None:
+def test_compressed_files_come_out_the_same(either: list[Lab], root: Path, compress: str) -> None:
     """A killed and resumed compressed harvest has the bytes of an undisturbed one, and they hold
     the right records."""
     undisturbed = Home(root / "undisturbed")
     extra = ("--compress", compress)
-    assert bench[0].run(undisturbed, *extra).code == 0
-    expected = bench[0].expected.packed(undisturbed.finals())
+    assert either[0].run(undisturbed, *extra).code == 0
+    expected = either[0].expected.packed(undisturbed.finals())
     undisturbed.assert_undisturbed(expected)
 
     def point(lab: Lab, at: int) -> bool:
@@ -246,7 +294,7 @@ def test_compressed_files_come_out_the_same(bench: list[Lab], root: Path, compre
         assert lab.seen() - before <= expected.requests + in_flight(2)
         return True
 
-    assert spread(bench, point, itertools.count(20, 6)) > 10
+    assert spread(either, point, itertools.count(20, 6)) > 10
 
 
 # -- kills of a resume ---------------------------------------------------------------------------
@@ -270,10 +318,11 @@ def _acknowledging(trace: list[str]) -> int:
     )
 
 
+_FILE = r"[0-9a-f-]{13,}\.ndjson"
 LEFT = {
-    "a page is torn": lambda trace: _nth(2, "p?write 1")(trace) + 1,
-    "rows are ahead of the checkpoint": lambda trace: _nth(3, "fdatasync 1")(trace),
-    "all is there but the name": _nth(1, "replace 1"),
+    "a page is torn": lambda trace: _nth(2, f"p?write {_FILE}")(trace) + 1,
+    "rows are ahead of the checkpoint": lambda trace: _nth(3, f"fdatasync {_FILE}")(trace),
+    "all is there but the name": _nth(1, f"replace {_FILE}"),
     "the name but no line in the manifest": _nth(1, "p?write manifest"),
     "half a line in the manifest": lambda trace: _nth(2, "p?write manifest")(trace) + 1,
     "a line that was not acknowledged": _acknowledging,
@@ -284,14 +333,14 @@ LEFT = {
 @pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("left", LEFT)
 def test_a_resume_can_be_killed_anywhere_too(
-    bench: list[Lab], root: Path, left: str, stride: int
+    either: list[Lab], root: Path, left: str, stride: int
 ) -> None:
     """Whatever a first kill has left, a second one may come at any call of the resume."""
     whole, trace = Home(root / "whole"), root / "trace"
-    assert bench[0].run(whole, "-j", "1", durable=True, trace=str(trace)).code == 0
+    assert either[0].run(whole, "-j", "1", durable=True, trace=str(trace)).code == 0
     at = LEFT[left](trace.read_text().splitlines())
     deaths = {}
-    for lab in bench:  # each has a port of its own, which a directory remembers
+    for lab in either:  # each has a port of its own, which a directory remembers
         before = lab.seen()
         home = Home(root / f"left-{lab.served.sandbox.base_url[-5:]}")
         assert lab.run(home, "-j", "1", durable=True, kill_at=at).killed
@@ -309,7 +358,7 @@ def test_a_resume_can_be_killed_anywhere_too(
         return ended.killed
 
     first = 1 + list(LEFT).index(left) % stride  # all of them together come to every remainder
-    points = spread(bench, point, itertools.count(first, stride))
+    points = spread(either, point, itertools.count(first, stride))
     print(f"{points} points")
     assert points * stride > 20
 
@@ -352,9 +401,9 @@ def chains(bench: list[Lab], root: Path, seeds: range) -> None:
     assert spread(bench, one, seeds) == len(seeds)
 
 
-def test_chains_of_random_kills_end_with_the_same_bytes(bench: list[Lab], root: Path) -> None:
+def test_chains_of_random_kills_end_with_the_same_bytes(either: list[Lab], root: Path) -> None:
     """Harvests that are each killed up to eight times at random end as if nothing had been."""
-    chains(bench, root, range(40))
+    chains(either, root, range(40))
 
 
 @pytest.mark.long

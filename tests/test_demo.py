@@ -1,6 +1,9 @@
-"""`harvester demo`: the whole program with no account and no network, killed and resumed."""
+"""`harvester demo`: sign-in and harvest with no account and no network, killed and resumed."""
 
+import json
+import re
 import socket
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -55,6 +58,8 @@ class Killed:
     out: Path
     stopped_whole: bool
     parts: int
+    least: int
+    """Requests that the whole costs at least."""
     again: Done
 
 
@@ -68,7 +73,8 @@ def killed(home: Path) -> Killed:
         until(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") >= 25)
         process.kill()
     whole, parts = (out / "summary.json").exists(), len(list(out.glob("opens/*.part")))
-    return Killed(out, whole, parts, harvester(home, "demo", "-o", out))
+    least = WORLD.world.least_requests(("opens",), PAGE_SIZE)
+    return Killed(out, whole, parts, least, harvester(home, "demo", "-o", out))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +93,11 @@ def shown(both: tuple[Shown, Killed]) -> Shown:
 
 
 def test_the_demo_is_a_whole_harvest(shown: Shown) -> None:
-    """Exit code 0: 40 campaigns on 150 pages, and every file is what the sandbox's world says."""
+    """Exit code 0: 40 campaigns and their resends, and every file is what the sandbox's world
+    says."""
     assert shown.done.code == 0, shown.done.stderr
-    assert_harvested(shown.home / "harvest-demo", WORLD, WORLD.world.campaign_ids)
-    assert (shown.summary["campaigns"]["complete"], shown.summary["pages"]) == (40, 150)
+    assert_harvested(shown.home / "harvest-demo", WORLD, WORLD.world.v3_campaign_ids)
+    assert shown.summary["campaigns"]["complete"] == 40
     assert (shown.summary["exit_code"], shown.summary["reason"]) == (0, "complete")
 
 
@@ -110,10 +117,10 @@ def test_the_demo_shows_where_the_files_are_and_what_to_try(shown: Shown) -> Non
     """It ends with the directory, the first line of a file, and the next commands; standard output
     is kept for data."""
     said = shown.done.stderr
-    first = min(each for each in WORLD.world.campaign_ids if content(WORLD, "opens", each))
+    first = min(each for each in WORLD.world.v3_campaign_ids if content(WORLD, "opens", each))
     record = content(WORLD, "opens", first).split(b"\n")[0].decode()
     assert f"The files are in harvest-demo/; opens/{first}.ndjson begins:\n  {record}\n" in said
-    for command_ in ("demo --fresh", "demo", "verify harvest-demo", "run --help"):
+    for command_ in ("demo --fresh", "demo", "verify harvest-demo", "login --help"):
         assert f"  harvester {command_}" in said
     assert shown.done.stdout == ""
 
@@ -124,13 +131,33 @@ def test_the_demo_a_second_time_asks_for_nothing(shown: Shown) -> None:
     assert again.code == 0, again.stderr
     summary = summary_of(shown.home / "harvest-demo")
     assert (summary["requests"]["sent"], summary["campaigns"]["complete"]) == (0, 40)
-    assert_harvested(shown.home / "harvest-demo", WORLD, WORLD.world.campaign_ids)
+    assert "code" not in again.stderr  # the token is good for a day
+    assert_harvested(shown.home / "harvest-demo", WORLD, WORLD.world.v3_campaign_ids)
 
 
 def test_the_demo_leaves_the_days_count_of_the_user_alone(shown: Shown) -> None:
     """Its requests are none of a real day's."""
     assert not (shown.home / "state").exists()
     assert list((shown.home / "harvest-demo/.harvester/demo").glob("*.json")) != []
+
+
+def test_the_demo_signs_in_as_a_person_would(shown: Shown) -> None:
+    """A link and a code, then the harvest; the token stands in one file of the demo's own, which
+    only its owner can read."""
+    said = shown.done.stderr
+    ((link, code),) = re.findall(r"(http://127\.0\.0\.1:\d+/activate\?user_code=(\S+))", said)
+    assert said.index(link) < said.index(f"code  {code}") < said.index("signed in")
+    assert said.index("signed in") < said.index("40 campaigns")
+    account = shown.home / "harvest-demo/.harvester/demo/accounts/default.json"
+    assert stat.S_IMODE(account.stat().st_mode) == 0o600
+    token = json.loads(account.read_bytes().splitlines()[0])["account"]["access_token"]
+    holders = [
+        path
+        for path in shown.home.rglob("*")
+        if path.is_file() and token in path.read_bytes().decode("utf-8", "replace")
+    ]
+    assert holders == [account]
+    assert token not in said
 
 
 def test_a_demo_that_was_killed_goes_on(both: tuple[Shown, Killed]) -> None:
@@ -140,18 +167,17 @@ def test_a_demo_that_was_killed_goes_on(both: tuple[Shown, Killed]) -> None:
     assert not dead.stopped_whole
     assert dead.parts > 0
     assert dead.again.code == 0, dead.again.stderr
-    assert_harvested(dead.out, WORLD, WORLD.world.campaign_ids)
+    assert_harvested(dead.out, WORLD, WORLD.world.v3_campaign_ids)
     summary = summary_of(dead.out)
     assert summary["campaigns"]["complete"] == 40
-    assert 0 < summary["pages"] <= 125
-    assert summary["requests"]["sent"] < 150
+    assert 0 < summary["requests"]["sent"] < dead.least
 
 
 def test_what_the_demo_serves_is_what_it_says() -> None:
-    """40 campaigns on 150 pages of the demo's own size."""
+    """40 campaigns and 5 resends, on 150 pages of the demo's own size."""
     world = WORLD.world
-    assert len(world.campaign_ids) == 40
-    assert sum(world.pages("opens", each, PAGE_SIZE) for each in world.campaign_ids) == 150
+    assert (len(world.v3_campaign_ids), len(world.campaign_ids)) == (40, 45)
+    assert sum(world.pages("opens", each, PAGE_SIZE) for each in world.v3_campaign_ids) == 150
 
 
 # -- the port ------------------------------------------------------------------------------------
@@ -163,7 +189,7 @@ def test_the_port_is_remembered(tmp_path: Path) -> None:
     port = choose_port(memory, fresh=False)
     assert 1024 <= port <= 65_535
     assert choose_port(memory, fresh=False) == port
-    assert int(memory.read_text()) == port
+    assert memory.read_text() == f"v3 {port}\n"
 
 
 def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
@@ -171,7 +197,7 @@ def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
     memory = tmp_path / "port"
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = other.getsockname()[1]
-        memory.write_text(f"{taken}\n")
+        memory.write_text(f"v3 {taken}\n")
         with pytest.raises(ConfigError, match=f"port {taken}.* is taken.*--fresh"):
             choose_port(memory, fresh=False)
         assert choose_port(memory, fresh=True) != taken
@@ -183,7 +209,21 @@ def test_a_port_that_was_never_written_is_chosen_anew(tmp_path: Path) -> None:
     memory = tmp_path / "port"
     memory.touch()
     port = choose_port(memory, fresh=False)
-    assert memory.read_text() == f"{port}\n"
+    assert memory.read_text() == f"v3 {port}\n"
+
+
+def test_a_demo_of_v2_is_not_mixed_with_one_of_v3(tmp_path: Path) -> None:
+    """What an earlier version has left is refused as it is, with a step that works."""
+    old = tmp_path / "old" / ".harvester" / "demo" / "port"
+    old.parent.mkdir(parents=True)
+    old.write_text("8765\n")
+    done = harvester(tmp_path, "demo", "-o", "old")
+    assert done.code == 2
+    (line,) = done.complaints
+    assert "old has a demo of an earlier version" in line
+    assert "--fresh" in line
+    assert old.read_text() == "8765\n"
+    assert choose_port(old, fresh=True) > 0
 
 
 @pytest.mark.parametrize("output", ["file", "file/deeper", "/proc/x"])

@@ -3,20 +3,33 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import click
 import pytest
+from crashlab import Served, environment
 
 from harvester.cli import cli
 from harvester.cli.run import run
 from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
+
+@dataclass(frozen=True)
+class Harvested:
+    """A harvest in `folder`/harvest, and the rows of opens of each campaign."""
+
+    folder: Path
+    opens: dict[str, list[bytes]]
+
+
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+LOADED = dict(re.findall(r"^```python (\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
 ID = re.compile(r"11003941652\d\d")
 
 # What a reader has and the block does not show: an account, here a simulated one.
@@ -65,6 +78,58 @@ async def test_the_block_that_walks_prints_a_page(tmp_path: Path) -> None:
     assert len(printed.splitlines()) == 2
     assert "EMAIL_OPEN" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.fixture(scope="module")
+def harvest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harvested]:
+    """A harvest of a v3 account where the blocks about loading look for it, with an empty file, and
+    what the blocks must find in it."""
+    folder = tmp_path_factory.mktemp("load")
+    with Served(Sandbox(SandboxSettings(campaigns=20, pages=40, rows_per_page=40))) as served:
+        where = [f"--base-url={served.sandbox.base_url}", "--api=v3", f"--state-dir={folder}/state"]
+        listed = in_folder(folder, "campaigns", "--status=SENT", "--json", *where, "--rate=0")
+        (folder / "campaigns.ndjson").write_bytes(listed)
+        in_folder(folder, "run", "--all-sent", "--report=opens,clicks", *where, "--rate=0", "-q")
+        world = served.sandbox.world
+        yield Harvested(
+            folder,
+            opens={each: list(world.records("opens", each)) for each in world.v3_campaign_ids},
+        )
+
+
+def in_folder(folder: Path, *argv: str) -> bytes:
+    """Run the program there; give what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "harvester", *argv],
+        cwd=folder,
+        env=environment(),
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=60,
+    ).stdout
+
+
+@pytest.mark.parametrize("name", ["duckdb", "polars", "pandas"])
+def test_the_blocks_about_loading_find_every_row(name: str, harvest: Harvested) -> None:
+    """With every campaign, each of its opens, and the openers counted once."""
+    pytest.importorskip(name, reason=f"NOT TESTED: {name} is not installed (pip install .[load])")
+    probe = {
+        "duckdb": "opens.aggregate('count(*), count(DISTINCT campaign_id)').fetchall()[0]",
+        "polars": "opens.select(pl.len(), pl.col('campaign_id').n_unique()).collect().row(0)",
+        "pandas": "(len(opens), opens['campaign_id'].nunique())",
+    }[name]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{LOADED[name]}\nprint('found', *{probe})"],
+        cwd=harvest.folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    rows, campaigns = map(int, done.stdout.rpartition("found ")[2].split())
+    filled = [each for each in harvest.opens.values() if each]
+    assert len(filled) < len(harvest.opens)
+    assert (rows, campaigns) == (sum(map(len, filled)), len(filled))
 
 
 def test_every_option_of_run_is_in_the_readme() -> None:

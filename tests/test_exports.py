@@ -15,10 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from crashlab import environment
+from crashlab import config_of, environment
 
 import harvester
-from harvester.config import HarvestConfig
 from harvester.errors import ConfigError
 from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
@@ -103,14 +102,7 @@ async def test_an_id_may_be_a_number(tmp_path: Path) -> None:
     sandbox = Sandbox(SandboxSettings(campaigns=3, pages=4, rows_per_page=5))
     ids = [int(each) for each in sandbox.world.campaign_ids]
     async with sandbox:
-        config = HarvestConfig(
-            output=tmp_path / "out",
-            state_dir=tmp_path / "state",
-            base_url=sandbox.base_url,
-            rate=0,
-            api_key="sandbox-key",
-            access_token="sandbox-token",
-        )
+        config = config_of(sandbox, tmp_path)
         report = await harvest([*ids, 404], config)
         assert (report.campaigns.complete, report.campaigns.failed) == (3, 1)
         assert json.loads(report.errors.read_text())["campaign_id"] == "404"
@@ -220,16 +212,7 @@ async def test_the_library_keeps_to_itself(
         )
     ) as sandbox:
         tasks = asyncio.all_tasks()
-        config = HarvestConfig(
-            output=tmp_path / "out",
-            state_dir=tmp_path / "state",
-            base_url=sandbox.base_url,
-            page_size=5,
-            rate=0,
-            retries=0,
-            api_key="sandbox-key",
-            access_token="sandbox-token",
-        )
+        config = config_of(sandbox, tmp_path, retries=0)
         report = await harvest(["404", *sandbox.world.campaign_ids], config)
         assert report.exit_code == 3
         assert asyncio.all_tasks() - tasks == {

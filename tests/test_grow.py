@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from workbench import disk_calls
 
-from harvester.campaign.topup import Grown, grow, read_boundary
+from harvester.campaign.growth import Grown, grow, read_marks
+from harvester.campaign.rows import RowReader
 from harvester.disk.compress import CODECS, Codec
 from harvester.disk.part import Damaged
 from harvester.disk.saved_walk import Base
 
+READ = RowReader("open_date")
 KINDS = [None, "gzip", "zstd"]
 
 
@@ -36,17 +38,16 @@ class Files:
         self.base = Base(1, stored.count(b"\n"), len(data), hashlib.sha256(data).digest())
         self.counts = [page.count(b"\n") for page in pages]
 
-    def grow(self, *, shifted: bool = False) -> Grown | None:
+    def grow(self) -> Grown | None:
         """Put them together."""
         return grow(
             self.final,
             self.part,
             self.grown,
             codec=self.codec,
-            date_field="open_date",
-            stored=read_boundary(self.final, self.base, self.codec, "open_date"),
+            read=READ,
+            marks=read_marks(self.final, self.base, self.codec, READ),
             page_rows=self.counts,
-            shifted=shifted,
         )
 
     def content(self) -> bytes:
@@ -92,16 +93,6 @@ def test_what_a_kill_left_is_written_over(tmp_path: Path) -> None:
     files.grown.write_bytes(b"x" * 10_000)
     assert files.grow() is not None
     assert files.content() == joined(1, 2)
-
-
-def test_rows_that_came_twice_at_a_pages_end_are_taken_once(tmp_path: Path) -> None:
-    """If events arrived meanwhile; else equal rows are two events."""
-    pages = (joined(5, 4), joined(4, 3))
-    assert Files(tmp_path, CODECS[None], joined(1), *pages).grow(shifted=False) is not None
-    files = Files(tmp_path, CODECS[None], joined(1), *pages)
-    assert files.content() == joined(1, 5, 4, 4, 3)
-    files.grow(shifted=True)
-    assert files.content() == joined(1, 5, 4, 3)
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed", "longer", "shorter"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashlab import config_of
 from fakes import NOON, FakeClock, Seen
 
 from harvester import client as stack
@@ -37,26 +38,29 @@ SMALL: dict[str, Any] = {"campaigns": 6, "pages": 18, "rows_per_page": 5, "unsen
 
 
 class Field:
-    """A sandbox and a directory to harvest it into."""
+    """A sandbox and a directory to harvest it into. `pages`, `requests`: those of a good
+    run."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
-        self.sandbox, self.folder = sandbox, folder
+    def __init__(self, sandbox: Sandbox, folder: Path, api: str = "v2") -> None:
+        self.sandbox, self.folder, self.api = sandbox, folder, api
         self.root = folder / "out"
-        self.ids = list(sandbox.world.campaign_ids)
+        world, limit = sandbox.world, sandbox.settings.rows_per_page
+        self.ids = list(world.campaign_ids if api == "v2" else world.v3_campaign_ids)
+        self.absent = "7" if api == "v2" else "00000000-0000-4000-8000-000000000007"
+        self.pages = sum(world.pages("opens", each, limit) for each in self.ids)
+        # v3 asks for each campaign itself.
+        self.requests = self.pages + (len(self.ids) if api == "v3" else 0)
 
     def config(self, **settings: Any) -> HarvestConfig:
         """Settings for this sandbox, without a pace."""
         given: dict[str, Any] = {
             "output": self.root,
-            "base_url": self.sandbox.base_url,
-            "api_key": self.sandbox.settings.api_key,
-            "access_token": self.sandbox.settings.access_token,
-            "state_dir": self.folder / "state",
-            "page_size": self.sandbox.settings.rows_per_page,
-            "rate": 0,
+            "api": self.api,
+            "counts": self.api == "v2",  # of v3 they would answer for some reports
             "concurrency": 3,
+            **settings,
         }
-        return HarvestConfig(**given | settings)
+        return config_of(self.sandbox, self.folder, **given)
 
     async def run(self, ids: Any = None, *, observe: Any = None, **settings: Any) -> HarvestReport:
         """One run; the invariants of every report are checked."""
@@ -109,8 +113,9 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def field(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Field]:
     """A small sandbox, with the settings of the test's parameter."""
     settings = SMALL | getattr(request, "param", {})
+    api = settings.pop("api", "v2")
     async with Sandbox(SandboxSettings(**settings)) as sandbox:
-        yield Field(sandbox, tmp_path)
+        yield Field(sandbox, tmp_path, api)
 
 
 def sandbox_with(**settings: Any) -> pytest.MarkDecorator:
@@ -118,19 +123,27 @@ def sandbox_with(**settings: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("field", [settings], indirect=True, ids=["sandbox"])
 
 
+def both_versions(**settings: Any) -> pytest.MarkDecorator:
+    """Run the test against both versions; in v3 two campaigns were sent again."""
+    v3 = {"api": "v3", "campaigns": 6, "resends": 2} | settings
+    return pytest.mark.parametrize("field", [settings, v3], indirect=True, ids=["v2", "v3"])
+
+
 # -- a run that goes well ----------------------------------------------------------------------
 
 
+@both_versions()
 async def test_every_event_is_harvested_once(field: Field) -> None:
     """Every campaign's file holds exactly its records; the report adds up."""
     report = await field.run()
     field.check()
     assert (report.exit_code, report.reason, report.resume_at) == (0, "complete", None)
     assert (report.campaigns.total, report.campaigns.complete) == (6, 6)
-    assert report.requests.sent == report.requests.ok == report.pages == 18
+    assert report.requests.sent == report.requests.ok == field.requests
+    assert report.pages == field.pages
     assert report.rows == sum(line["rows"] for line in field.lines("manifest"))
     assert report.bytes == sum(path.stat().st_size for path in (field.root / "opens").iterdir())
-    assert report.quota.used_today == 18
+    assert report.quota.used_today == field.requests
     assert field.lines("errors") == field.lines("retries") == []
     assert not list(field.root.rglob("*.part"))
 
@@ -228,37 +241,39 @@ async def test_since_is_asked_for(field: Field) -> None:
 # -- failures ----------------------------------------------------------------------------------
 
 
+@both_versions()
 async def test_a_missing_campaign_fails_alone(field: Field) -> None:
     """It is reported with its reason, has no file, and every other one is complete."""
-    report = await field.run(["7", *field.ids])
+    report = await field.run([field.absent, *field.ids])
     assert (report.exit_code, report.reason) == (3, "failures")
     assert (report.campaigns.failed, report.campaigns.complete) == (1, 6)
     (line,) = field.lines("errors")
-    assert (line["campaign_id"], line["kind"], line["status"]) == ("7", "not_found", 404)
-    assert not (field.root / "opens" / "7.ndjson").exists()
+    assert (line["campaign_id"], line["kind"], line["status"]) == (field.absent, "not_found", 404)
+    assert not (field.root / "opens" / f"{field.absent}.ndjson").exists()
     field.check()
 
 
+@both_versions()
 async def test_what_was_refused_for_good_is_not_asked_again(field: Field) -> None:
     """Unless it is asked for: the failure still counts in the report."""
-    await field.run(["7", *field.ids])
+    await field.run([field.absent, *field.ids])
     seen = Seen()
-    report = await field.run(["7", *field.ids], observe=seen)
+    report = await field.run([field.absent, *field.ids], observe=seen)
     assert (report.exit_code, report.requests.sent, report.campaigns.failed) == (3, 0, 1)
     skipped = [e for e in seen.of(events.CampaignSkipped) if e.state == "failed"]
-    assert [(e.target.campaign_id, e.kind) for e in skipped] == [("7", "not_found")]
-    again = await field.run(["7", *field.ids], retry_failed=True)
+    assert [(e.target.campaign_id, e.kind) for e in skipped] == [(field.absent, "not_found")]
+    again = await field.run([field.absent, *field.ids], retry_failed=True)
     assert (again.exit_code, again.requests.sent, again.campaigns.failed) == (3, 1, 1)
     assert len(field.lines("errors")) == 2
 
 
-@sandbox_with(faults={"error500": 0.3, "html": 0.2, "reset": 0.2}, heal_after=1)
+@both_versions(faults={"error500": 0.3, "html": 0.2, "reset": 0.2}, heal_after=1)
 async def test_faults_that_heal_leave_no_trace_in_the_files(field: Field) -> None:
     """Every repeated request is in the retry report, and in no file."""
     report = await field.run()
     assert report.exit_code == 0
     assert report.requests.retried > 0
-    assert report.requests.ok == 18
+    assert report.requests.ok == field.requests
     field.check()
 
 
@@ -293,6 +308,7 @@ async def test_a_refused_secret_stops_everything(
     field.check()
 
 
+@both_versions()
 async def test_a_renewed_token_goes_on(field: Field, tmp_path: Path) -> None:
     """A token file that holds another token by then is read once more."""
     right = field.sandbox.settings.access_token
@@ -307,6 +323,7 @@ async def test_a_renewed_token_goes_on(field: Field, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 5, 17])
+@both_versions()
 async def test_a_run_of_so_many_requests_is_continued(field: Field, limit: int) -> None:
     """Runs of `max_requests` add up to one harvest, with no request twice."""
     runs = 0
@@ -316,11 +333,12 @@ async def test_a_run_of_so_many_requests_is_continued(field: Field, limit: int) 
         assert report.campaigns.total == 6
         assert field.summary()["resume_at"] is not None
         runs += 1
-    assert (report.exit_code, runs) == (0, -(-18 // limit) - 1)
-    assert field.sandbox.requests == 18
+    assert (report.exit_code, runs) == (0, -(-field.requests // limit) - 1)
+    assert field.sandbox.requests == field.requests
     field.check()
 
 
+@both_versions()
 async def test_a_spent_day_stops_until_the_reset(field: Field) -> None:
     """Not one request past the quota, in this run or the next of the day."""
     report = await field.run(daily_quota=7)
@@ -331,11 +349,11 @@ async def test_a_spent_day_stops_until_the_reset(field: Field) -> None:
     assert (again.exit_code, again.requests.sent) == (75, 0)
     assert field.sandbox.requests == 7
     assert (await field.run(daily_quota=100)).exit_code == 0
-    assert field.sandbox.requests == 18
+    assert field.sandbox.requests == field.requests
     field.check()
 
 
-@sandbox_with(quota=7)
+@both_versions(quota=7)
 async def test_the_apis_word_that_the_day_is_spent_is_believed(field: Field) -> None:
     """With one worker it costs one request to learn it."""
     report = await field.run(concurrency=1)
@@ -362,6 +380,7 @@ async def test_a_day_that_ends_is_waited_for(field: Field) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 9])
+@both_versions()
 async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, after: int) -> None:
     """`stop` ends the run in order with its reason; no page is asked for twice."""
 
@@ -374,7 +393,7 @@ async def test_a_stop_saves_everything_and_the_same_call_goes_on(field: Field, a
     assert (report.exit_code, report.reason, report.message) == (143, "SIGTERM", "stop")
     assert report.campaigns.total == 6
     assert (await field.run()).exit_code == 0
-    assert field.sandbox.requests == 18
+    assert field.sandbox.requests == field.requests
     field.check()
 
 
@@ -407,6 +426,7 @@ async def test_a_reason_of_ones_own_still_ends_in_a_report(field: Field) -> None
     assert (report.reason, report.exit_code != 0) == ("enough", True)
 
 
+@both_versions()
 async def test_a_cancel_saves_everything(field: Field) -> None:
     """The task ends cancelled, the summary is written, and the same call goes on."""
     task: asyncio.Task[Any]
@@ -423,8 +443,8 @@ async def test_a_cancel_saves_everything(field: Field) -> None:
     assert summary["campaigns"]["total"] == 6
     before = field.sandbox.requests
     assert (await field.run()).exit_code == 0
-    assert field.sandbox.requests <= 18 + 3
-    assert before < 18
+    assert field.sandbox.requests <= field.requests + 3
+    assert before < field.requests
     field.check()
 
 
@@ -603,7 +623,7 @@ async def test_ids_that_fail_still_leave_a_summary(field: Field) -> None:
 async def test_missing_secrets_cost_nothing(field: Field) -> None:
     """No directory is made for a run that cannot send."""
     with pytest.raises(ConfigError, match="no API key"):
-        await harvest(field.ids, field.config(api_key=None))
+        await harvest(field.ids, field.config(api="v2", api_key=None))
     assert not field.root.exists()
 
 
@@ -711,6 +731,7 @@ async def test_a_copy_made_under_a_run_is_right_or_refused(
 
 
 @pytest.mark.parametrize("column", [*STEERING, "report", "campaign_id", "checksum"])
+@both_versions()
 async def test_a_flipped_bit_in_the_state_is_never_followed(field: Field, column: str) -> None:
     """In whatever field of each walk, complete, under way or new: every file ends right."""
     await field.run(max_requests=9)
@@ -840,10 +861,10 @@ async def test_a_state_that_is_no_database_is_told(field: Field) -> None:
 # -- secrets -----------------------------------------------------------------------------------
 
 
-@sandbox_with(faults={"error500": 0.3, "html": 0.2, "redirect": 0.1}, heal_after=2)
+@both_versions(faults={"error500": 0.3, "html": 0.2, "redirect": 0.1}, heal_after=2)
 async def test_no_file_of_a_run_holds_a_secret(field: Field) -> None:
     """Nothing under the output or the state folder, by name or by content."""
-    await field.run(["7", *field.ids])
+    await field.run([field.absent, *field.ids])
     secrets = [
         field.sandbox.settings.api_key.encode(),
         field.sandbox.settings.access_token.encode(),

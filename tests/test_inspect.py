@@ -247,8 +247,8 @@ def test_other_settings_and_strangers_are_refused(tmp_path: Path) -> None:
         check_directory(layout, IDENTITY, known_reports=("opens",))
     fill(layout)
     check_directory(layout, IDENTITY, known_reports=("opens",))
-    with pytest.raises(ConfigError, match="--report was 'opens' and is 'clicks'"):
-        check_directory(layout, {**IDENTITY, "report": "clicks"}, known_reports=("opens",))
+    with pytest.raises(ConfigError, match="--compress was 'not given' and is 'gzip'"):
+        check_directory(layout, {**IDENTITY, "compress": "gzip"}, known_reports=("opens",))
 
 
 # -- the last run --------------------------------------------------------------------------------
@@ -269,6 +269,18 @@ def test_the_holder_is_named_while_it_holds(tmp_path: Path) -> None:
     layout.state.mkdir()
     with locked(layout, now=Clock().now()):
         assert "process " in (holder(layout) or "")
+    assert holder(layout) is None
+
+
+def test_a_run_on_another_machine_is_seen_as_long_as_it_shows_signs_of_life(
+    tmp_path: Path,
+) -> None:
+    """Its lock may not reach this machine; its record does."""
+    layout = Layout(tmp_path)
+    layout.state.mkdir()
+    layout.lock.write_bytes(b"process 7, since just now, on elsewhere, boot another\n")
+    assert holder(layout) == "process 7, since just now, on elsewhere"
+    os.utime(layout.lock, (0, 0))
     assert holder(layout) is None
 
 

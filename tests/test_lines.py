@@ -28,7 +28,8 @@ from harvester.reporting.progress import Figures
 
 HEARTBEAT = {
     "elapsed_s", "campaigns_done", "campaigns_total", "failed", "pages", "rows", "bytes",
-    "in_flight", "requests_left", "at_least", "done_about", "requests_per_second", "rate",
+    "in_flight", "requests_done", "requests_left", "at_least", "done_about",
+    "requests_per_second", "rate",
     "used_today", "quota_limit", "paused", "paused_until",
 }  # fmt: skip
 FULL = Figures(
@@ -112,6 +113,9 @@ EXAMPLES: list[Event] = [
     started(3),
     events.FilesRemoved(3, 4_000),
     events.IdRepeated("1"),
+    events.WorkCounted(walks=6, requests=20, details=1),
+    events.CountsMissed(150, "the body is empty"),
+    events.DetailAsked(A),
     events.ObserverFailed("KeyError at observer.py:7"),
     events.CampaignSkipped(A, "failed", "not_found"),
     events.CampaignStarted(A, 2, 10),
@@ -143,12 +147,15 @@ EXAMPLES: list[Event] = [
     events.RunFinished(130, "SIGINT"),
 ]
 COUNTED = {
+    events.WorkCounted,
+    events.DetailAsked,
     events.RequestSucceeded,
     events.RequestFailed,
     events.PageCommitted,
     events.CampaignInterrupted,
 }
 WARNINGS = {
+    events.CountsMissed,
     events.FilesRemoved,
     events.WalkRestarted,
     events.CampaignFailed,

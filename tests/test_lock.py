@@ -6,13 +6,21 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fakes import NOON
 
 from harvester.disk.layout import Layout
-from harvester.disk.lock import locked
+from harvester.disk.lock import (
+    SILENT_FOR,
+    Host,
+    described,
+    is_foreign,
+    locked,
+    this_host,
+)
 from harvester.errors import HarvestError, StopRun, StorageError
 
 
@@ -91,6 +99,77 @@ def test_a_lock_that_cannot_be_opened_is_told(layout: Layout) -> None:
     layout.lock.mkdir()
     with pytest.raises(HarvestError), locked(layout, now=NOON):
         pass
+
+
+HERE, THERE = Host("here", "boot-1"), Host("there", "boot-2")
+"""Two machines that share a directory."""
+
+
+def silent_for(layout: Layout, seconds: float) -> None:
+    """The last sign of life was so long ago."""
+    then = layout.lock.stat().st_mtime - seconds
+    os.utime(layout.lock, (then, then))
+
+
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system whose locks do not reach another machine."""
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: None)
+
+
+@pytest.mark.usefixtures("no_flock")
+@pytest.mark.parametrize("clock", [NOON, NOON + timedelta(days=900), NOON - timedelta(days=900)])
+def test_a_run_on_another_machine_is_known_by_its_record(layout: Layout, clock: datetime) -> None:
+    """Whatever the clocks of the two machines say; and it is said when it is taken for dead."""
+    with locked(layout, now=NOON, host=HERE) as lock:
+        silent_for(layout, SILENT_FOR - 20)
+        again = locked(layout, now=clock, host=THERE)
+        with pytest.raises(StopRun, match=r"on here, last seen 10\d s ago") as refused, again:
+            pass
+        assert refused.value.reason == "locked"
+        assert refused.value.resume_at is not None
+        assert 10 < (refused.value.resume_at - clock).total_seconds() <= 20
+        lock.check()
+    with locked(layout, now=clock, host=THERE):  # the record went with the run
+        pass
+
+
+@pytest.mark.usefixtures("no_flock")
+def test_a_beat_keeps_a_directory_and_silence_loses_it(layout: Layout) -> None:
+    """A run that was suspended finds at its next step that another has taken its place."""
+    with locked(layout, now=NOON, host=HERE) as first:
+        silent_for(layout, SILENT_FOR + 1)
+        first.beat()
+        with pytest.raises(StopRun, match="last seen"), locked(layout, now=NOON, host=THERE):
+            pass
+        silent_for(layout, SILENT_FOR + 1)
+        with locked(layout, now=NOON, host=THERE) as second:
+            for step in (first.check, first.beat):
+                with pytest.raises(StorageError, match=r"another run works in .* on there") as lost:
+                    step()
+                assert lost.value.reason == "locked"
+            assert not first.holds()
+            first.release()
+            second.check()
+
+
+def test_a_killed_run_of_this_machine_is_waited_for_by_no_run(layout: Layout) -> None:
+    """The flock decides on one machine: a fresh record of a dead process keeps nobody out."""
+    layout.lock.write_bytes(b"process 1, since just now, on here, boot boot-1\n")
+    with locked(layout, now=NOON, host=HERE):
+        pass
+    layout.lock.write_bytes(b"process 1, since just now, on here, boot boot-1\n")
+    again = locked(layout, now=NOON, host=THERE)
+    with pytest.raises(StopRun, match="process 1, since just now, on here, last seen"), again:
+        pass
+
+
+def test_the_machine_of_this_process_is_the_same_every_time(layout: Layout) -> None:
+    """And its record has no more than what a person needs to find it."""
+    with locked(layout, now=NOON):
+        said = described(layout.lock.read_bytes())
+        assert not is_foreign(layout.lock.read_bytes(), this_host())
+    assert said == f"process {os.getpid()}, since 2026-03-01T12:00:00.000Z, on {this_host().name}"
 
 
 @pytest.mark.parametrize("harm", ["moved", "removed", "replaced", "state removed"])

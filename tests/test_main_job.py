@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from crashlab import Served
+from crashlab import Served, config_of
 from shell import (
     Done,
     assert_harvested,
@@ -50,17 +50,7 @@ def options(sandbox: Sandbox, *more: object) -> list[object]:
 
 def settings(home: Path, sandbox: Sandbox, **more: Any) -> HarvestConfig:
     """The same from Python."""
-    asked = {
-        "output": home / "out",
-        "state_dir": home / "state",
-        "base_url": sandbox.base_url,
-        "page_size": ROWS,
-        "rate": 0,
-        "api_key": sandbox.settings.api_key,
-        "access_token": sandbox.settings.access_token,
-        **more,
-    }
-    return HarvestConfig(**asked)
+    return config_of(sandbox, home, **{"page_size": ROWS, **more})
 
 
 # -- many campaigns -----------------------------------------------------------------------------
@@ -218,7 +208,8 @@ def test_without_a_secret_nothing_begins(small: Sandbox, tmp_path: Path, missing
     """No key or no token: exit code 2, one line that says how to give it, and no file."""
     env = {name: value for name, value in surroundings(tmp_path).items() if name != missing}
     before = small.requests
-    done = harvester(tmp_path, "run", "1", "-o", "out", *options(small), env=env)
+    arguments = ["run", "1", "-o", "out", *options(small, "--api", "v2")]
+    done = harvester(tmp_path, *arguments, env=env)
     assert done.code == 2
     assert len(done.complaints) == 1
     assert missing in done.stderr
@@ -241,7 +232,8 @@ def test_a_secret_can_come_from_a_file_or_a_command(small: Sandbox, tmp_path: Pa
 
 
 def test_a_refused_token_ends_the_run_after_a_handful_of_requests(tmp_path: Path) -> None:
-    """A dead token: exit code 4 after at most twenty requests, however many campaigns there are."""
+    """A dead token: exit code 4 after two dozen requests at most, however many campaigns there
+    are."""
     sandbox = Sandbox(SandboxSettings(campaigns=200, pages=200, rows_per_page=ROWS))
     with Served(sandbox):
         env = surroundings(tmp_path, HARVESTER_ACCESS_TOKEN="a-token-that-was-revoked")
@@ -250,7 +242,7 @@ def test_a_refused_token_ends_the_run_after_a_handful_of_requests(tmp_path: Path
         done = harvester(tmp_path, *arguments, env=env, stdin=ids)
         assert done.code == 4, done.stderr
         assert set(sandbox.statuses) == {401}
-        assert sandbox.requests <= 17  # those in flight, and the second look
+        assert sandbox.requests <= 24  # those in flight, the second tries
     assert "a-token-that-was-revoked" not in done.stderr + done.stdout
     summary = summary_of(tmp_path / "out")
     assert summary["reason"] == "credentials_refused"

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,17 @@ def test_a_journal_the_disk_refuses_stops_the_run(
             use(journal)
     assert journal.size == 0
     journal.close()
+
+
+def test_the_last_line_of_each_value_is_kept(tmp_path: Path) -> None:
+    """In the order of the lines that stay; what has no such member stays too, and the file goes on
+    growing."""
+    path = tmp_path / "j"
+    path.write_bytes(b'{"f":"a","n":1}\n{"f":"b","n":2}\n[3]\nx\n{"f":"a","n":4}\n')
+    with closing(NdjsonLog(path)) as journal:
+        assert journal.lines() == 5
+        journal.keep_last("f")
+        journal.append({"f": "c"})
+        assert (journal.lines(), journal.size) == (5, path.stat().st_size)
+    assert path.read_bytes() == b'{"f":"b","n":2}\n[3]\nx\n{"f":"a","n":4}\n{"f":"c"}\n'
+    assert [each.name for each in tmp_path.iterdir()] == ["j"]

@@ -10,10 +10,7 @@ from multidict import CIMultiDict
 
 from harvester.api import oauth
 from harvester.api.oauth import (
-    Denied,
     DeviceCode,
-    Expired,
-    InvalidGrant,
     Passing,
     Pending,
     Rejected,
@@ -64,10 +61,10 @@ def test_everything_stands_in_the_body_and_no_secret_is_needed() -> None:
         (400, {"error": "authorization_pending"}, Pending()),
         (400, {"error": "slow_down"}, Pending(slow_down=True)),
         (429, {"error": "slow_down"}, Pending(slow_down=True)),
-        (400, {"error": "access_denied"}, Denied()),
-        (400, {"error": "expired_token"}, Expired()),
-        (400, {"error": "invalid_grant"}, InvalidGrant("HTTP 400 invalid_grant")),
-        (401, {"error": "invalid_grant"}, InvalidGrant("HTTP 401 invalid_grant")),
+        (400, {"error": "access_denied"}, Rejected("access_denied", "HTTP 400 access_denied")),
+        (400, {"error": "expired_token"}, Rejected("expired_token", "HTTP 400 expired_token")),
+        (400, {"error": "invalid_grant"}, Rejected("invalid_grant", "HTTP 400 invalid_grant")),
+        (401, {"error": "invalid_grant"}, Rejected("invalid_grant", "HTTP 401 invalid_grant")),
         (
             401,
             {"error": "invalid_client", "error_description": "No  such\nclient"},
@@ -189,7 +186,7 @@ def test_what_is_quoted_is_short_printable_and_scrubbed() -> None:
         now=NOW,
         scrub=lambda quoted: quoted.replace("canary-refresh-token", "[secret]"),
     )
-    assert isinstance(found, InvalidGrant)
+    assert isinstance(found, Rejected)
     assert "canary" not in found.text
     assert found.text.isprintable()
     assert len(found.text) < 250

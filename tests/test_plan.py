@@ -171,3 +171,21 @@ def test_what_the_api_refused_for_good_is_told_apart(tmp_path: Path) -> None:
         assert "failed  1: asked again only with --retry-failed" in shell("plan")
         found = shell.plan("--retry-failed")
         assert (found["campaigns"]["failed"], found["requests"]) == (0, 1)
+
+
+def test_a_plan_that_asks_is_exact(shell: Shell) -> None:
+    """v3: its requests are charged, and those of the run are what it says."""
+    sandbox = shell.served.sandbox
+    where = ["-o", str(shell.home.out), "--state-dir", str(shell.home.state), "--api", "v3"]
+    what = ["--base-url", sandbox.base_url, "--page-size", "2", "--rate", "0", "--report", "all"]
+    arguments = [*where, *what, *sandbox.world.v3_campaign_ids]
+    done = quick(shell.home.path, "plan", "--ask", "--json", *arguments)
+    assert done.code == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["at_least"], plan["used_today"]) == (False, shell.sent)
+    text = quick(shell.home.path, "plan", "--ask", *arguments).stdout
+    assert "done about" in text
+    assert "at least" not in text
+    before = shell.sent
+    assert quick(shell.home.path, "run", *arguments).code == 0
+    assert shell.sent - before == pytest.approx(plan["requests"], rel=0.03)

@@ -247,3 +247,53 @@ def test_how_often_the_heart_beats(elapsed: float, wait: float, seconds: float) 
     until = NOON + timedelta(seconds=wait) if wait else None
     figures = Figures(elapsed_s=elapsed, paused="quota_spent", paused_until=until)
     assert next_heartbeat_s(figures, NOON) == seconds
+
+
+# -- requests left, by the API's counts ----------------------------------------------------------
+
+
+def begun(target: Target, expected: int | None, pages: int = 0) -> events.CampaignStarted:
+    """A walk is begun."""
+    return events.CampaignStarted(target, pages, 10 * pages, expected)
+
+
+def committed(target: Target, number: int = 1) -> events.PageCommitted:
+    """A page is saved."""
+    return events.PageCommitted(target=target, page=number, rows=5, bytes=9, last=False)
+
+
+def test_what_is_counted_is_not_a_lower_bound(run: Run) -> None:
+    """As soon as every walk is counted; the requests go down with the pages and the details."""
+    figures = run.see(events.WorkCounted(walks=6, requests=50, details=6))
+    assert (figures.requests_left, figures.at_least) == (50 + 6 + 4, True)
+    figures = run.see(events.WorkCounted(walks=4, requests=8, details=4))
+    assert (figures.requests_left, figures.at_least) == (58 + 10, False)
+    figures = run.see(begun(A, 9), events.DetailAsked(A))
+    assert (figures.requests_left, figures.at_least) == (58 + 9, False)
+    assert run.see(*(committed(A, n) for n in range(4))).requests_left == 63
+    assert run.see(begun(B, 5, pages=3)).requests_left == 63
+    assert run.see(completed(B)).requests_left == 61
+    skipped = events.CampaignSkipped(Target("opens", "3"), "complete", expected=0)
+    assert run.see(skipped).requests_left == 61
+    assert run.see(*(committed(A, n) for n in range(20))).requests_left == 56
+
+
+def test_a_walk_without_a_count_makes_a_lower_bound(run: Run) -> None:
+    """Also when all others are counted."""
+    run.see(events.WorkCounted(walks=9, requests=20, details=0), begun(A, None))
+    figures = run.see()
+    assert (figures.requests_left, figures.at_least) == (21, True)
+    figures = run.see(completed(A))
+    assert (figures.requests_left, figures.at_least) == (20, False)
+    figures = run.see(begun(B, 20), failed(B))
+    assert (figures.requests_left, figures.at_least) == (0, False)
+
+
+def test_a_walk_that_starts_over_has_its_pages_to_come(run: Run) -> None:
+    """It asks for all of them again."""
+    run.see(events.WorkCounted(walks=10, requests=9, details=0), begun(A, 9))
+    assert run.see(*(committed(A, n) for n in range(5))).requests_left == 4
+    over = events.WalkRestarted(
+        target=A, page=6, cause="cursor_dropped", status=400, message="gone"
+    )
+    assert run.see(over).requests_left == 9

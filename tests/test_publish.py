@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ async def finishing(bench: Workbench, data: bytes = DATA, **fields: Any) -> Save
 
 def states(bench: Workbench) -> dict[str, int]:
     """The walks by their state, as another process reads them."""
-    with closing(CheckpointStore(bench.layout.database)) as other:
-        other.begin_run({})
+    with bench.killed() as other:
         other.take(TARGET)
         return other.counts()
 

@@ -21,16 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.errors import StorageError
-from harvester.request.quota import (
+from harvester.request.quota import QuotaLedger, ledger_path
+from harvester.request.quota_record import (
     Account,
     Granted,
     NotYet,
-    QuotaLedger,
     Spent,
-    _decoded,
-    _encoded,
     claim,
-    ledger_path,
+    decode,
+    encode,
+    newest,
 )
 from harvester.runtime import Clock
 
@@ -115,9 +115,9 @@ def test_only_some_days_are_kept() -> None:
         account, _ = claimed(account, now=NOON + timedelta(days=day), monotonic=100.0 + day)
     assert sorted(account.days) == [f"2026-04-{day:02}" for day in range(2, 10)]
     days = dict.fromkeys(account.days, 10**9)
-    record = _encoded(Account(days, not_before=1e300 / 3, set_at=1e300 / 3))
+    record = encode(Account(days, not_before=1e300 / 3, set_at=1e300 / 3))
     assert len(record) == 512
-    assert _decoded(record).days == days
+    assert decode(record).days == days
 
 
 @given(
@@ -160,7 +160,7 @@ def test_a_charge_is_in_the_file_when_it_is_granted(tmp_path: Path, clock: FakeC
     other = ledger(path, clock)
     assert other.used_today() == 1
     assert other.claim(0.3) == Granted(2)
-    assert (path.stat().st_size, path.stat().st_mode & 0o777) == (512, 0o600)
+    assert (path.stat().st_size, path.stat().st_mode & 0o777) == (1024, 0o600)
     one.close()
     other.close()
 
@@ -317,30 +317,72 @@ def test_a_file_that_cannot_be_read_stops_everything(
     one.close()
 
 
-def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
-    """In any field, in the checksum or in the padding: the count is refused, never believed."""
-    one = ledger(tmp_path / "k", clock)
+def days_in(raw: bytes) -> dict[str, int]:
+    """The counts that a file tells."""
+    account, _ = newest(raw, TODAY)
+    assert account is not None
+    return account.days
+
+
+def two_records(path: Path, clock: FakeClock) -> bytes:
+    """The file after two charges."""
+    one = ledger(path, clock)
     one.claim(0.3)
     clock.advance(1)
     one.claim(0.3)
     one.close()
-    good = (tmp_path / "k").read_bytes()
-    assert _decoded(good).days == {TODAY: 2}
+    return path.read_bytes()
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path, clock: FakeClock) -> None:
+    """In any field, in the checksum or in the padding: the other record stands in, and the count is
+    never lower than it was."""
+    good = two_records(tmp_path / "k", clock)
+    assert days_in(good) == {TODAY: 2}
     for bit in range(len(good) * 8):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
+        assert 2 <= days_in(bytes(bad))[TODAY] <= 3, bit
         with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
-            _decoded(bytes(bad))
+            decode(bytes(bad[:512] if bit < 512 * 8 else bad[512:]))
 
 
-@pytest.mark.parametrize(
-    "edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"\n", b"\n\n"), (b"}", b"} ")]
-)
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_write_that_is_cut_short_anywhere_leaves_the_count(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """At any byte of any charge: the next run goes on, and counts at least what was sent."""
+    write = os.pwrite
+    for cut in range(0, 513, 23):
+        path = tmp_path / f"{after}-{cut}"
+        one = ledger(path, clock)
+        for _ in range(after):
+            one.claim(0.3)
+            clock.advance(1)
+
+        def torn(file: int, data: bytes, at: int, size: int = cut) -> int:
+            write(file, data[:size], at)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", torn)
+            with pytest.raises(KeyboardInterrupt):
+                one.claim(0.3)
+        one.close()
+        clock.advance(1)
+        two = ledger(path, clock)
+        answer = two.claim(0.3)
+        assert isinstance(answer, Granted)
+        assert after + 1 <= answer.used <= after + 2
+        two.close()
+
+
+@pytest.mark.parametrize("edit", [(b'":9', b'":1'), (b" \n", b"\n "), (b"}", b"} ")])
 def test_edited_digits_are_refused(
     tmp_path: Path, clock: FakeClock, edit: tuple[bytes, bytes]
 ) -> None:
     """The error says what to do: neither a hold nor a reader believes the file."""
-    (tmp_path / "k").write_bytes(_encoded(Account({TODAY: 9})).replace(*edit))
+    (tmp_path / "k").write_bytes(encode(Account({TODAY: 9})).replace(*edit))
     one = ledger(tmp_path / "k", clock)
     for use in (lambda: one.claim(0.3), one.used_today, lambda: one.hold(1)):
         with pytest.raises(StorageError, match="damaged: remove it if you know"):
@@ -371,7 +413,7 @@ def test_the_day_is_that_of_utc(
     finally:
         monkeypatch.undo()
         time.tzset()
-    assert _decoded((tmp_path / "k").read_bytes()).days == {TODAY: 1}
+    assert days_in((tmp_path / "k").read_bytes()) == {TODAY: 1}
 
 
 # -- the file under a run ----------------------------------------------------------------------
@@ -393,7 +435,7 @@ def _moved(path: Path) -> None:
 
 
 def _restored(path: Path) -> None:
-    path.write_bytes(_encoded(Account({TODAY: 1})))
+    path.write_bytes(encode(Account({TODAY: 1})))
 
 
 def _emptied(path: Path) -> None:

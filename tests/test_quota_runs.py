@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashlab import Home, Served, environment, reference, until
+from crashlab import Home, Served, charged, environment, reference, settings_of, until
 from fakes import NOON, LoopClock, Seen, virtually
 from faultserver import Answer, Question, World, framed, refusal, serving
 
 from harvester import HarvestConfig, HarvestReport
 from harvester.events import Event, RequestFailed, RequestSent
+from harvester.request.quota_record import newest
 from harvester.run import Harvester
 from harvester.runtime import Clock
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
@@ -52,18 +53,9 @@ class Shifted(Clock):
         return datetime.now(UTC) + self.ahead
 
 
-def settings_of(sandbox: Sandbox, home: Home) -> dict[str, Any]:
+def with_quota(sandbox: Sandbox, home: Home) -> dict[str, Any]:
     """A harvest of the sandbox, as fast as it goes, with the quota."""
-    return {
-        "output": str(home.out),
-        "state_dir": str(home.state),
-        "base_url": sandbox.base_url,
-        "page_size": ROWS,
-        "rate": 0,
-        "daily_quota": QUOTA,
-        "api_key": "sandbox-key",
-        "access_token": "sandbox-token",
-    }
+    return settings_of(sandbox, home.path, page_size=ROWS, daily_quota=QUOTA)
 
 
 def seen_by_day(hits: Sequence[Hit]) -> Counter[str]:
@@ -75,7 +67,7 @@ def charged_by_day(home: Home) -> dict[str, int]:
     """What the ledgers say of each UTC day."""
     found: Counter[str] = Counter()
     for path in home.state.glob("*.json"):
-        found.update(json.loads(path.read_bytes())["days"])
+        found.update(charged(path))
     return dict(found)
 
 
@@ -111,7 +103,7 @@ class Days:
         self.clock = Shifted.to(noon)
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        return settings_of(self.served.sandbox, self.home) | more
+        return with_quota(self.served.sandbox, self.home) | more
 
     def run(self, *, kill_at: int | None = None, **more: Any) -> int:
         """One run in a process of its own, killed once the server has had `kill_at` today."""
@@ -184,7 +176,7 @@ def test_five_days_of_quota_finish_what_four_cannot(root: Path) -> None:
 
     async def five_days() -> Sandbox:
         async with Sandbox(settings) as sandbox:
-            config = HarvestConfig(**settings_of(sandbox, Home(root)))
+            config = HarvestConfig(**with_quota(sandbox, Home(root)))
             for day in range(1, 6):
                 harvester = Harvester(config, clock=clock)  # type: ignore[arg-type]
                 report = await harvester.run(sandbox.world.campaign_ids)
@@ -251,7 +243,7 @@ def test_a_run_over_midnight_starts_the_new_day_at_nothing(root: Path) -> None:
             **WORLD | {"pages": 400, "quota": 0}, wall=lambda: clock.now().timestamp()
         )
         async with Sandbox(settings) as sandbox:
-            config = HarvestConfig(**settings_of(sandbox, Home(root)) | {"rate": 3.3})
+            config = HarvestConfig(**with_quota(sandbox, Home(root)) | {"rate": 3.3})
             harvester = Harvester(config, clock=clock)  # type: ignore[arg-type]
             return await harvester.run(sandbox.world.campaign_ids), sandbox.log
 
@@ -279,7 +271,7 @@ def test_charged_is_sent_is_seen(root: Path) -> None:
             campaigns=60, pages=400, rows_per_page=ROWS, faults=faults, clock=clock.monotonic
         )
         async with Sandbox(settings) as sandbox:
-            config = HarvestConfig(**settings_of(sandbox, Home(root)) | {"daily_quota": 0})
+            config = HarvestConfig(**with_quota(sandbox, Home(root)) | {"daily_quota": 0})
             harvester = Harvester(config, observe=seen, clock=clock)  # type: ignore[arg-type]
             return await harvester.run(sandbox.world.campaign_ids), sandbox.log
 
@@ -414,7 +406,7 @@ async def test_another_key_has_its_own_day(root: Path) -> None:
 
 
 def test_a_hold_outlives_a_kill(root: Path) -> None:
-    """Killed while everybody holds, the same command still keeps to what the API asked for."""
+    """Killed while all runs hold, the same command still keeps to what the API asked for."""
     with days(root, pinned={(None, None): "throttle"}, retry_after="200", quota=0) as course:
         with child(course.clock, course.settings(), course.served.sandbox) as process:
             until(lambda: list(course.home.state.glob("*.json")) and _held(course))
@@ -431,8 +423,8 @@ def test_a_hold_outlives_a_kill(root: Path) -> None:
 
 def _held(course: Days) -> bool:
     [ledger] = course.home.state.glob("*.json")
-    raw = ledger.read_bytes()
-    return bool(raw) and json.loads(raw)["not_before"] > time.monotonic() + 100
+    account, _ = newest(ledger.read_bytes(), "")
+    return account is not None and account.not_before > time.monotonic() + 100
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fakes import FakeFetcher, virtually
 
+from harvester.api.counts import CampaignCounts
 from harvester.api.v2 import V2
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.disk.disk_set import DiskSet
@@ -75,7 +76,8 @@ def test_they_agree_differ_or_cannot_be_compared(
     summary: dict[str, int] | None, contacts: int, reconciled: bool | None
 ) -> None:
     """A count that the API did not give is no difference."""
-    assert findings("opens", summary, contacts) == {
+    counts = None if summary is None else CampaignCounts(campaign_id="7", recipients=summary)
+    assert findings("opens", counts, contacts=contacts, rows=9) == {
         "summary": summary,
         "distinct_contacts": contacts,
         "reconciled": reconciled,
@@ -127,3 +129,17 @@ def test_who_waits_for_a_summary_learns_what_came_of_it_or_asks(end: str) -> Non
         assert await asyncio.gather(asker, return_exceptions=True) != [{"opens": 1}]
 
     virtually(main)
+
+
+@pytest.mark.parametrize(("rows", "reconciled"), [(9, True), (8, False)])
+def test_where_the_api_counts_rows_they_must_agree_as_well(rows: int, reconciled: bool) -> None:
+    """As many contacts with a row missing is a difference."""
+    counts = CampaignCounts(campaign_id="7", recipients={"opens": 5}, rows={"opens": 9})
+    found = findings("opens", counts, contacts=5, rows=rows)
+    assert (found["rows_counted"], found["reconciled"]) == (9, reconciled)
+
+
+def test_a_contact_of_two_activities_counts_twice() -> None:
+    """So it does in the API's counts of a campaign with a resend."""
+    row = b'{"contact_id":"1","campaign_activity_id":"%s"}'
+    assert distinct_contacts([row % b"a", row % b"a", row % b"b"]) == 2

@@ -245,7 +245,8 @@ def test_what_came_of_a_request_is_announced(
             await bench.fetcher.fetch(make_request(number=3))
 
     seen = retrying([error, "page"], use).seen
-    assert seen.of(RequestFailed) == [RequestFailed(TARGET, 3, 1, cause, status)]
+    failed = RequestFailed(target=TARGET, page=3, attempt=1, cause=cause, status=status)
+    assert seen.of(RequestFailed) == [failed]
     again = [] if isinstance(error, CampaignError) else [RequestSucceeded(TARGET, 3, 2)]
     assert seen.of(RequestSucceeded) == again
 
@@ -511,7 +512,20 @@ def test_what_is_optional_does_not_make_the_server_sick() -> None:
         assert not bench.stop.requested
 
     bench = retrying(itertools.repeat(ServerTrouble("down", status=500)), use)
-    assert len(bench.inner.calls) == 100 * (POLICY.retries + 1)
+    assert len(bench.inner.calls) == 100 * 2
+
+
+def test_what_is_optional_is_given_up_after_some_throttles() -> None:
+    """It must not hold the run for as long as `--max-wait` allows."""
+
+    async def use(bench: Bench) -> None:
+        with pytest.raises(CampaignError) as caught:
+            await bench.fetcher.fetch(replace(make_request(), optional=True))
+        assert caught.value.kind == "throttled"
+        assert not bench.stop.requested
+
+    bench = retrying(itertools.repeat(throttle(1.0)), use)
+    assert len(bench.inner.calls) == 3
 
 
 @pytest.mark.parametrize("workers", [1, 16])

@@ -119,7 +119,7 @@ def test_each_end_without_tokens_is_clear_and_leaves_what_was_there(
         here.server.faults = list(settings.get("faults", []))
         with pytest.raises(StopRun, match=text) as end:
             await here.sign_in()
-        assert end.value.reason == {"refused": "credentials_refused"}.get(reason, reason)
+        assert end.value.reason == {"refused": "sign_in_refused"}.get(reason, reason)
         assert CANARY not in str(end.value)
         assert TokenStore(tmp_path).read() == before
         assert here.clock.monotonic() < 700

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from crashlab import (
     ROWS,
-    SECRETS,
     Home,
     Reference,
     Served,
+    config_of,
     environment,
     ids_of,
     reference,
@@ -30,10 +30,11 @@ from crashlab import (
     until,
 )
 
-from harvester import HarvestConfig, client, harvest
+from harvester import HarvestConfig, harvest
 from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
+from harvester.request import token_command
 from harvester.request.token_command import CommandLimits, TokenCommand
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -123,8 +124,9 @@ def test_a_signal_ends_a_run_within_ten_seconds_whatever_the_server_does(tmp_pat
             run.signal(number)
             sent[number] = time.monotonic()
         for number, run in runs.items():
-            assert run.process.wait(30) == CODES[number]
-            assert time.monotonic() - sent[number] < PROMISED
+            left = sent[number] + PROMISED - time.monotonic()
+            assert run.process.wait(left) == CODES[number]
+        for number, run in runs.items():
             summary = run.home.summary()
             assert (summary["exit_code"], summary["reason"]) == (CODES[number], number.name)
             assert summary["campaigns"]["partial"] == 1
@@ -310,15 +312,7 @@ async def test_cancelling_the_task_is_the_same_stop(tmp_path: Path, moment: str)
     sandbox, home = small(pinned=SILENT), Home(tmp_path)
     ids = ids_of(sandbox)
     async with sandbox:
-        config = HarvestConfig(
-            output=home.out,
-            state_dir=home.state,
-            base_url=sandbox.base_url,
-            page_size=ROWS,
-            rate=0,
-            api_key=SECRETS["HARVESTER_API_KEY"],
-            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
-        )
+        config = config_of(sandbox, home.path)
         task: asyncio.Task[object]
 
         def observe(event: Event) -> None:
@@ -351,7 +345,7 @@ async def test_a_timeout_around_a_harvest_ends_the_token_command(
 ) -> None:
     """It is not waited for until the command ends by itself, but for some seconds at most."""
     limits = CommandLimits(stop_wait=0.2)
-    monkeypatch.setattr(client, "TokenCommand", partial(TokenCommand, limits=limits))
+    monkeypatch.setattr(token_command, "TokenCommand", partial(TokenCommand, limits=limits))
     config = HarvestConfig(
         output=tmp_path / "out", state_dir=tmp_path, api_key="key", token_command="sleep 60"
     )
@@ -369,15 +363,7 @@ async def test_the_library_leaves_signals_alone(tmp_path: Path) -> None:
     during: list[list[object]] = []
     sandbox, home = small(), Home(tmp_path)
     async with sandbox:
-        config = HarvestConfig(
-            output=home.out,
-            state_dir=home.state,
-            base_url=sandbox.base_url,
-            page_size=ROWS,
-            rate=0,
-            api_key=SECRETS["HARVESTER_API_KEY"],
-            access_token=SECRETS["HARVESTER_ACCESS_TOKEN"],
-        )
+        config = config_of(sandbox, home.path)
         report = await harvest(
             ids_of(sandbox),
             config,

@@ -23,7 +23,8 @@ from harvester.errors import QuotaExceeded, ServerTrouble, StopRun, Throttled
 from harvester.events import PaceChanged, Paused, RequestSent
 from harvester.request.pace import Pacer, Spacing
 from harvester.request.permits import Permits
-from harvester.request.quota import NotYet, QuotaLedger
+from harvester.request.quota import QuotaLedger
+from harvester.request.quota_record import NotYet
 from harvester.request.throttle import ThrottledSender
 from harvester.runtime import StopSignal
 

@@ -15,7 +15,7 @@ from fake_sign_in import CLIENT, Serving, SignIn, served
 from fakes import FakeClock, LoopClock, virtually
 
 from harvester.api import oauth
-from harvester.api.oauth import Answer, InvalidGrant, Passing, Tokens
+from harvester.api.oauth import Answer, Passing, Rejected, Tokens
 from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
 from harvester.runtime import Clock
 
@@ -133,7 +133,7 @@ async def test_what_a_server_echoes_is_scrubbed(
     body = {"error": "invalid_grant", "error_description": f"no {FORM.fields['refresh_token']}"}
     with caplog.at_level(logging.DEBUG):
         found, _ = await asked(tmp_path, lambda request: web.json_response(body, status=400))
-    assert found == InvalidGrant("HTTP 400 invalid_grant: no [secret]")
+    assert found == Rejected("invalid_grant", "HTTP 400 invalid_grant: no [secret]")
     assert "canary" not in caplog.text
 
 

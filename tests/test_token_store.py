@@ -118,15 +118,28 @@ def test_accounts_do_not_meet(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("at", [0.0, 0.1, 0.5, 0.9])
-def test_a_changed_byte_is_seen(store: TokenStore, at: float) -> None:
+def test_a_changed_byte_in_each_copy_is_seen(store: TokenStore, at: float) -> None:
     """The error names the file and what to do, and quotes nothing of it."""
     save(store, ACCOUNT)
-    raw = bytearray(store.path.read_bytes().rstrip())
-    raw[int(at * len(raw))] ^= 1
-    store.path.write_bytes(raw)
+    copies = [bytearray(copy) for copy in store.path.read_bytes().split()]
+    assert len(copies) == 2
+    for copy in copies:
+        copy[int(at * len(copy))] ^= 1
+    store.path.write_bytes(b"\n\n".join(copies))
     with pytest.raises(ConfigError, match=r"damaged.*harvester login") as wrong:
         store.read()
     assert "canary" not in str(wrong.value)
+
+
+def test_no_flipped_bit_costs_a_sign_in(store: TokenStore) -> None:
+    """Wherever it is in the file, the account is read as it was saved."""
+    save(store, ACCOUNT)
+    raw = store.path.read_bytes().rstrip() + b"\n"
+    for bit in range(8 * len(raw)):
+        bad = bytearray(raw)
+        bad[bit // 8] ^= 1 << bit % 8
+        store.path.write_bytes(bad)
+        assert store.read() == ACCOUNT, bit
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\x00" * 8192, b'{"version":2}'])
@@ -257,8 +270,10 @@ def test_one_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_the_file_is_json_that_a_person_can_look_at(store: TokenStore) -> None:
-    """Version, checksum, account."""
+    """Version, checksum, account, twice."""
     save(store, ACCOUNT)
-    found = json.loads(store.path.read_bytes())
+    first, second = store.path.read_bytes().split()
+    assert first == second
+    found = json.loads(first)
     assert set(found) == {"version", "sha256", "account"}
     assert found["version"] == 1

@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.campaign.moments import Moments
-from harvester.campaign.topup import (
+from harvester.campaign.growth import (
     FilterForgotten,
     HighWaterMark,
+    RowsGone,
     additions,
-    boundary,
-    overlap,
+    marks_of,
+    merged,
+    news,
     pages,
-    without_overlaps,
 )
+from harvester.campaign.moments import Moments
+from harvester.campaign.rows import Row, RowReader
+
+READ = RowReader("open_date")
 
 
 def row(second: int, who: str = "a") -> bytes:
@@ -32,22 +36,26 @@ def at(second: int) -> datetime:
 
 def added(stored: Sequence[bytes], *each: Sequence[bytes]) -> list[bytes]:
     """What these pages add to what is stored."""
-    found = boundary(stored, "open_date")
-    return list(additions([list(page) for page in each], found, "open_date"))
+    return list(additions([list(page) for page in each], mark_of(stored), READ))
+
+
+def mark_of(lines: Sequence[bytes]) -> HighWaterMark:
+    """Where these rows end in time."""
+    return marks_of(lines, READ).get("", HighWaterMark())
 
 
 def test_the_boundary_is_the_latest_moment_and_its_rows() -> None:
     """In whatever order the rows stand, each as often as it does."""
     lines = [row(3), row(5, "b"), row(5, "b"), row(1), row(5, "c")]
     for order in (lines, lines[::-1]):
-        found = boundary([line + b"\n" for line in order], "open_date")
+        found = mark_of([line + b"\n" for line in order])
         assert found.latest == at(5)
-        assert found.rows == {row(5, "b"): 2, row(5, "c"): 1}
+        assert found.rows == {READ(row(5, "b")): 2, READ(row(5, "c")): 1}
 
 
 def test_an_empty_file_has_no_boundary() -> None:
     """Then everything is new."""
-    found = boundary([], "open_date")
+    found = mark_of([])
     assert (found.latest, found.left()) == (None, Counter())
     assert added([], [row(2), row(1)]) == [row(2), row(1)]
 
@@ -116,51 +124,13 @@ def test_pages_are_cut_by_their_counts() -> None:
     assert list(pages(lines, [2, 0, 1])) == [[b"1", b"2"], [], [b"3"]]
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "length"),
-    [
-        ("abc", "def", 0),
-        ("abc", "cde", 1),
-        ("abc", "bcd", 2),
-        ("abc", "abc", 3),
-        ("abc", "ab", 0),
-        ("bc", "abc", 0),
-        ("aaa", "aab", 2),
-        ("", "abc", 0),
-        ("abc", "", 0),
-    ],
-)
-def test_the_longest_tail_that_is_a_head(before: str, after: str, length: int) -> None:
-    """That many rows came again."""
-    split = ([bytes([c]) for c in text.encode()] for text in (before, after))
-    assert overlap(*split) == length
-
-
-@given(st.integers(1, 6), st.integers(0, 30), st.lists(st.integers(0, 4), max_size=20))
-def test_rows_pushed_to_the_next_page_are_taken_once(
-    limit: int, size: int, arrivals: list[int]
-) -> None:
-    """Whatever comes in between two requests, up to a page of it: of the rows that were there when
-    the walk began, each is taken once."""
-    listed = [b"%d" % number for number in range(size)]
-    start, served, news = 0, [], iter(arrivals)
-    while start < len(listed):
-        served.append(listed[start : start + limit])
-        start += limit
-        come = min(next(news, 0), limit)
-        listed = [b"new %d %d" % (start, number) for number in range(come)] + listed
-    taken = [line for page in without_overlaps(served) for line in page]
-    old = [line for line in taken if not line.startswith(b"new")]
-    assert old == [b"%d" % number for number in range(size)]
-
-
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("ab")), max_size=25), st.data())
 def test_a_top_up_is_the_difference(events: list[tuple[int, str]], data: st.DataObject) -> None:
     """What is stored and what is added are all events, as a multiset, wherever the cut was and
     however the pages fall."""
     ordered = [row(*event) for event in sorted(events)]
     cut = data.draw(st.integers(0, len(ordered)))
-    stored, latest = ordered[:cut], boundary(ordered[:cut], "open_date").latest
+    stored, latest = ordered[:cut], mark_of(ordered[:cut]).latest
     moment_of = Moments("open_date")
     asked = [each for each in ordered if latest is None or (moment_of(each) or latest) >= latest]
     asked.reverse()
@@ -169,10 +139,55 @@ def test_a_top_up_is_the_difference(events: list[tuple[int, str]], data: st.Data
     assert Counter(stored) + Counter(added(stored, *each)) == Counter(ordered)
 
 
-def test_a_boundary_can_be_filled_by_hand() -> None:
+def test_a_mark_can_be_filled_by_hand() -> None:
     """Rows one by one, dated or not."""
-    found = HighWaterMark()
-    found.add(b"x", None)
-    found.add(b"y", at(1))
-    found.add(b"z", at(0))
-    assert found.left() == {b"x": 1, b"y": 1}
+    found, rows = HighWaterMark(), [Row(None, "", (b"x",)), *map(READ, (row(1), row(0)))]
+    for each in rows:
+        found.add(each)
+    assert found.left() == {rows[0]: 1, rows[1]: 1}
+
+
+# -- activities --------------------------------------------------------------------------------
+
+
+def open_of(activity: str, second: int, contact: int = 1) -> bytes:
+    """An open of an activity; the identity of a row is without what may change."""
+    return (
+        b'{"contact_id":"%d","campaign_activity_id":"%s","open_date":"2026-01-01T00:00:%02dZ"}'
+        % (contact, activity.encode(), second)
+    )
+
+
+def grown(stored: list[bytes], came: list[bytes], order: Sequence[str]) -> list[bytes]:
+    """The rows of the file after a top-up."""
+    marks = marks_of(stored, READ)
+    return list(merged(news(came, marks, READ, order), stored, READ, order))
+
+
+def test_new_rows_stand_before_the_stored_ones_of_their_activity() -> None:
+    """Each activity newest first, in the campaign's order, a new activity in its place."""
+    stored = [open_of("a", 5), open_of("a", 4), open_of("c", 3)]
+    came = [open_of("a", 6), open_of("a", 5), open_of("b", 9), open_of("c", 7), open_of("c", 3)]
+    assert grown(stored, came, ["a", "b", "c"]) == [
+        *(open_of("a", second) for second in (6, 5, 4)),
+        open_of("b", 9),
+        open_of("c", 7),
+        open_of("c", 3),
+    ]
+
+
+def test_a_row_that_the_api_changed_since_is_the_stored_one() -> None:
+    """A contact was deleted: the row is known all the same, and stays as it was harvested."""
+    stored = [open_of("a", 5)]
+    came = [open_of("a", 6), stored[0][:-1] + b',"deleted_at":"2026-02-01"}']
+    assert grown(stored, came, ["a"]) == [came[0], stored[0]]
+
+
+@pytest.mark.parametrize(
+    ("came", "order"),
+    [([], "a"), ([open_of("a", 6)], "a"), ([open_of("a", 5)], "a"), ([open_of("b", 5)], "b")],
+)
+def test_stored_rows_that_do_not_come_are_gone(came: list[bytes], order: str) -> None:
+    """None of them, one of two equal ones, or their whole activity: the walk is the new truth."""
+    with pytest.raises(RowsGone):
+        grown([open_of("a", 5), open_of("a", 5)], came, [order])

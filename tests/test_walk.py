@@ -132,6 +132,17 @@ async def test_equal_pages_are_counted_across_empty_ones() -> None:
     assert caught.value.kind == "endless_cursor"
 
 
+async def test_pages_that_differ_only_in_the_middle_are_not_equal() -> None:
+    """Not even where each has the size, the first rows and the last rows of the one before."""
+    rows = [b'{"n":"%d"}\n' % (10**9 + n) for n in range(300)]
+    script = [
+        Page(b"".join([*rows[:100], rows[100 + n], *rows[200:]]), 201, f"{FIRST}{n}")
+        for n in range(20)
+    ]
+    found = walk_pages(FakeFetcher([*script, page(1)]), V2(), TARGET, first=FIRST, max_same=3)
+    assert len([each async for each in found]) == 21
+
+
 async def test_a_long_last_page_after_equal_ones_is_the_end() -> None:
     """Without a next link the walk is over, however it came there."""
     script = [page(0, "a"), page(0, "b"), page(0)]

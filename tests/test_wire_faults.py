@@ -3,10 +3,7 @@
 import asyncio
 import gzip
 import json
-import os
 import re
-import subprocess
-import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,6 +22,7 @@ from faultserver import (
     chunked,
     framed,
     gzipped,
+    measured,
     page,
     refusal,
     serving,
@@ -421,19 +419,6 @@ async def test_page_over_the_cap_fails_in_whatever_way_it_comes(tmp_path: Path, 
 
 
 MEGABYTE = 1 << 20
-HARVEST_AND_MEASURE = """
-import asyncio, json, pathlib, re, resource, sys
-from harvester import HarvestConfig, harvest
-
-ids, options = json.loads(sys.argv[1])
-report = asyncio.run(harvest(ids, HarvestConfig(**options)))
-status = pathlib.Path("/proc/self/status")
-if status.exists():  # the usage that Linux accounts for also has the peak of who started us
-    peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"exit_code": report.exit_code, "peak": peak}))
-"""
 
 
 def gibibyte() -> bytes:
@@ -463,23 +448,7 @@ async def test_gibibyte_bomb_costs_one_campaign_and_little_memory(tmp_path: Path
 
     good = [str(n) for n in range(10, 20)]
     async with serving(script) as server:
-        options = {
-            "output": str(tmp_path / "out"),
-            "state_dir": str(tmp_path / "state"),
-            "base_url": server.base_url,
-            "rate": 0,
-            "retries": 0,
-            "api_key": "the-api-key",
-            "access_token": "the-access-token",
-        }
-        ids = [*good[:5], *bombs, *good[5:]]
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", HARVEST_AND_MEASURE, json.dumps([ids, options]),
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-        )  # fmt: skip
-        stdout, _ = await child.communicate()
-        found = json.loads(stdout)
+        found = await measured([*good[:5], *bombs, *good[5:]], tmp_path, server)
         print(f"peak memory with 1 GiB bombs: {found['peak'] / 1e6:.0f} MB")
         assert found["exit_code"] == 3
         assert found["peak"] < 200e6

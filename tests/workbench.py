@@ -8,11 +8,13 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -150,6 +152,16 @@ class Workbench:
         """The walk's state, as a next run finds it."""
         self.begin()
         return self.take(target).state
+
+    @contextmanager
+    def killed(self) -> Iterator[CheckpointStore]:
+        """The state as the next run would find it, were this one killed now."""
+        with TemporaryDirectory(dir=self.layout.root) as folder:
+            for path in self.layout.state.glob(f"{self.store.path.name}*"):
+                shutil.copy(path, folder)
+            with closing(CheckpointStore(Path(folder) / self.store.path.name)) as store:
+                store.begin_run({})
+                yield store
 
     def pages_of(self, saved: SavedWalk) -> int:
         """The pages of a walk that another process would find, were this one killed now."""

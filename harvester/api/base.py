@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.api.errors import Headers
 from harvester.errors import HarvestError
 from harvester.model import Page, Target
@@ -38,6 +39,36 @@ class Report:
     newest_first: bool = False
     paged: bool = True
     in_all: bool = True
+
+    @property
+    def derived(self) -> bool:
+        """Whether it follows from other reports: its rows do not stay when events arrive."""
+        return self.paged and not self.in_all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """What a campaign says of itself: its `activities` that have reports, when it was last changed
+    (None: not known); where it holds them, its `counts` of this moment and its `links` (NDJSON)."""
+
+    activities: tuple[str, ...] = ()
+    updated_at: datetime | None = None
+    counts: CampaignCounts | None = None
+    links: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """How a campaign's own detail is asked for and read.
+
+    `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
+    `Unreadable`, and `CampaignError` "not_sent". No walk begins without it where it is `required`;
+    else it is asked for where that saves requests.
+    """
+
+    link: Callable[[str], str]
+    read: Callable[[str, bytes], Detail]
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +121,30 @@ class Api(Protocol):
     def counts(self) -> Counts | None:
         """The campaign's own counts; None if this version has none that can be compared."""
 
+    @property
+    def bulk_counts(self) -> BulkCounts | None:
+        """The counts of many campaigns at once; None if this version does not have them."""
+
+    @property
+    def details(self) -> Details | None:
+        """The detail that a walk begins with; None if this version walks without it."""
+
     def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
 
-    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
+    def first_link(
+        self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
+    ) -> str:
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
-        that has a `since_parameter`."""
+        that has a `since_parameter`. Where there are `details` and `detail` is not given, the first
+        page is the campaign's own and has no rows."""
+
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """The ids of the activities that `link` and the links after it read, in order; one empty
+        id in a version whose campaigns have none."""
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """The link that follows the last page of the activity that `link` reads."""
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The URL and the headers to send for `link`."""

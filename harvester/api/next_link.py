@@ -5,9 +5,10 @@ allow-list (origin and path, compared as text), no redirects, credentials added 
 """
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from harvester.errors import CampaignError
 
@@ -25,6 +26,24 @@ def has_cursor(link: str) -> bool:
     """Whether a link came from the API: one that we made holds no other parameters than these."""
     query = link.partition("#")[0].partition("?")[2]
     return not {part.partition("=")[0] for part in query.split("&")} <= _FIRST_PAGE
+
+
+def counts_rows(link: str) -> bool | None:
+    """Whether a link's cursor counts rows, and so shifts when events arrive; False if it goes by
+    time, None if it is none of the recorded kinds.
+
+    Recorded (api-facts 0.4) are query strings in base64url: `startAt=3&limit=2` and `limit=1&o=1`
+    count rows, `limit=3&next=1354817210430` goes by time. They are only read, never made.
+    """
+    query = parse_qs(link.partition("#")[0].partition("?")[2])
+    (cursor,) = query.get("next", [""])[:1]
+    try:
+        fields = parse_qs(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii"))
+    except ValueError:
+        return None
+    if "startAt" in fields or "o" in fields:
+        return True
+    return False if "next" in fields else None
 
 
 def validate_next_link(

@@ -15,14 +15,14 @@ import orjson
 
 from harvester.api.errors import Headers, seconds_to_wait
 
-ORIGIN = "https://authz.constantcontact.com"
 SCOPE = "campaign_data offline_access"  # tracking reports; a refresh token
 TRACKING_SCOPE = "campaign_data"
 
 _DEVICE = "/oauth2/default/v1/device/authorize"
 _TOKEN = "/oauth2/default/v1/token"  # noqa: S105 - a path
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
-_TOO_MANY = "E0000047"  # the gateway's own code for: too many requests
+# The gateway's own code for too many requests; two of OAuth; a body that names nothing.
+_PASSING = frozenset({"E0000047", "temporarily_unavailable", "server_error", ""})
 _USUAL_LIFE = 86_400.0  # s: the documented life of an access token
 _LONGEST_LIFE = 1e9  # s: an `expires_in` beyond it is a moment, not a duration
 _MILLISECONDS = 1e11  # a moment beyond it counts milliseconds
@@ -72,23 +72,6 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
-    """The person said no."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """The device code is no longer valid."""
-
-
-@dataclass(frozen=True, slots=True)
-class InvalidGrant:
-    """The refresh token is used up, revoked or too old; or the device code is."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Passing:
     """Not an answer yet: the same request may succeed in `retry_after` seconds (None: not said).
 
@@ -102,13 +85,15 @@ class Passing:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The request itself is wrong: an unknown client id, say."""
+    """The server's last word. `error` is its own slug: "access_denied" (the person said no),
+    "expired_token" (the device code is too old), "invalid_grant" (the refresh token is used up,
+    revoked or too old), or what is wrong with the request, as "invalid_client"."""
 
     error: str
     text: str
 
 
-Answer = Tokens | DeviceCode | Pending | Denied | Expired | InvalidGrant | Passing | Rejected
+Answer = Tokens | DeviceCode | Pending | Passing | Rejected
 
 
 def device_authorization(client_id: str) -> Form:
@@ -150,24 +135,11 @@ def classify(
         headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
     )
     what = f"HTTP {status} {error}".rstrip() + (f": {text}" if text else "")
-    if status in {408, 429} or status >= 500 or status < 400 or error in {"", _TOO_MANY}:
-        # RFC 8628 answers 400; some gateways put `slow_down` under a 429.
-        return Pending(slow_down=True) if error == "slow_down" else Passing(what, wait)
-    match error:
-        case "authorization_pending":
-            return Pending()
-        case "slow_down":
-            return Pending(slow_down=True)
-        case "access_denied":
-            return Denied()
-        case "expired_token":
-            return Expired()
-        case "invalid_grant":
-            return InvalidGrant(what)
-        case "temporarily_unavailable" | "server_error":
-            return Passing(what, wait)
-        case _:
-            return Rejected(error, what)
+    if error == "slow_down":  # RFC 8628 answers 400; some gateways put it under a 429
+        return Pending(slow_down=True)
+    if status in {408, 429} or status >= 500 or status < 400 or error in _PASSING:
+        return Passing(what, wait)
+    return Pending() if error == "authorization_pending" else Rejected(error, what)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
@@ -60,11 +61,14 @@ class _Listed(msgspec.Struct):
 
 class _Campaign(_Listed):
     click_through_details: msgspec.Raw = msgspec.Raw()
+    modified_date: msgspec.Raw = msgspec.Raw(b"null")
+    last_run_date: msgspec.Raw = msgspec.Raw(b"null")
+    tracking_summary: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _listed = msgspec.json.Decoder(_Listed)
 _campaign = msgspec.json.Decoder(_Campaign)
-_counts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_counts: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def summary_link(campaign_id: str) -> str:
@@ -75,11 +79,36 @@ def summary_link(campaign_id: str) -> str:
 def read_summary(body: bytes) -> dict[str, int]:
     """Unique recipients by report, as the API counts them. Raise `Unreadable`."""
     found = read_object(body, _counts)
+    return _recipients(found)
+
+
+def _recipients(summary: Mapping[str, msgspec.Raw]) -> dict[str, int]:
     return {
-        name: int(bytes(found[name]))
+        name: int(bytes(summary[name]))
         for name in REPORTS
-        if name in found and _INTEGER.fullmatch(bytes(found[name]))
+        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
     }
+
+
+def _detail_link(campaign_id: str) -> str:
+    return f"{_CAMPAIGNS}/{campaign_id}?updateSummary=true"
+
+
+def _read_detail(campaign_id: str, body: bytes) -> Detail:
+    """The links and the counts, brought up to date, of a campaign."""
+    found = read_object(body, _campaign)
+    if str(found.id) != campaign_id:
+        raise Unreadable("this is another campaign", status=200)
+    changed = (read_moment(found.modified_date), read_moment(found.last_run_date))
+    try:
+        recipients = _recipients(_counts.decode(found.tracking_summary))
+    except msgspec.DecodeError:  # null, or something else
+        recipients = {}
+    return Detail(
+        updated_at=max((moment for moment in changed if moment is not None), default=None),
+        counts=CampaignCounts(campaign_id=campaign_id, recipients=recipients),
+        links=_read_links(Target(LINKS, campaign_id), body).ndjson.decode(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,8 @@ class V2:
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
     counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
+    bulk_counts: ClassVar[BulkCounts | None] = None
+    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=False)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
@@ -103,12 +134,22 @@ class V2:
             )
         return campaign_id
 
-    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
+    def first_link(
+        self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
+    ) -> str:
         """`limit` and `created_since` belong to the first page alone; a cursor stands by itself."""
         link, report = _path(_CAMPAIGNS, target), REPORTS[target.report]
         if not report.paged:
             return link
         return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
+
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """A campaign of v2 has one report of each kind."""
+        return ("",)
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """Nothing follows."""
+        return None
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""

@@ -1,9 +1,9 @@
 """Version 3 of the API: reports by campaign activity, `_links.next.href`, a bearer token alone.
 
-A campaign is one or more activities, the email and its resends, each with reports of its own. So
-the walk of a campaign asks first for the campaign itself, a page without rows, then for the pages
-of one activity after the other. What comes after an activity stands in the fragment of a link,
-which no request carries:
+A campaign is one or more activities, the email and its resends, each with reports of its own. A
+walk needs the campaign's detail, which names them, and then reads the pages of one activity after
+the other. A walk that is not given the detail asks for it first, as a page without rows. What comes
+after an activity stands in the fragment of a link, which no request carries:
 
     /v3/emails/CAMPAIGN#500
     /v3/reports/email_reports/ACTIVITY/tracking/opens?limit=500#500,ACTIVITY,ACTIVITY
@@ -20,7 +20,8 @@ from typing import ClassVar
 
 import msgspec
 
-from harvester.api.base import LINKS, Counts, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
@@ -28,6 +29,7 @@ from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.cc.email"
+SIGN_IN_ORIGIN = "https://authz.constantcontact.com"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _CAMPAIGNS = "/v3/emails"
 _LIST_LIMIT = 500
@@ -88,10 +90,38 @@ class _Listed(msgspec.Struct):
 
 class _Campaign(_Listed, kw_only=True):
     campaign_activities: list[_Activity]
+    updated_at: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _campaign = msgspec.json.Decoder(_Campaign)
 _listed = msgspec.json.Decoder(_Listed)
+
+
+def _detail_link(campaign_id: str) -> str:
+    return f"{_CAMPAIGNS}/{campaign_id}"
+
+
+def _read_detail(campaign_id: str, body: bytes) -> Detail:
+    """The activities of a campaign that have reports, each once, in the API's order.
+
+    An activity that is not sent answers like one without events, so the campaign's own status
+    decides. Raise `CampaignError` "not_sent".
+    """
+    found = read_object(body, _campaign)
+    if found.campaign_id.lower() != campaign_id:
+        raise Unreadable("this is another campaign", status=200)
+    if (found.current_status or "").lower() in _NOT_SENT:
+        raise CampaignError("not_sent", f"the campaign is not sent yet ({found.current_status})")
+    ids = [
+        activity.campaign_activity_id.lower()
+        for activity in found.campaign_activities
+        if activity.role.lower() in _REPORTED
+    ]
+    if not all(map(_ID.fullmatch, ids)):
+        raise Unreadable("an activity without a usable id", status=200)
+    if not ids:
+        raise CampaignError("not_sent", "the campaign has no activity that was sent")
+    return Detail(activities=tuple(dict.fromkeys(ids)), updated_at=read_moment(found.updated_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +132,8 @@ class V3:
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = tuple(STATUSES)
     counts: ClassVar[Counts | None] = None
+    bulk_counts: ClassVar[BulkCounts | None] = V3_COUNTS
+    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=True)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
@@ -114,9 +146,24 @@ class V3:
             )
         return found
 
-    def first_link(self, target: Target, *, limit: int, since: datetime | None) -> str:
-        """The campaign, which knows its activities."""
-        return f"{_CAMPAIGNS}/{target.campaign_id}#{limit}"
+    def first_link(
+        self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
+    ) -> str:
+        """The first activity's first page; without the detail the campaign, which knows them."""
+        start = detail and _next_activity(target, str(limit), detail.activities)
+        return start or f"{_detail_link(target.campaign_id)}#{limit}"
+
+    def activities_from(self, link: str | None) -> tuple[str, ...]:
+        """The activity in the path, then those in the fragment."""
+        asked, _, left = (link or "").partition("#")
+        if not asked or asked.startswith(f"{_CAMPAIGNS}/"):
+            return ()
+        return (asked.split("/")[4], *left.split(",")[1:])
+
+    def after_activity(self, target: Target, link: str) -> str | None:
+        """The first page of the next activity."""
+        limit, *activities = link.partition("#")[2].split(",")
+        return _next_activity(target, limit, activities)
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """The token alone admits a request; the key only owns the limits."""
@@ -129,7 +176,8 @@ class V3:
         asked, _, left = link.partition("#")
         limit, *activities = left.split(",")
         if asked.startswith(f"{_CAMPAIGNS}/"):
-            return Page(b"", 0, _next_activity(target, limit, _activities(target, body)))
+            detail = _read_detail(target.campaign_id, body)
+            return Page(b"", 0, _next_activity(target, limit, detail.activities))
         report, activity = REPORTS[target.report], asked.split("/")[4]
         expected = ExpectedIds(
             id_field="campaign_activity_id",
@@ -182,26 +230,3 @@ def _next_activity(target: Target, limit: str, activities: Sequence[str]) -> str
     report = REPORTS[target.report]
     query = f"?limit={limit}" if report.paged else ""
     return f"{_path(activities[0], report)}{query}#{','.join((limit, *activities[1:]))}"
-
-
-def _activities(target: Target, body: bytes) -> list[str]:
-    """The activities of a campaign that have reports, each once, in the API's order.
-
-    An activity that is not sent answers like one without events, so the campaign's own status
-    decides. Raise `CampaignError` "not_sent".
-    """
-    found = read_object(body, _campaign)
-    if found.campaign_id.lower() != target.campaign_id:
-        raise Unreadable("this is another campaign", status=200)
-    if (found.current_status or "").lower() in _NOT_SENT:
-        raise CampaignError("not_sent", f"the campaign is not sent yet ({found.current_status})")
-    ids = [
-        activity.campaign_activity_id.lower()
-        for activity in found.campaign_activities
-        if activity.role.lower() in _REPORTED
-    ]
-    if not all(map(_ID.fullmatch, ids)):
-        raise Unreadable("an activity without a usable id", status=200)
-    if not ids:
-        raise CampaignError("not_sent", "the campaign has no activity that was sent")
-    return list(dict.fromkeys(ids))

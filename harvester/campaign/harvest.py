@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import orjson
 
 from harvester import events
+from harvester.api.counts import CampaignCounts
 from harvester.campaign.context import RunContext
+from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
@@ -15,6 +18,7 @@ from harvester.campaign.walk import Walk, Walker
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun, describe_bug
+from harvester.model import Position
 from harvester.runtime import stamp
 
 
@@ -28,12 +32,14 @@ class CampaignHarvester:
         self._publisher = publisher
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
+        self._details = CampaignDetails(context)
         self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
         walk = self._walker.new(saved)
-        self._emit(events.CampaignStarted(walk.target, walk.position.pages, walk.position.rows))
+        at, expected = walk.position, self._context.options.counted(walk.target)
+        self._emit(events.CampaignStarted(walk.target, at.pages, at.rows, expected))
         try:
             with self._walker.opened(walk):
                 finished = await self._finished(walk)
@@ -53,6 +59,11 @@ class CampaignHarvester:
 
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
+        # A walk that goes on has its way in its position.
+        if walk.position.pages:
+            walk.campaign = self._details.kept(walk.target)
+        elif (empty := await self._begin(walk)) is not None:
+            return empty
         if (base := walk.saved.base) is not None:
             finished = await self._top_up.walk(walk, base)
             if finished is None:
@@ -60,21 +71,64 @@ class CampaignHarvester:
         else:
             await self._walker.walk(walk)
             finished = walk.saved
-        found = await self._reconcile(walk)
+        found = await self._reconcile(walk, finished)
         now = self._context.clock.now()
-        return replace(finished, completed_at=stamp(now), findings=found)
+        said = {**orjson.loads(finished.findings or "{}"), **(found or {})}
+        findings = orjson.dumps(said).decode() if said else None
+        return replace(finished, completed_at=stamp(now), findings=findings)
+
+    async def _begin(self, walk: Walk) -> SavedWalk | None:
+        """Learn what there is to know of the campaign first. If that is all there is to the report,
+        give the walk as it is finished without a request of its own."""
+        context, base = self._context, walk.saved.base
+        walk.campaign = campaign = await self._details.of(walk.target, top_up=base is not None)
+        report, now = walk.target.report, context.clock.now()
+        walk.saved = replace(walk.saved, counted=campaign.mark(report, now))
+        if base is not None:
+            return None
+        if not context.api.reports[report].paged:
+            links = campaign.current_links(self._store.round, now)
+            return None if links is None else self._unasked(walk, links.encode(), pages=1)
+        if not context.options.counts or not campaign.is_empty(report, now):
+            return None
+        facts = {"asked": False, "counted_at": campaign.saved.counted_at}
+        return replace(self._unasked(walk, b""), findings=orjson.dumps(facts).decode())
+
+    def _unasked(self, walk: Walk, rows: bytes, *, pages: int = 0) -> SavedWalk:
+        """The walk as it is finished with these rows."""
+        walk.part.restart()
+        offset, count = walk.part.append(self._context.codec.encode(rows)), rows.count(b"\n")
+        if pages:
+            self._emit(
+                events.PageCommitted(
+                    target=walk.target, page=pages, rows=count, bytes=offset, last=True
+                )
+            )
+        at = stamp(self._context.clock.now())
+        return replace(
+            walk.saved,
+            position=Position(pages=pages, rows=count, offset=offset),
+            digest=walk.part.digest(),
+            started_at=at,
+            completed_at=at,
+        )
 
     # -- the API's own counts ------------------------------------------------------------------
 
-    async def _reconcile(self, walk: Walk) -> str | None:
-        """What the manifest is to say of the campaign's summary, as JSON."""
+    async def _reconcile(self, walk: Walk, finished: SavedWalk) -> dict[str, Any] | None:
+        """What the manifest is to say of the campaign's summary."""
         context, target = self._context, walk.target
         if not context.options.summary or not context.api.reports[target.report].paged:
             return None
-        summary = await self._summaries.of(target)
+        campaign = walk.campaign
+        summary = campaign.fresh_counts(context.clock.now()) if campaign else None
+        if context.api.counts is not None and (walk.resumed or walk.saved.base is not None):
+            summary = None  # they are older than what came
+        if summary is None and (recipients := await self._summaries.of(target)) is not None:
+            summary = CampaignCounts(campaign_id=target.campaign_id, recipients=recipients)
         path = context.layout.part if walk.saved.base is None else context.layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
-        return orjson.dumps(findings(target.report, summary, contacts)).decode()
+        return findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
 
     def _count_contacts(self, path: Path) -> int:
         with storage(path), self._context.codec.open(path) as lines:
@@ -86,12 +140,13 @@ class CampaignHarvester:
         self._emit(
             events.CampaignDeferred(
                 target=walk.target,
+                kind=deferred.kind,
                 message=str(deferred),
                 status=deferred.status,
                 attempts=deferred.attempts,
                 pages=walk.position.pages,
                 rows=walk.position.rows,
-                resume_at=deferred.resume_at,
+                resume_at=deferred.resume_at or self._context.clock.now(),
             )
         )
 

@@ -1,7 +1,9 @@
 """The API's own counts held beside ours. A difference is a finding, not a failure.
 
-The summary counts unique recipients, the reports list every event: so the number that must agree
-is that of distinct contacts (v2 page "Campaign summary report").
+The counts are of unique recipients, the reports list every event: so the number that must agree is
+that of distinct contacts (v2 page "Campaign summary report"). Where the API counts events too (v3:
+`em_opens_all`, `em_clicks_all`), that of the rows must agree as well. A contact of two activities
+of a v3 campaign counts twice.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from harvester.api.base import Api
+from harvester.api.counts import CampaignCounts
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.storage import TEMPORARY, storage
 from harvester.errors import CampaignError
@@ -62,13 +65,15 @@ class Summaries:
 
 class _Row(msgspec.Struct):
     contact_id: str | int | None = None
+    campaign_activity_id: str | None = None
 
 
 _row = msgspec.json.Decoder(_Row)
 
 
 def distinct_contacts(lines: Iterable[bytes]) -> int:
-    """How many contacts the records name; counted on disk, for there may be millions."""
+    """How many contacts the records of each activity name; counted on disk, for there may be
+    millions."""
     found = _contacts(lines)
     with ExitStack() as stack:
         with storage(TEMPORARY):
@@ -80,21 +85,27 @@ def distinct_contacts(lines: Iterable[bytes]) -> int:
             return len(contacts)
 
 
-def findings(report: str, summary: dict[str, int] | None, contacts: int) -> dict[str, Any]:
+def findings(
+    report: str, summary: CampaignCounts | None, *, contacts: int, rows: int
+) -> dict[str, Any]:
     """What the manifest says: the API's counts, ours, and whether they agree (None: unknown)."""
-    said = summary.get(report) if summary is not None else None
+    said = summary.recipients.get(report) if summary is not None else None
+    total = summary.rows.get(report) if summary is not None else None
+    agree = [had == ours for had, ours in ((said, contacts), (total, rows)) if had is not None]
     return {
-        "summary": summary,
+        "summary": None if summary is None else dict(summary.recipients),
+        **({} if total is None else {"rows_counted": total}),
         "distinct_contacts": contacts,
-        "reconciled": None if said is None else said == contacts,
+        "reconciled": all(agree) if agree else None,
     }
 
 
 def _contacts(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         try:
-            contact = _row.decode(line).contact_id
+            row = _row.decode(line)
         except msgspec.DecodeError:  # a lone surrogate somewhere in the row
-            contact = json.loads(line).get("contact_id")
-        if contact is not None:
-            yield str(contact)
+            found = json.loads(line)
+            row = _Row(found.get("contact_id"), found.get("campaign_activity_id"))
+        if row.contact_id is not None:
+            yield f"{row.campaign_activity_id or ''} {row.contact_id}"

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import anyio
 
 from harvester import events
 from harvester.campaign.context import RunContext
+from harvester.campaign.edges import Edges, Trail, down_to
 from harvester.campaign.moments import Moments
 from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
-from harvester.errors import CursorDropped, PoisonPage
+from harvester.errors import CursorDropped, Moving, PoisonPage
+from harvester.input.known import KnownCampaign
 from harvester.model import Page, Position, Target
 from harvester.request.pagination import walk_pages
 from harvester.runtime import stamp
@@ -34,7 +37,8 @@ def smaller(page_size: int, minimum: int | None) -> int | None:
 
 
 class Walk:
-    """The walk of one campaign in this run: `saved` is what the state has of it."""
+    """The walk of one campaign in this run: `saved` is what the state has of it, `campaign` what
+    is known of the campaign before it is walked."""
 
     part: PartFile
 
@@ -42,10 +46,13 @@ class Walk:
         # A new try after a failure may start over again.
         self.saved = replace(saved, restarts=0) if saved.state == "failed" else saved
         self.page_size = page_size
-        self.since: datetime | None = None  # of a top-up: the latest stored event
+        # Of a top-up: the latest stored event of each activity ("" in v2).
+        self.marks: dict[str, datetime] = {}
         self.seen: set[int] = set()
+        self.trail = Trail()
         self.unfiltered = False
         self.resumed = False
+        self.campaign: KnownCampaign | None = None
 
     @property
     def target(self) -> Target:
@@ -67,6 +74,7 @@ class Walker:
         self._api = context.api
         self._store = context.store
         self._moments: dict[str, Moments] = {}
+        self._edges_of = Edges(fetcher=context.fetcher, api=context.api, codec=context.codec)
 
     def new(self, saved: SavedWalk) -> Walk:
         """The walk of this run."""
@@ -106,9 +114,10 @@ class Walker:
 
     def first_link(self, walk: Walk) -> str:
         """Where the walk begins: at the events that a file which is to grow does not have."""
-        since = None if walk.unfiltered else walk.since
+        since = None if walk.unfiltered else walk.marks.get("")
         since = since or self._options.since
-        return self._api.first_link(walk.target, limit=walk.page_size, since=since)
+        detail = walk.campaign.detail if walk.campaign else None
+        return self._api.first_link(walk.target, limit=walk.page_size, since=since, detail=detail)
 
     async def _begin(self, walk: Walk) -> None:
         """Cut the part back to the checkpoint, or start over if it lost what was saved."""
@@ -131,6 +140,10 @@ class Walker:
         while not walk.position.finished:
             try:
                 await self._follow(walk)
+            except Moving as moving:
+                if not walk.resumed:
+                    raise
+                self._restart(walk, moving)  # since the last run more came than a page shows
             except CursorDropped as dropped:
                 if walk.saved.restarts:
                     raise
@@ -151,6 +164,7 @@ class Walker:
             first=self.first_link(walk),
             at=walk.position,
             seen=walk.seen,
+            fit=partial(self._fit, walk),
             expected=self._options.expected(walk.target),
             max_pages=self._options.max_pages,
         )
@@ -159,6 +173,20 @@ class Walker:
                 offset = walk.part.append(self._encode(page, walk.part))  # (1) rows
                 await self._save(walk, page, offset)  # (2) the position, also of the last page
                 del page
+
+    async def _fit(self, walk: Walk, link: str, page: Page) -> Page:
+        """What the walk takes of a page: each event once."""
+        report, target = self._api.reports[walk.target.report], walk.target
+        activity = next(iter(self._api.activities_from(link)), None)
+        if not report.time_field or activity is None:
+            return page
+        rows = walk.position.rows
+        page = await self._edges_of.fit(target, walk.trail, walk.part, rows, link, page)
+        since = walk.marks.get(activity) if report.since_parameter is None else None
+        if since := since or self._options.since:
+            after = partial(self._api.after_activity, target, link)
+            page = down_to(page, since, self._edges_of.reader(target.report), after)
+        return page
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""
@@ -223,13 +251,13 @@ class Walker:
             page_size = min(page_size, largest or page_size)
         return smaller(page_size, self._options.min_page_size)
 
-    def _restart(self, walk: Walk, why: CursorDropped | PoisonPage | Damaged | None = None) -> None:
+    def _restart(self, walk: Walk, why: Exception | None = None) -> None:
         """Forget the position, then the rows: a kill in between leaves rows that are cut off."""
         page = walk.position.pages + 1
         walk.saved = self._store.restart(walk.saved, restarts=walk.saved.restarts)
         walk.part.restart()
         walk.saved = replace(walk.saved, started_at=stamp(self._context.clock.now()))
-        walk.seen, walk.resumed = set(), False
+        walk.seen, walk.trail, walk.resumed = set(), Trail(), False
         match why:
             case CursorDropped():
                 cause, status = "cursor_dropped", why.status
@@ -237,7 +265,9 @@ class Walker:
                 cause, status = "poison_page", why.status
             case Damaged():
                 cause, status = "damaged_part", None
-            case None:
+            case Moving():
+                cause, status = "moving", None
+            case _:
                 return
         self._context.emit(
             events.WalkRestarted(

@@ -18,19 +18,19 @@ from harvester.cli.streams import own_streams
 from harvester.errors import CampaignError, ConfigError, StopRun
 
 _COMMANDS = {
-    "login": "harvester.cli.login:login",
-    "logout": "harvester.cli.login:logout",
-    "check": "harvester.cli.check:check",
-    "run": "harvester.cli.run:run",
-    "plan": "harvester.cli.plan:plan",
-    "status": "harvester.cli.look:status",
-    "verify": "harvester.cli.look:verify",
-    "report": "harvester.cli.report:report",
-    "campaigns": "harvester.cli.campaigns:campaigns",
-    "sandbox": "harvester.cli.sandbox:sandbox",
-    "demo": "harvester.cli.demo:demo",
+    "login": ("login:login", "Sign in to version 3 of the API."),
+    "logout": ("login:logout", "Forget the stored tokens of an account."),
+    "check": ("check:check", "Say whether key, token and privileges work."),
+    "run": ("run:run", "Harvest; the same command again goes on."),
+    "plan": ("plan:plan", "Show what a run would do, and how long it would take."),
+    "status": ("look:status", "Show what is in a directory."),
+    "verify": ("look:verify", "Check every finished file against the manifest."),
+    "report": ("report:report", "Write an HTML page about a harvest."),
+    "campaigns": ("campaigns:campaigns", "List campaign ids, one a line."),
+    "sandbox": ("sandbox:sandbox", "Serve a simulated API on this machine."),
+    "demo": ("demo:demo", "Harvest a simulated account in ten seconds."),
 }
-"""Where each command is, in the order of the help."""
+"""Module, name and one line about each command, in the order of the help."""
 _HELP = ["-h", "--help"]
 _NO_FLAG = {
     "api_key": "HARVESTER_API_KEY",
@@ -51,10 +51,15 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
         command.context_settings.setdefault("help_option_names", _HELP)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table; no command is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in _COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

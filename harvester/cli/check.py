@@ -9,6 +9,7 @@ import orjson
 from harvester.cli.command import Command
 from harvester.cli.options import build_config, connection_options
 from harvester.diagnosis import Diagnosis, diagnose
+from harvester.request.token_keeper import account_options
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
@@ -24,16 +25,19 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     Exit codes: 0 all is well · 2 usage · 4 key, token, scope or privilege
     refused · 75 no answer now, or the day's quota is spent: try again later.
     """
-    found = asyncio.run(diagnose(build_config(ctx)))
+    config = build_config(ctx)
+    found = asyncio.run(diagnose(config))
     if as_json:
         click.echo(orjson.dumps(asdict(found), option=_PRETTY).decode(), nl=False)
     else:
-        for line in _lines(found):
+        which = account_options(config.account, config.origin, config.auth_origin)
+        for line in _lines(found, which if found.sign_in else ""):
             click.echo(line)
     return found.verdict.exit_code
 
 
-def _lines(found: Diagnosis) -> list[str]:
+def _lines(found: Diagnosis, which: str) -> list[str]:
+    """`which` are the options that the next command needs to use the same account."""
     verdict = found.verdict
     lines = [f"{verdict.wrong or 'ok'}: {verdict.message} ({found.api} at {found.origin})"]
     limit = f" of {found.quota.limit:,}" if found.quota.limit else ""
@@ -46,5 +50,5 @@ def _lines(found: Diagnosis) -> list[str]:
         if age.warning:
             lines.append(f"warning: {age.warning}")
     if verdict.wrong is None:
-        lines.append("next: harvester plan --all-sent, or harvester run --all-sent")
+        lines.append(f"next: harvester run --all-sent{which} (or plan, to see what it costs)")
     return lines

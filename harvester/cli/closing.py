@@ -9,7 +9,6 @@ from harvester.config import HarvestConfig
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
 from harvester.reporting.summary import HarvestReport
-from harvester.request.token_keeper import account_options
 
 _MOST_KINDS = 5
 _LONGEST_COMMAND = 160
@@ -79,12 +78,11 @@ def closing_lines(
         if report.resume_at is not None and report.resume_at > report.finished_at:
             yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
         only = set(counters.failures) == {_NOT_FOUND}
-        where = account_options(config.account, config.origin, config.auth_origin)
         step = next_step(
             report.reason,
             same_command(config),
             api=config.api,
-            login=f"harvester login{where}",
+            login=_login(config),
             only_for_good=only,
         )
         yield _row("next step", step)
@@ -106,6 +104,13 @@ def next_step(
     step = NEXT_STEP.get(reason, _SAME)
     sign_in = _SIGN_IN.get(api, " or ".join(_SIGN_IN.values())).format(login=login)
     return step.format(command=command, sign_in=sign_in)
+
+
+def _login(config: HarvestConfig) -> str:
+    from harvester.request.token_keeper import account_options  # a run that ends well needs none
+
+    where = account_options(config.account, config.origin, config.auth_origin)
+    return f"harvester login{where}"
 
 
 def same_command(config: HarvestConfig) -> str:

@@ -3,20 +3,23 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 import click
 
 from harvester.api.base import Api
 from harvester.cli.failures import CommandFailed
-from harvester.client import campaigns
+from harvester.client import open_alone, open_credentials
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, ConfigError
+from harvester.input.campaign_list import list_campaigns
 from harvester.input.ids import spool
 
 
-def collect_ids(ctx: click.Context, config: HarvestConfig) -> DiskSet:
-    """Spool them all, checked.
+def collect_ids(ctx: click.Context, config: HarvestConfig) -> tuple[DiskSet, HarvestConfig]:
+    """Spool them all, checked. The config goes on with the token that has read the API's list: a
+    token command is run once.
 
     Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
     none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
@@ -30,26 +33,27 @@ def collect_ids(ctx: click.Context, config: HarvestConfig) -> DiskSet:
     ids = spool(arguments, source, id_checker(config))
     if ctx.params["all_sent"]:
         with whole_list("harvested"):
-            asyncio.run(_add_listed(ids, config))
+            token = asyncio.run(_add_listed(ids, config))
+        if config.token_command:
+            config = replace(config, access_token=token)
     if not len(ids):
         ids.close()
         where = "standard input" if source == "-" else source
         why = f"{where} has only blank lines and comments" if where else "the API lists none"
         raise click.UsageError(f"no campaign ids: {why}")
-    return ids
+    return ids, config
 
 
 def id_checker(config: HarvestConfig) -> Callable[[str], str]:
     """The check of an id. For an id of the other version it says which option to give."""
     api = config.make_api()
     other = next(name for name in ORIGINS if name != config.api)
-    other_api = HarvestConfig(api=other).make_api()
 
     def check(campaign_id: str) -> str:
         try:
             return api.check_id(campaign_id)
         except ConfigError:
-            if not _accepts(other_api, campaign_id):
+            if not _accepts(HarvestConfig(api=other).make_api(), campaign_id):
                 raise
             raise ConfigError(
                 f"{campaign_id} is an id of {other}, and --api is {config.api}: give --api {other}"
@@ -77,7 +81,13 @@ def whole_list(done: str) -> Iterator[None]:
         ) from None
 
 
-async def _add_listed(ids: DiskSet, config: HarvestConfig) -> None:
-    async with aclosing(campaigns(config)) as listed:
+async def _add_listed(ids: DiskSet, config: HarvestConfig) -> str:
+    """Add the ids of the sent campaigns; gives the token that was good for the last request."""
+    credentials = await open_credentials(config)
+    async with (
+        open_alone(config, credentials) as (fetcher, api),
+        aclosing(list_campaigns(fetcher, api)) as listed,
+    ):
         async for campaign_id, _ in listed:
             ids.add(campaign_id)
+    return credentials.token

@@ -1,7 +1,6 @@
 """Commands whose help shows options in groups; options that the environment can give as well."""
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
@@ -20,7 +19,9 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command with its options in groups."""
+    """A command with its options in groups, shown in the order of `groups`."""
+
+    groups: Sequence[str] = GROUPS
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group."""
@@ -31,7 +32,7 @@ class Command(click.Command):
             if row is not None and isinstance(param, click.Option):
                 group = getattr(param, "group", SHOWN if grouped else "Options")
                 sections.setdefault(group, []).append(row)
-        for group in sorted(sections, key=(*GROUPS, "Options").index):
+        for group in sorted(sections, key=(*self.groups, "Options").index):
             with formatter.section(group):
                 formatter.write_dl(sections[group], col_max=26)
 
@@ -52,5 +53,7 @@ def decorated(command: F, options: Sequence[Callable[[F], F]]) -> F:
 
 def perhaps(name: str, known: Iterable[str]) -> str:
     """A proposal for a mistyped name, to be put behind a message; empty if nothing is near."""
+    from difflib import get_close_matches  # for a mistake only
+
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""

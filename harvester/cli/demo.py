@@ -1,28 +1,34 @@
-"""`harvester demo`: the sandbox and a harvest of it in one command; no account, no network."""
+"""`harvester demo`: the sandbox, a sign-in and a harvest in one command; no account, no network."""
 
 import asyncio
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import click
 
 from harvester.cli.command import Command, option
+from harvester.cli.login import show_code
 from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
+from harvester.client import open_store
 from harvester.config import HarvestConfig
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.input.ids import spool
-from harvester.sandbox import Sandbox, SandboxSettings
+from harvester.request.token_keeper import renew_at
+from harvester.runtime import Clock
+from harvester.sandbox import Sandbox, SandboxSettings, SignInSettings
 from harvester.settings import REPAIR, WHERE
+from harvester.sign_in import sign_in
 
 _OUTPUT = Path("harvest-demo")
 PAGE_SIZE = 50
-RATE = 60.0
+RATE = 100.0
 DEMO = SandboxSettings(
     seed=7,
     campaigns=40,
+    resends=5,
     pages=150,
     rows_per_page=PAGE_SIZE,
     latency=0.03,
@@ -36,8 +42,11 @@ DEMO = SandboxSettings(
         "cut_gzip": 0.01,
         "html": 0.01,
     },
+    sign_in=SignInSettings(interval=1.0),
 )
-"""A small account with a bad connection, the same every time."""
+"""A small account with a bad connection, the same every time; its person agrees at once."""
+_MARK = "v3"
+"""Stands before the port in its file; the demo of earlier versions was of v2 and wrote none."""
 
 
 @click.command(cls=Command)
@@ -55,7 +64,8 @@ DEMO = SandboxSettings(
 @option("-v", "--verbose", count=True, help="Each campaign; twice: each request.")
 @option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
 def demo(output: Path, fresh: bool, verbose: int, no_progress: bool) -> int:
-    """Harvest a simulated account: 40 campaigns, 150 pages, some throttles and faults that heal.
+    """Sign in to a simulated account and harvest it: 40 campaigns, 5 resends, 150 pages, some
+    throttles and faults that heal.
 
     Kill it in the middle and run it again: it goes on where it stopped.
     """
@@ -73,18 +83,33 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
     async with Sandbox(DEMO, port=port) as sandbox:
         config = HarvestConfig(
             output=output,
+            api="v3",
             base_url=sandbox.base_url,
-            api_key=DEMO.api_key,
-            access_token=DEMO.access_token,
+            auth_url=sandbox.base_url,
+            client_id=DEMO.client_id,
             page_size=PAGE_SIZE,
             rate=RATE,
             fresh=fresh,
-            state_dir=private,  # the requests of the demo count for no real key
+            state_dir=private,  # neither its account nor its requests are the user's
         )
-        with closing(spool(sandbox.world.campaign_ids, None, config.make_api().check_id)) as ids:
+        await _sign_in(config)
+        with closing(spool(sandbox.world.v3_campaign_ids, None, config.make_api().check_id)) as ids:
             report = await supervise(config, ids, screen)
     screen.close(report, config)
     return report.exit_code
+
+
+async def _sign_in(config: HarvestConfig) -> None:
+    """Sign in, unless the token of an earlier demo is still good. The sandbox forgets the refresh
+    tokens that it gave out before."""
+    account, now = None, Clock().now().timestamp()
+    with suppress(ConfigError):  # damaged: replaced
+        account = open_store(config).read()
+    if account is not None and account.base_url == config.origin and now < renew_at(account):
+        return
+    click.echo("This is what `harvester login` shows. A simulated person confirms it:\n", err=True)
+    await sign_in(config, show=show_code)
+    click.echo("The person agreed: signed in.\n", err=True)
 
 
 def choose_port(memory: Path, *, fresh: bool) -> int:
@@ -102,7 +127,12 @@ def choose_port(memory: Path, *, fresh: bool) -> int:
 def _chosen(memory: Path, *, fresh: bool) -> int:
     text = memory.read_text().strip() if memory.exists() and not fresh else ""
     if text.isdecimal():
-        port = int(text)
+        raise ConfigError(
+            f"{memory.parents[2]} has a demo of an earlier version, which was of v2: give "
+            "--fresh to start over, or another --output"
+        )
+    if text.startswith(_MARK):
+        port = int(text.removeprefix(_MARK))
         if not _is_free(port):
             raise ConfigError(
                 f"port {port}, where this demo was served, is taken: is another demo running? "
@@ -113,7 +143,7 @@ def _chosen(memory: Path, *, fresh: bool) -> int:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(f"{port}\n")
+    memory.write_text(f"{_MARK} {port}\n")
     return port
 
 
@@ -144,5 +174,5 @@ What to try next:
       goes on where it stopped
   harvester verify {layout.root}
       checks every file against the manifest
-  harvester run --help
-      is for the first real run"""
+  harvester login --help
+      is the first step of a real one"""

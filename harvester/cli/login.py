@@ -30,7 +30,7 @@ def login(**given: Any) -> int:
     key = os.environ.get("HARVESTER_API_KEY", "").strip() or None
     config = HarvestConfig(api="v3", api_key=key, **given)
     config = replace(config, proxy=proxy_for(config.auth_origin))
-    account = asyncio.run(sign_in(config, show=_show))
+    account = asyncio.run(sign_in(config, show=show_code))
     _tell(account)
     return 0
 
@@ -48,7 +48,8 @@ def logout(**given: Any) -> int:
     return 0
 
 
-def _show(code: DeviceCode) -> None:
+def show_code(code: DeviceCode) -> None:
+    """Tell a person what to do."""
     _say(f"Open this link in a browser, on any machine:\n\n    {code.link}\n")
     what = "Confirm that it shows the code" if code.code_in_link else "Enter the code"
     _say(f"{what}  {code.user_code}")

@@ -1,5 +1,6 @@
 """`harvester plan`: what a run would do, and when it could be done."""
 
+import asyncio
 from contextlib import closing
 from typing import Any
 
@@ -15,6 +16,8 @@ from harvester.disk import inspect as inspection
 from harvester.disk.compress import CODECS
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.layout import Layout
+from harvester.forecast import Estimate
+from harvester.forecast import ask as ask_api
 from harvester.input.queue import REFUSED_FOR_GOOD
 from harvester.reporting.eta import Allowance, days_needed, finish_time
 from harvester.reporting.lines import count
@@ -24,9 +27,10 @@ from harvester.runtime import Clock, stamp
 @click.command(cls=Command)
 @harvest_options
 @screen_options
+@option("--ask", is_flag=True, help="Ask for the API's counts first; they are kept for the run.")
 @option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
-def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
+def plan(ctx: click.Context, /, ask: bool, as_json: bool, **given: object) -> int:
     """Show what `run` with the same arguments would do. Sends nothing, changes nothing.
 
     \b
@@ -34,12 +38,17 @@ def plan(ctx: click.Context, /, as_json: bool, **given: object) -> int:
         harvester plan -i ids.txt --report all --daily-quota 5000 --json
 
     The pages of a campaign are not known: the requests are a lower bound, one for each report of
-    each campaign that is not finished.
+    each campaign that is not finished. With --ask the API says how many rows there are (v3): a few
+    requests, which are charged; what they bring is kept in the output directory for the run.
     """
     config = build_config(ctx)
     warn_of_environment(ctx)
-    with closing(collect_ids(ctx, config)) as ids:
-        facts = _facts(config, _forecast(config, ids))
+    ids, config = collect_ids(ctx, config)
+    with closing(ids):
+        forecast, estimate = _forecast(config, ids), None
+        if ask and not config.fresh:
+            estimate = asyncio.run(ask_api(ids, config))
+        facts = _facts(config, forecast, estimate)
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     else:
@@ -62,14 +71,17 @@ def _forecast(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
     )
 
 
-def _facts(config: HarvestConfig, forecast: inspection.Forecast) -> dict[str, Any]:
+def _facts(
+    config: HarvestConfig, forecast: inspection.Forecast, estimate: Estimate | None
+) -> dict[str, Any]:
     """What `plan --json` says. `failed` are the campaigns that the API refused for good."""
     now, used = Clock().now(), requests_used_today(config)
     allowance = Allowance(config.rate, config.requests_a_day, used)
-    requests, states = forecast.walks, forecast.states
+    estimate = estimate or Estimate(forecast.walks, forecast.walks > 0)
+    requests, states = estimate.requests, forecast.states
     return {
         "requests": requests,
-        "at_least": requests > 0,
+        "at_least": estimate.at_least,
         "days": days_needed(now, requests, allowance),
         "done_about": stamp(finish_time(now, requests, allowance)),
         "campaigns": {
@@ -103,5 +115,6 @@ def _text(facts: dict[str, Any], config: HarvestConfig) -> str:
     )
     if facts["requests"]:
         days = count(facts["days"], "day")
-        rows.append(("time", f"{bound}{days} {pace}, not before {facts['done_about']}"))
+        when = "not before" if bound else "done about"
+        rows.append(("time", f"{bound}{days} {pace}, {when} {facts['done_about']}"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)

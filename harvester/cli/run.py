@@ -54,7 +54,8 @@ def run(ctx: click.Context, /, **given: object) -> int:
     """
     config = build_config(ctx)
     require_credentials(config)
-    with closing(collect_ids(ctx, config)) as ids:
+    ids, config = collect_ids(ctx, config)
+    with closing(ids):
         screen = open_screen(
             quiet=ctx.params["quiet"],
             verbose=ctx.params["verbose"],

@@ -1,7 +1,6 @@
 """A settings file: TOML, named as the options, the same file for every command."""
 
 import json
-import tomllib
 from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -22,6 +21,8 @@ def read_settings(
     Options that only other commands have (`elsewhere`) are no mistake. Raise `click.BadParameter`
     for a file that cannot be read, a name that no option has, or a value of another type.
     """
+    import tomllib  # a run without a settings file needs none
+
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as wrong:

@@ -150,10 +150,11 @@ def display(figures: Figures, now: datetime, *, width: int) -> "Group":
     bar = Table.grid(padding=(0, 2))
     for _ in range(3):
         bar.add_column(no_wrap=True, overflow="ellipsis")
+    completed, total = lines.done_of(figures)
     bar.add_row(
         ProgressBar(
-            total=figures.campaigns_total or 1,
-            completed=figures.campaigns_done + figures.failed,
+            total=total or 1,
+            completed=completed,
             width=max(4, width - len(campaigns) - 14),
         ),
         Text(campaigns, "red" if figures.failed else ""),

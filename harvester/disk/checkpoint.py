@@ -7,29 +7,21 @@ saved. Everything else is committed when the call returns.
 Each row has a checksum. A walk whose row is damaged starts over; damaged settings are refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged, PartFile
+from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
+from harvester.disk.saved_campaign import from_row as campaign_from_row
 from harvester.disk.saved_walk import STEERING, Base, SavedWalk, checksum, from_row, to_row
-from harvester.disk.state_format import steps_from
+from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Page, Position, Target
 
-CAMPAIGNS_BY_STATE = """
-SELECT state, count(*) FROM (
-    SELECT CASE
-        WHEN sum(state = 'failed') THEN 'failed'
-        WHEN sum(state != 'complete') = 0 THEN 'complete'
-        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
-        ELSE 'pending'
-    END AS state FROM walks WHERE {} GROUP BY campaign_id
-) GROUP BY state
-"""
 _NAMES = ", ".join(STEERING)
 _SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
 _INSERT = (
@@ -39,6 +31,8 @@ _INSERT = (
 _UPDATE = (
     f"UPDATE walks SET checksum = ?, {', '.join(f'{name} = ?' for name in STEERING)} WHERE id = ?"
 )
+_CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
+_KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
 class SavedPage(NamedTuple):
@@ -60,6 +54,7 @@ class CheckpointStore:
     ) -> None:
         self.path = path
         self.run = self.round = 0
+        self.round_at = ""
         self._group = GroupCommit(path, durable=durable, check=check)
         try:
             self._create()
@@ -99,19 +94,22 @@ class CheckpointStore:
                 )
         return {name: value for name, value, _ in found}
 
-    def begin_run(self, settings: dict[str, str], *, tops_up: bool = False) -> None:
+    def begin_run(self, settings: dict[str, str], *, tops_up: bool = False, now: str = "") -> None:
         """Remember the settings, and count this run.
 
         Where finished files are to grow (`tops_up`), it goes on with the round of top-ups that was
-        begun and not ended, or begins another.
+        begun and not ended, or begins another: `round_at` is the moment (ISO-8601) of its begin.
         """
         before = self.settings()
         self.run = int(before.get("run", 0)) + 1
         self.round = int(before.get("round", 0))
         values = {**settings, "run": str(self.run), "inode": self._inode}
         if tops_up:
-            self.round += before.get("round_under_way") != "yes"
+            goes_on = before.get("round_under_way") == "yes"
+            self.round += not goes_on
+            self.round_at = before.get("round_at", now) if goes_on else now
             values |= {"round": str(self.round), "round_under_way": "yes"}
+            values |= {"round_at": self.round_at}
         for name, value in values.items():
             self._set(name, value)
         self._group.commit()
@@ -121,14 +119,22 @@ class CheckpointStore:
         self._set("round_under_way", "no")
         self._group.commit()
 
+    def peek(self, target: Target) -> SavedWalk:
+        """The walk of `target` as it was left, without taking it."""
+        found = self._find(target)
+        return from_row(found[0]) if found else SavedWalk(id=0, target=target)
+
+    def _find(self, target: Target) -> list[tuple[Any, ...]]:
+        return self._group.read(
+            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
+        )
+
     def take(self, target: Target) -> SavedWalk | None:
         """The walk of `target`, new or as it was left; None if this run has had it already.
 
         Its state is "damaged" if its checksum is wrong: then it must start over.
         """
-        found = self._group.read(
-            f"{_SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
-        )
+        found = self._find(target)
         self._group.commit_soon()
         if not found:
             walk = SavedWalk(id=0, target=target, run=self.run)
@@ -162,6 +168,20 @@ class CheckpointStore:
         With several reports, a campaign is what the worst of its walks is.
         """
         return dict(self._group.read(CAMPAIGNS_BY_STATE.format("run = ?"), (self.run,)))
+
+    # -- what the API says of campaigns ----------------------------------------------------------
+
+    def campaign(self, campaign_id: str) -> SavedCampaign:
+        """What is kept of a campaign; nothing of one that is new or damaged."""
+        found = self._group.read(_CAMPAIGN, (campaign_id,))
+        saved = campaign_from_row(found[0]) if found else None
+        return saved or SavedCampaign(campaign_id=campaign_id)
+
+    def keep(self, campaigns: Iterable[SavedCampaign]) -> None:
+        """Keep what the API said of campaigns; committed when this turn ends."""
+        for campaign in campaigns:
+            self._group.change(_KEEP, campaign.to_row())
+        self._group.commit_soon()
 
     # -- one walk ------------------------------------------------------------------------------
 
@@ -201,7 +221,11 @@ class CheckpointStore:
         """A finished file is to grow: keep what it is, and walk again from the first page."""
         at = walk.position
         base = Base(at.pages, at.rows, at.offset, walk.digest)
-        return self.restart(replace(walk, base=base))
+        return self.restart(replace(walk, base=base, findings=None))
+
+    def stay(self, walk: SavedWalk) -> None:
+        """A finished file needs no top-up in this round."""
+        self._save(replace(walk, round=self.round))
 
     def cancel_top_up(self, walk: SavedWalk, base: Base) -> SavedWalk:
         """A top-up found nothing new: the finished file stays what it is."""
@@ -225,6 +249,16 @@ class CheckpointStore:
             self._write(replace(walk, state="complete", kind=None, round=self.round, base=None))
         self._set("manifest", str(manifest.size))
         await self._group.committed()
+
+    def acknowledge(self, manifest: NdjsonLog) -> None:
+        """The manifest was written anew, and synced."""
+        self._set("manifest", str(manifest.size))
+        self._group.commit()
+
+    def complete_count(self) -> int:
+        """How many walks have a finished file."""
+        ((count,),) = self._group.read("SELECT count(*) FROM walks WHERE state = 'complete'")
+        return int(count)
 
     def manifest_bytes(self) -> int:
         """How much of the manifest is acknowledged; what is beyond was cut off by a kill."""

@@ -4,26 +4,25 @@ A member a page is what keeps a compressed part file appendable and cuttable at 
 reader of the formats takes many members as one stream.
 """
 
-import gzip
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`suffix` follows `.ndjson`; `encode` makes one self-contained member."""
+    """`suffix` follows `.ndjson`; `encode` makes one self-contained member, `decode` reads any
+    number of them."""
 
     suffix: str
     encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes], bytes]
     open: Callable[[Path], IO[bytes]]
 
 
@@ -33,11 +32,39 @@ def _gzip(data: bytes) -> bytes:
     return deflate.compress(data) + deflate.flush()
 
 
-DAMAGED = (OSError, EOFError, zlib.error, zstd.ZstdError)
-"""What reading a damaged file raises."""
+def _gunzip(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(data)
+
+
+def _open_gzip(path: Path) -> IO[bytes]:
+    import gzip
+
+    return cast("IO[bytes]", gzip.open(path, "rb"))
+
+
+def _zstd() -> "ModuleType":
+    """The module of the format, imported by a run that needs it."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def damage_errors() -> tuple[type[Exception], ...]:
+    """What reading a damaged file raises."""
+    return OSError, EOFError, zlib.error, _zstd().ZstdError
+
 
 CODECS: dict[str | None, Codec] = {
-    None: Codec("", lambda data: data, lambda path: path.open("rb")),
-    "gzip": Codec(".gz", _gzip, lambda path: cast("IO[bytes]", gzip.open(path, "rb"))),
-    "zstd": Codec(".zst", zstd.compress, lambda path: cast("IO[bytes]", zstd.open(path, "rb"))),
+    None: Codec("", lambda data: data, lambda data: data, lambda path: path.open("rb")),
+    "gzip": Codec(".gz", _gzip, _gunzip, _open_gzip),
+    "zstd": Codec(
+        ".zst",
+        lambda data: cast("bytes", _zstd().compress(data)),
+        lambda data: cast("bytes", _zstd().decompress(data)),
+        lambda path: cast("IO[bytes]", _zstd().open(path, "rb")),
+    ),
 }

@@ -12,11 +12,11 @@ from harvester.disk.lock import DirectoryLock, locked
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.storage import storage, sync_directory
 from harvester.errors import ConfigError
+from harvester.runtime import stamp
 
 _NAMES = {
     "api": "--api",
     "base_url": "--base-url",
-    "report": "--report",
     "since": "--since",
     "page_size": "--page-size",
     "compress": "--compress",
@@ -37,6 +37,17 @@ class Directory:
     runs: NdjsonLog
     pages: NdjsonLog | None
     since: datetime | None
+
+    def compact_manifest(self) -> None:
+        """Leave one line of each file, its last: a file that grew or was harvested again has older
+        ones. A kill in between leaves the old manifest, or the new one and a state that finds it
+        shorter than it was: then the next run looks whether a line is missing."""
+        self.lock.check()
+        if self.manifest.size != self.store.manifest_bytes():
+            return  # a publication failed: what is beyond is not acknowledged
+        if self.manifest.lines() > self.store.complete_count():
+            self.manifest.keep_last("file")
+            self.store.acknowledge(self.manifest)
 
     def sync(self) -> None:
         """Make everything durable, the files before the state that refers to them."""
@@ -92,10 +103,12 @@ def open_directory(
         manifest = opened(layout.manifest, keep=store.manifest_bytes())
         # What a killed run had renamed and listed, before a durable commit can refer to it.
         manifest.sync()
-        for report in reports:
-            sync_directory(layout.root / report)
+        for report in known_reports:
+            if (layout.root / report).is_dir():
+                sync_directory(layout.root / report)
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
-        store.begin_run({"since": before.get("since", ""), **identity}, tops_up=tops_up)
+        since = {"since": before.get("since", "")}
+        store.begin_run({**since, **identity}, tops_up=tops_up, now=stamp(now))
         yield Directory(
             layout=layout,
             lock=lock,

@@ -7,6 +7,9 @@ Against a power cut there are two modes, one for a whole run:
   synced before it. No checkpoint is ahead of its data.
 * else (paces that only a loopback server allows): SQLite syncs when it takes its log into the
   database. A power cut can leave a checkpoint ahead of its part file; the part's digest shows it.
+
+From the first change on, the file's write lock is held: after each commit the next transaction
+begins at once. No other program makes the event loop wait in mid-run. Readers are not hindered.
 """
 
 import asyncio
@@ -19,6 +22,8 @@ from harvester.disk.part import PartFile
 from harvester.disk.storage import storage
 from harvester.errors import StorageError
 
+_BUSY_WAIT = 1.0  # s; how long to wait for another program's transaction before the run stops
+
 
 class GroupCommit:
     """The connection. What fails to be saved once is final: see `_give_up`."""
@@ -29,12 +34,13 @@ class GroupCommit:
         self._durable = durable
         self._check = check
         self._unsynced: set[PartFile] = set()
-        self._broken: str | None = None
+        self._broken: StorageError | None = None
+        self._changed = False  # the open transaction has something to save
         self._scheduled: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._after_commit: list[Callable[[], None]] = []
         with storage(path):
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=_BUSY_WAIT, isolation_level=None)
             try:
                 # A damaged text is read as it is, and found by its checksum.
                 self._db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
@@ -51,12 +57,12 @@ class GroupCommit:
 
     def change(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Make a change that the next commit saves; give what it returns."""
-        if self._broken is not None:
-            raise StorageError(self._broken)
+        self._raise_if_broken()
         try:
             with storage(self.path):
                 if not self._db.in_transaction:
                     self._db.execute("BEGIN IMMEDIATE")
+                self._changed = True
                 return self._db.execute(statement, values).fetchall()
         except StorageError as broken:
             self._give_up(broken)
@@ -109,13 +115,15 @@ class GroupCommit:
                 if self._broken is None:
                     saved.set_result(None)
                 else:
-                    saved.set_exception(StorageError(self._broken))
+                    saved.set_exception(_again(self._broken))
             for then in after_commit:
                 then()
 
     def sync(self) -> None:
         """Make everything durable that was committed. Raise `StorageError` if a commit failed."""
         self.commit()
+        with storage(self.path):
+            self._db.rollback()  # the mode cannot be changed within a transaction
         self._set_durable(True)
         self.change("REPLACE INTO settings (name, value) VALUES ('synced', 'yes')")
         self.commit()
@@ -129,6 +137,7 @@ class GroupCommit:
                 self.commit()
         finally:
             with storage(self.path):
+                self._db.rollback()
                 self._db.close()
 
     def _turn(self) -> None:
@@ -145,9 +154,8 @@ class GroupCommit:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
     def _commit(self) -> None:
-        if self._broken is not None:
-            raise StorageError(self._broken)
-        if not self._db.in_transaction:
+        self._raise_if_broken()
+        if not self._changed:
             return
         try:
             self._check()
@@ -155,6 +163,8 @@ class GroupCommit:
                 self._unsynced.pop().sync()
             with storage(self.path):
                 self._db.execute("COMMIT")
+                self._changed = False
+                self._db.execute("BEGIN IMMEDIATE")
         except StorageError as broken:
             self._give_up(broken)
             raise
@@ -165,7 +175,15 @@ class GroupCommit:
         No later commit may refer to what a failed one had written: a second sync would succeed
         without having saved anything.
         """
-        self._broken = str(broken)
-        if self._db.in_transaction:
-            with storage(self.path):
-                self._db.execute("ROLLBACK")
+        self._broken = broken
+        with storage(self.path):
+            self._db.rollback()
+
+    def _raise_if_broken(self) -> None:
+        if self._broken is not None:
+            raise _again(self._broken)
+
+
+def _again(broken: StorageError) -> StorageError:
+    """The same error for another task."""
+    return StorageError(str(broken), reason=broken.reason)

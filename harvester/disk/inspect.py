@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,9 +15,10 @@ from urllib.parse import quote
 
 import orjson
 
-from harvester.disk.compress import CODECS, DAMAGED
+from harvester.disk.compress import CODECS, damage_errors
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
 from harvester.disk.layout import Layout
+from harvester.disk.lock import SILENT_FOR, described, is_foreign, this_host
 from harvester.errors import ConfigError
 
 _CHUNK = 1 << 20
@@ -206,10 +209,12 @@ def holder(layout: Layout) -> str | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read(200).decode("utf-8", "replace").strip()
+                return described(file.read())
+            record, seen = file.read(), os.fstat(file.fileno()).st_mtime
     except OSError:
         return None
-    return None
+    lives = is_foreign(record, this_host()) and time.time() - seen < SILENT_FOR
+    return described(record) if lives else None
 
 
 # -- the files -------------------------------------------------------------------------------------
@@ -287,5 +292,5 @@ def _count_lines(path: Path) -> int | None:
     try:
         with codec.open(path) as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
-    except DAMAGED:
+    except damage_errors():
         return None

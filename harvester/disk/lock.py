@@ -1,67 +1,178 @@
-"""One run at a time in an output directory, and only as long as the directory is there."""
+"""One run at a time in an output directory, and only as long as the directory is there.
+
+Two marks say that a run works in a directory. The flock holds on one machine: the kernel frees it
+with the process, however that ends. On a shared file system it may not reach another machine, so
+the lock file also holds a record: process, host and boot. A run `beat`s: it sets the file's time
+anew. A record of another boot is a run that lives until it was silent for `SILENT_FOR`.
+
+Not promised: two machines that start in the same moment may both begin. The record is of one of
+them; the other one finds that out with its next commit, and stops.
+"""
 
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage, write_all
 from harvester.errors import StopRun, StorageError
-from harvester.runtime import stamp
+from harvester.runtime import later, stamp
 
+BEAT = 30.0
+"""Seconds between two signs of life."""
+SILENT_FOR = 120.0
+"""Seconds without one, after which a run on another machine is taken for dead."""
 _TRIES, _PAUSE = 10, 0.02  # s; a command that only looks holds the lock for much less
+_LONGEST = 400  # bytes of a record
+_BOOT = ", boot "
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine since it was started. A flock reaches every process of one `boot_id`."""
+
+    name: str
+    boot_id: str
+
+
+@cache
+def this_host() -> Host:
+    """The machine of this process."""
+    name = os.uname().nodename.encode("ascii", "replace").decode()[:100]
+    with suppress(OSError):
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Host(name, boot_id)
+    return Host(name, name)
 
 
 class DirectoryLock:
-    """The lock of a run. The directory may be moved, removed or replaced while it is held."""
+    """The lock of a run. The directory may be moved, removed or replaced while it is held, or be
+    taken by a run on another machine."""
 
-    def __init__(self, path: Path, file: int) -> None:
+    def __init__(self, path: Path, file: int, record: bytes) -> None:
         self._path = path
-        self._file = os.fstat(file)
+        self._file = file
+        self._record = record
+        self._inode = os.fstat(file)
 
     def holds(self) -> bool:
-        """Whether the lock at the directory's path is still this one."""
+        """Whether the lock at the directory's path is still this one, with this run's record."""
         try:
-            return os.path.samestat(self._path.lstat(), self._file)
+            same = os.path.samestat(self._path.lstat(), self._inode)
+            return same and os.pread(self._file, _LONGEST, 0) == self._record
         except OSError:
             return False
 
     def check(self) -> None:
         """Raise `StorageError` if this run no longer owns what stands at the directory's path."""
-        if not self.holds():
-            raise StorageError(
-                f"{self._path.parent.parent} was moved, removed or replaced while this run worked "
-                "in it: the run stops and touches nothing there"
-            )
+        if self.holds():
+            return
+        with suppress(OSError):
+            record = self._path.read_bytes()
+            if os.path.samestat(self._path.lstat(), self._inode) and record != self._record:
+                raise StorageError(
+                    f"another run works in {self._path.parent.parent} ({described(record)}): this "
+                    "run stops and touches nothing there",
+                    reason="locked",
+                )
+        raise StorageError(
+            f"{self._path.parent.parent} was moved, removed or replaced while this run worked "
+            "in it: the run stops and touches nothing there"
+        )
+
+    def beat(self) -> None:
+        """Show other machines that this run lives; call it every `BEAT` seconds. Raise as `check`
+        does."""
+        with suppress(OSError):  # what the disk refuses, the next commit finds out
+            # Opened anew: a shared file system may answer from a cache until then.
+            if self._path.read_bytes() == self._record:
+                os.utime(self._file)
+        self.check()
+
+    def release(self) -> None:
+        """Take the record away: no other machine has to wait until it is old."""
+        if self.holds():
+            with suppress(OSError):
+                os.ftruncate(self._file, 0)
 
 
 @contextmanager
 def locked(
-    layout: Layout, *, now: datetime, sleep: Callable[[float], None] = time.sleep
+    layout: Layout,
+    *,
+    now: datetime,
+    host: Host | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[DirectoryLock]:
     """Hold the directory. Raise `StopRun` ("locked"), naming the run that holds it already.
 
-    A flock, not a PID file: the kernel frees it with the process, however that ends. It is tried
-    for a moment, since `inspect.holder` takes the lock for as long as it looks.
+    The flock is tried for a moment, since `inspect.holder` takes it for as long as it looks.
     """
+    host = host or this_host()
     with storage(layout.lock):
         file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not _take(file, sleep):
-            holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip()
-            raise StopRun(
-                "locked", f"another run works in {layout.root} ({holder}): wait for it or stop it"
-            )
         with storage(layout.lock):
+            free = _take(file, sleep)
+            record = os.pread(file, _LONGEST, 0)
+        if not free:
+            raise _refused(layout, described(record))
+        with storage(layout.lock):
+            if is_foreign(record, host) and (silent := _silent_for(layout, file)) < SILENT_FOR:
+                raise _refused(
+                    layout,
+                    f"{described(record)}, last seen {silent:.0f} s ago",
+                    resume_at=later(now, SILENT_FOR - silent),
+                )
+            record = _record_of(host, now)
             os.ftruncate(file, 0)
-            write_all(file, f"process {os.getpid()}, since {stamp(now)}\n".encode(), at=0)
-        yield DirectoryLock(layout.lock, file)
+            write_all(file, record, at=0)
+        lock = DirectoryLock(layout.lock, file, record)
+        try:
+            yield lock
+        finally:
+            lock.release()
     finally:
         os.close(file)
+
+
+def _record_of(host: Host, now: datetime) -> bytes:
+    text = f"process {os.getpid()}, since {stamp(now)}, on {host.name}{_BOOT}{host.boot_id}\n"
+    return text.encode("utf-8", "replace")
+
+
+def described(record: bytes) -> str:
+    """A record as a person reads it."""
+    return record.decode("utf-8", "replace").partition(_BOOT)[0].strip()
+
+
+def is_foreign(record: bytes, host: Host) -> bool:
+    """Whether a record was written where the flock of `host` may not reach."""
+    _, boot, boot_id = record.decode("utf-8", "replace").partition(_BOOT)
+    return bool(boot) and boot_id.strip() != host.boot_id
+
+
+def _silent_for(layout: Layout, file: int) -> float:
+    """Seconds since the last sign of life, by the clock of the file system alone: two machines
+    need not agree on the time."""
+    with tempfile.TemporaryFile(dir=layout.state) as new:
+        now = os.fstat(new.fileno()).st_mtime
+    return max(0.0, now - os.fstat(file).st_mtime)
+
+
+def _refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
+    return StopRun(
+        "locked",
+        f"another run works in {layout.root} ({holder}): wait for it or stop it",
+        resume_at=resume_at,
+    )
 
 
 def _take(file: int, sleep: Callable[[float], None]) -> bool:

@@ -1,12 +1,14 @@
 """The append-only reports: a line is whole, or it is not there."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from harvester.disk.storage import storage, write_all
+from harvester.disk.disk_set import DiskSet
+from harvester.disk.storage import storage, sync_directory, write_all
 
 _CHUNK = 1 << 20
 
@@ -36,6 +38,34 @@ class NdjsonLog:
             write_all(self._file, data, at=self.size)
         self.size += len(data)
 
+    def lines(self) -> int:
+        """How many lines there are."""
+        with storage(self.path):
+            starts = range(0, self.size, _CHUNK)
+            return sum(os.pread(self._file, _CHUNK, start).count(b"\n") for start in starts)
+
+    def keep_last(self, name: str) -> None:
+        """Keep of the lines with one value of the member `name` the last one alone, and lines
+        without it; the file is replaced in one step."""
+        new = self.path.with_name(f"{self.path.name}.new")
+        with closing(DiskSet()) as last, storage(self.path):
+            with self.path.open("rb") as lines:
+                values = (_value(line, name) for line in lines)
+                last.weigh((value, at) for at, value in enumerate(values) if value is not None)
+            file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            size = 0
+            with self.path.open("rb") as lines:
+                for at, line in enumerate(lines):
+                    value = _value(line, name)
+                    if value is None or last.weight(value) == at:
+                        write_all(file, line)
+                        size += len(line)
+            os.fsync(file)
+            new.replace(self.path)
+            os.close(self._file)
+            self._file, self.size = file, size
+        sync_directory(self.path.parent)
+
     def sync(self) -> None:
         """Make every line durable."""
         with storage(self.path):
@@ -44,6 +74,15 @@ class NdjsonLog:
     def close(self) -> None:
         """Give the file back."""
         os.close(self._file)
+
+
+def _value(line: bytes, name: str) -> str | None:
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _plain(value: object) -> str:

@@ -78,6 +78,11 @@ class PartFile:
         self.offset += len(data)
         return self.offset
 
+    def read(self, start: int) -> bytes:
+        """What stands from `start` on."""
+        with storage(self.path):
+            return os.pread(self._file, self.offset - start, start)
+
     def digest(self) -> bytes:
         """SHA-256 of the whole file so far."""
         return self._hash.digest()

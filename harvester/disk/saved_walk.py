@@ -9,7 +9,7 @@ from harvester.model import Position, Target
 STEERING = (
     "run", "state", "next", "pages", "rows", "bytes", "digest", "restarts", "kind", "started_at",
     "completed_at", "findings", "first_event", "last_event", "round",
-    "base_pages", "base_rows", "base_bytes", "base_digest",
+    "base_pages", "base_rows", "base_bytes", "base_digest", "counted",
 )  # fmt: skip
 """The columns that a run follows. A checksum is over the target and these."""
 
@@ -32,7 +32,7 @@ class SavedWalk:
     failed; "damaged" where the checksum of the row is wrong. `digest` is the SHA-256 of the file up
     to the position, `kind` why the walk failed, `findings` JSON for the manifest, `round` the last
     round of top-ups that it was part of, `first_event` and `last_event` (ISO-8601) the earliest and
-    the latest event at a page's edge.
+    the latest event at a page's edge, `counted` the API's count of the report when it was walked.
     """
 
     id: int
@@ -50,6 +50,7 @@ class SavedWalk:
     last_event: str | None = None
     round: int = 0
     base: Base | None = None
+    counted: str | None = None
 
 
 def to_row(walk: SavedWalk) -> tuple[Any, ...]:
@@ -60,6 +61,7 @@ def to_row(walk: SavedWalk) -> tuple[Any, ...]:
         walk.kind, walk.started_at, walk.completed_at, walk.findings, walk.first_event,
         walk.last_event, walk.round,
         *((base.pages, base.rows, base.size, base.digest) if base else (None,) * 4),
+        walk.counted,
     )  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
     if checksum(report, campaign_id, *values) != stored:
         return SavedWalk(id=walk, target=target, state="damaged")
     run, state, next_, pages, rows, size, digest, restarts, kind, started_at, *values = values
-    completed_at, findings, first_event, last_event, round_, *base = values
+    completed_at, findings, first_event, last_event, round_, *base, counted = values
     return SavedWalk(
         id=walk,
         target=target,
@@ -87,6 +89,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
         last_event=last_event,
         round=round_,
         base=Base(*base) if base[0] is not None else None,
+        counted=counted,
     )
 
 

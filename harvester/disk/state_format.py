@@ -1,16 +1,30 @@
 """The tables of the state, and the way to them from older formats.
 
-A campaign that is asked for is a row of `walks` for each report. Each row has a checksum over all
-else that is in it, computed by `saved_walk.checksum`.
+A campaign that is asked for is a row of `walks` for each report, and one of `campaigns` for what
+the API says of it. Each row has a checksum over all else that is in it, computed by
+`saved_walk.checksum`.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from harvester.disk.saved_walk import STEERING
 from harvester.errors import ConfigError
 
-FORMAT = 3
+FORMAT = 4
+_CAMPAIGNS = """
+CREATE TABLE campaigns (               -- what the API says of a campaign: see `SavedCampaign`
+    campaign_id TEXT PRIMARY KEY,
+    detail TEXT,
+    detail_at TEXT,
+    detail_round INTEGER NOT NULL,
+    detail_sends INTEGER,
+    counts TEXT,
+    counted_at TEXT,
+    checksum INTEGER
+) WITHOUT ROWID
+"""
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE walks (
@@ -36,6 +50,7 @@ CREATE TABLE walks (
     round INTEGER NOT NULL DEFAULT 0,  -- the last round of top-ups that it is up to date with
     first_event TEXT,
     last_event TEXT,
+    counted TEXT,                      -- the API's count that its file is not older than
     checksum INTEGER,
     UNIQUE (report, campaign_id)
 );
@@ -49,14 +64,34 @@ CREATE TABLE pages (                   -- of walks under way
     PRIMARY KEY (walk, page)
 ) WITHOUT ROWID;
 """
+CAMPAIGNS_BY_STATE = """
+SELECT state, count(*) FROM (
+    SELECT CASE
+        WHEN sum(state = 'failed') THEN 'failed'
+        WHEN sum(state != 'complete') = 0 THEN 'complete'
+        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
+        ELSE 'pending'
+    END AS state FROM walks WHERE {} GROUP BY campaign_id
+) GROUP BY state
+"""
+_SUM_3, _SUM = (
+    f"checksum(report, campaign_id, {', '.join(names)})" for names in (STEERING[:-1], STEERING)
+)
 _FROM_1 = ("ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0",)
 _FROM_2 = (
     *(f"ALTER TABLE walks ADD COLUMN {name} TEXT" for name in ("first_event", "last_event")),
     *(f"ALTER TABLE {name} ADD COLUMN checksum INTEGER" for name in ("walks", "pages", "settings")),
-    f"UPDATE walks SET checksum = checksum(report, campaign_id, {', '.join(STEERING)})",
+    f"UPDATE walks SET checksum = {_SUM_3}",
     "UPDATE pages SET checksum = checksum(walk, page, rows, cursor)",
     "UPDATE settings SET checksum = checksum(name, value)",
 )
+_FROM_3 = (
+    "ALTER TABLE walks ADD COLUMN counted TEXT",
+    # What is damaged stays so.
+    f"UPDATE walks SET checksum = {_SUM} WHERE checksum = {_SUM_3}",
+    _CAMPAIGNS,
+)
+_STEPS = (_FROM_1, _FROM_2, _FROM_3)
 
 
 def steps_from(version: int, path: Path) -> Iterator[str]:
@@ -72,7 +107,7 @@ def steps_from(version: int, path: Path) -> Iterator[str]:
     if version == FORMAT:
         return
     if version == 0:
-        yield from _SCHEMA.split(";\n")
+        yield from (*_SCHEMA.split(";\n"), _CAMPAIGNS)
     else:
-        yield from (*(_FROM_1 if version == 1 else ()), *_FROM_2)
+        yield from chain.from_iterable(_STEPS[version - 1 :])
     yield f"PRAGMA user_version = {FORMAT}"

@@ -31,6 +31,11 @@ class storage:  # noqa: N801 - used as a function, as contextlib.suppress is
         if isinstance(error, OSError):
             raise StorageError(f"cannot use {self._path}: {error.strerror or error}") from error
         if isinstance(error, sqlite3.Error):
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise StorageError(
+                    f"another program holds {self._path}: end it, then give the same command again",
+                    reason="locked",
+                ) from error
             raise StorageError(f"cannot use {self._path}: {error}") from error
 
 

@@ -1,6 +1,6 @@
 """The tokens of the signed-in accounts: one file of mode 0600 for each, replaced in one step.
 
-    accounts/NAME.json            the account, with a version and a checksum
+    accounts/NAME.json            the account, with a version and a checksum, in two copies
     accounts/NAME.lock            held by the process that renews or replaces it (flock)
     accounts/.NAME.<random>.new   room for the next one, made before the server is asked
 
@@ -191,13 +191,21 @@ class Room:
 def _encode(account: Account) -> bytes:
     body = orjson.dumps(asdict(account), option=orjson.OPT_SORT_KEYS)
     digest = hashlib.sha256(body).hexdigest()
-    return b'{"version":%d,"sha256":"%s","account":%s}\n' % (_VERSION, digest.encode(), body)
+    line = b'{"version":%d,"sha256":"%s","account":%s}' % (_VERSION, digest.encode(), body)
+    return b"%s\n\n%s\n" % (line, line)
 
 
 def _decode(raw: bytes) -> Account | None:
-    """The account, or None if this is not one, whole and of this version."""
+    """The account, or None if no line is one, whole and of this version.
+
+    One sign-in is worth a second copy: where one is damaged, the other is read.
+    """
+    return next(filter(None, map(_decode_line, raw.split(b"\n"))), None)
+
+
+def _decode_line(line: bytes) -> Account | None:
     try:
-        found: dict[str, Any] = orjson.loads(raw)
+        found: dict[str, Any] = orjson.loads(line)
         body = orjson.dumps(found["account"], option=orjson.OPT_SORT_KEYS)
         if found["version"] != _VERSION or found["sha256"] != hashlib.sha256(body).hexdigest():
             return None

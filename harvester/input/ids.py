@@ -14,10 +14,17 @@ from harvester.disk.disk_set import DiskSet
 from harvester.errors import ConfigError
 
 
-def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], str]) -> DiskSet:
+def spool(
+    arguments: Iterable[str],
+    source: str | None,
+    check: Callable[[str], str],
+    *,
+    setting: str = "input",
+) -> DiskSet:
     """Spool the ids of the command line, then of `source` (a path, or "-" for standard input).
 
-    Raise `ConfigError` with file and line number for an id that `check` refuses.
+    Raise `ConfigError` with file and line number for an id that `check` refuses, and with `setting`
+    for a source that cannot be read.
     """
     ids = DiskSet()
     try:
@@ -25,11 +32,11 @@ def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], s
         if source is not None:
             name = "standard input" if source == "-" else source
             try:
-                with _opened(source) as file:
+                with _opened(source, setting) as file:
                     ids.extend(_lines(file, name, check))
             except OSError as wrong:
                 raise ConfigError(
-                    f"cannot read {name}: {wrong.strerror}", setting="input"
+                    f"cannot read {name}: {wrong.strerror}", setting=setting
                 ) from None
     except BaseException:
         ids.close()
@@ -38,12 +45,12 @@ def spool(arguments: Iterable[str], source: str | None, check: Callable[[str], s
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[BinaryIO]:
+def _opened(source: str, setting: str) -> Iterator[BinaryIO]:
     if source != "-":
         with Path(source).open("rb") as file:
             yield file
     elif sys.stdin is None:  # as Python has it where it was closed before the start
-        raise ConfigError("cannot read standard input: it is closed", setting="input")
+        raise ConfigError("cannot read standard input: it is closed", setting=setting)
     else:
         yield sys.stdin.buffer
 

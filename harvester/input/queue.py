@@ -11,8 +11,11 @@ from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Observer
-from harvester.model import Target
-from harvester.runtime import StopSignal
+from harvester.input.counts import CountsAhead
+from harvester.input.known import known
+from harvester.input.order import KnownSizes
+from harvester.model import Fetcher, Target
+from harvester.runtime import Clock, StopSignal
 
 CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
 REFUSED_FOR_GOOD = "not_found"
@@ -37,13 +40,15 @@ class WalkQueue:
         top_up: bool,
         is_there: Callable[[SavedWalk], bool],
         is_whole: Callable[[SavedWalk], bool] | None = None,
+        sizes: KnownSizes,
+        clock: Clock,
         stop: StopSignal,
         emit: Observer,
     ) -> None:
         self._ids: AsyncIterator[str | int] | Iterator[str | int]
         self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
-        self._finite = isinstance(ids, Collection)
-        self.total = len(ids) if isinstance(ids, Collection) else None
+        self._all = ids if isinstance(ids, Collection) else None
+        self.total = None if self._all is None else len(self._all)
         self._api = api
         self._store = store
         self._reports = reports
@@ -53,13 +58,51 @@ class WalkQueue:
         self._is_whole = is_whole
         self._stop = stop
         self._emit = emit
+        self._sizes = sizes
+        self._clock = clock
+        self.counts: CountsAhead | None = None
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
+
+    def use_counts(
+        self, fetcher: Fetcher, *, page_size: int, summary: bool = False, believed: bool = True
+    ) -> CountsAhead:
+        """Have each walk wait for the counts of its campaign, where the API has them and the ids
+        can be read twice; `count` asks for them. See `CountsAhead`."""
+        counts = CountsAhead(
+            fetcher,
+            self._api,
+            self._store,
+            self._sizes,
+            reports=self._reports,
+            page_size=page_size,
+            is_to_make=self.is_to_make,
+            top_up=self._top_up,
+            summary=summary,
+            believed=believed,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        if self._all is not None and self._api.bulk_counts is not None:
+            self.counts = counts
+        return counts
+
+    async def count(self) -> None:
+        """Ask for the counts of all campaigns, ahead of the walks."""
+        if self.counts is not None and self._all is not None:
+            try:
+                await self.counts.run(self._all)
+            except StopRun as order:
+                self._stop.request(order)
 
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
+            number = 0
             async for campaign_id in self._each():
+                if self.counts is not None:
+                    await self.counts.reached(number)
+                number += 1
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
                     saved = self._store.take(target)
@@ -107,12 +150,28 @@ class WalkQueue:
 
     def _to_make(self, saved: SavedWalk) -> SavedWalk | None:
         """The walk to make; None if there is none."""
-        if saved.state == "complete" and self._grows(saved):
-            return self._store.begin_top_up(saved)
-        if saved.state == "complete" or self._is_refused(saved):
-            self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind))
-            return None
-        return saved
+        if self.is_to_make(saved):
+            return self._store.begin_top_up(saved) if saved.state == "complete" else saved
+        if self._grows(saved):
+            self._store.stay(saved)
+        expected = self._sizes.counted(saved.target)
+        self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind, expected))
+        return None
+
+    def is_to_make(self, saved: SavedWalk) -> bool:
+        """Whether there is something to ask for."""
+        if saved.state == "complete":
+            return self._grows(saved) and not self._is_unmoved(saved)
+        return not self._is_refused(saved)
+
+    def _is_unmoved(self, saved: SavedWalk) -> bool:
+        """Whether the API's count of a finished report is what it was."""
+        if self.counts is None or not self.counts.believed or saved.counted is None:
+            return False
+        campaign = known(self._store.campaign(saved.target.campaign_id))
+        if not campaign.is_counted_since(self._store.round_at):
+            return False
+        return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
 
     def _grows(self, saved: SavedWalk) -> bool:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
@@ -129,7 +188,7 @@ class WalkQueue:
         """After a stop, count the walks that were not begun, if there is an end to them."""
         for target in self._rest:
             self._store.take(target)
-        if self._finite and not isinstance(self._ids, AsyncIterator):
+        if self._all is not None and not isinstance(self._ids, AsyncIterator):
             for campaign_id in self._ids:
                 for target in self._targets(campaign_id):
                     self._store.take(target)

@@ -64,6 +64,10 @@ _TABLE: dict[type[Any], tuple[int, str | Callable[[Any], str]]] = {
         logging.WARNING,
         "an observer raised {0.error}: it gets no more events",
     ),
+    events.CountsMissed: (
+        logging.WARNING,
+        "the API's counts of {0.campaigns:,} campaigns cannot be had: {0.message}",
+    ),
     events.IdRepeated: (logging.DEBUG, "{0.campaign_id} came before and is taken once"),
     events.CampaignSkipped: (logging.DEBUG, "{0.target} is {0.state} already"),
     events.CampaignStarted: (logging.DEBUG, _begun),
@@ -125,6 +129,13 @@ def harvested(figures: Figures) -> Iterator[str]:
         yield count(figures.throttled, "throttle")
     if figures.retried:
         yield count(figures.retried, "retry", "retries")
+
+
+def done_of(figures: Figures) -> tuple[int, int]:
+    """What the bar shows: requests where it is known how many are left, else campaigns."""
+    if figures.requests_left and not figures.at_least:
+        return figures.requests_done, figures.requests_done + figures.requests_left
+    return figures.campaigns_done + figures.failed, figures.campaigns_total or 0
 
 
 def requested(figures: Figures) -> Iterator[str]:

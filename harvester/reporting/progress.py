@@ -9,6 +9,7 @@ from harvester.events import Event
 from harvester.model import Target
 from harvester.reporting.counters import Counters
 from harvester.reporting.eta import Allowance, finish_time
+from harvester.reporting.remaining import RequestsLeft
 from harvester.runtime import Clock
 
 _WINDOW = 20.0  # the request rate shown is that of so many seconds
@@ -20,8 +21,9 @@ class Figures:
     """What there is to show at one moment; the heartbeat has these fields.
 
     Campaigns are `campaigns_done`, `failed`, or still to come; `campaigns_total` None is an
-    unknown number. `requests_left` is a lower bound where `at_least` is true, and then nothing is
-    done before `done_about`. `rate` is the pace in requests a second (0: none).
+    unknown number. `requests_done` brought what they were to bring. `requests_left` is a lower
+    bound where `at_least` is true, and then nothing is done before `done_about`. `rate` is the pace
+    in requests a second (0: none).
     """
 
     elapsed_s: float = 0.0
@@ -32,6 +34,7 @@ class Figures:
     rows: int = 0
     bytes: int = 0
     in_flight: int = 0
+    requests_done: int = 0
     requests_left: int | None = None
     at_least: bool = False
     done_about: datetime | None = None
@@ -70,13 +73,15 @@ class Progress:
         self._reports = 1
         self._rate = 0.0
         self._quota = 0
-        self._repeated_walks = self._ended_walks = 0
+        self._left = RequestsLeft()
+        self._repeated_walks = 0
         self._campaigns: Counter[str] = Counter()
         self._open: dict[str, list[str]] = {}  # ends of the walks of campaigns that go on
         self._pause: events.Paused | None = None
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""
+        self._left(event)
         match event:
             case events.RequestSent():
                 self._starts.append(self._clock.monotonic())
@@ -101,7 +106,6 @@ class Progress:
 
     def _end(self, target: Target, end: str) -> None:
         """One walk is over; its campaign is, too, with the last of them."""
-        self._ended_walks += 1
         ends = [*self._open.pop(target.campaign_id, ()), end]
         if len(ends) < self._reports:
             self._open[target.campaign_id] = ends
@@ -113,7 +117,7 @@ class Progress:
         """The figures of this moment."""
         counters, now = self._counters, self._clock.now()
         pause = self._pause if self._pause and self._pause.until > now else None
-        left = self._requests_left()
+        left = self._left.requests
         pace = self._requests_per_second()
         return Figures(
             elapsed_s=round(self._clock.monotonic() - self._began, 3),
@@ -125,7 +129,8 @@ class Progress:
             bytes=counters.bytes,
             in_flight=counters.in_flight,
             requests_left=left,
-            at_least=bool(left),
+            requests_done=counters.ok,
+            at_least=bool(left) and self._left.at_least,
             done_about=self._done_about(left, pace, pause.until if pause else now),
             requests_per_second=round(pace, 3),
             rate=self._rate,
@@ -136,13 +141,6 @@ class Progress:
             paused=pause.reason if pause else None,
             paused_until=pause.until if pause else None,
         )
-
-    def _requests_left(self) -> int | None:
-        """One for each walk that is not over, whose pages are not known. The average of the walks
-        that are over would be too low: small campaigns end first."""
-        if self._total is None:
-            return None
-        return max(0, self._total * self._reports - self._repeated_walks - self._ended_walks)
 
     def _requests_per_second(self) -> float:
         now = self._clock.monotonic()

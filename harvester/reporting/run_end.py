@@ -50,6 +50,7 @@ class RunEnd:
     def conclude(self, drain: Callable[[], None]) -> HarvestReport:
         """`drain` takes the campaigns that were not begun, so that they are counted."""
         self._attempt(drain)
+        self._attempt(self._directory.compact_manifest)
         self._attempt(self._directory.sync)
         campaigns = self._attempt(self._count) or Campaigns()
         report = self._report(campaigns)

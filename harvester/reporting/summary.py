@@ -1,6 +1,6 @@
 """The result of a run: the facts of summary.json, and the exit code as a function of them."""
 
-import secrets
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ EXIT_CODES = {
     "bad_input": 2,
     "failures": 3,
     "credentials_refused": 4,
+    "sign_in_refused": 4,
     "locked": 75,
     "quota_spent": 75,
     "throttled": 75,
@@ -128,4 +129,4 @@ def conclude(
 
 def new_run_id(now: datetime) -> str:
     """Sortable by time, unique by chance."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    return f"{now:%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"

@@ -122,7 +122,7 @@ class AuthGate:
                 # As long as there are others, one of them may still be accepted.
                 alone = self._pacer.starts == starts and self._pacer.held_until <= began
                 verdict = await self._judge(first, send, waited=alone)
-        raise self._end(verdict, refusal)
+        raise self._end(verdict, refusal, optional=request.optional)
 
     async def _second_try(
         self,
@@ -173,11 +173,14 @@ class AuthGate:
                 pass
         return Verdict.FAIL_CAMPAIGN
 
-    def _end(self, verdict: Verdict, refusal: Refused) -> CampaignError | StopRun:
-        if verdict is Verdict.FAIL_CAMPAIGN:
+    def _end(
+        self, verdict: Verdict, refusal: Refused, *, optional: bool
+    ) -> CampaignError | StopRun:
+        if verdict is Verdict.FAIL_CAMPAIGN or optional:
+            others = "" if optional else "; other campaigns are not refused"
             return CampaignError(
                 refusal.cause,
-                f"{refusal}; other campaigns are not refused",
+                f"{refusal}{others}",
                 status=refusal.status,
                 error_key=refusal.error_key,
             )

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from harvester.errors import ConfigError, StopRun
 from harvester.request.redact import Redactor
-from harvester.request.token_command import checked_token
 
 _LARGEST_FILE = 64 * 1024  # bytes: a secret is one line
 
@@ -133,3 +132,15 @@ def read_secret(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as wrong:
         raise ConfigError(f"cannot read {path}: {getattr(wrong, 'strerror', 'not text')}") from None
     return lines[0].strip() if lines else ""
+
+
+def checked_token(token: str) -> str:
+    """Give the token back; raise `ConfigError` if no header can hold it."""
+    if not token:
+        raise ConfigError("the token file or token command gave an empty access token")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigError(
+            "the token file or token command gave no token: it holds a blank or a character that "
+            "no token has (a token command runs without a shell)"
+        )
+    return token

@@ -22,7 +22,8 @@ from aiolimiter import AsyncLimiter
 from harvester.errors import StopRun, Throttled
 from harvester.events import Observer, PaceChanged, Paused
 from harvester.model import Request
-from harvester.request.quota import BUSY, Granted, NotYet, QuotaLedger, Spent
+from harvester.request.quota import BUSY, QuotaLedger
+from harvester.request.quota_record import Granted, NotYet, Spent
 from harvester.runtime import Clock, StopSignal, later, next_reset
 
 _BACK_OFF_FACTOR = 1.5  # a throttle widens the spacing by this, at most _MAX_BACK_OFF-fold

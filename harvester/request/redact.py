@@ -6,7 +6,6 @@ compared. The work is linear in the text.
 """
 
 import base64
-import html
 import re
 from collections import deque
 
@@ -87,7 +86,9 @@ def _unescaped(text: str) -> tuple[str, list[int]]:
 
 def _meaning(escape: str) -> str:
     if escape[0] == "&":
-        return html.unescape(escape)
+        from html import unescape  # an answer without a secret has hardly ever one
+
+        return unescape(escape)
     digits = escape[1:] if escape[0] == "%" else escape.rpartition("u00")[2]
     # What is left are backslashes of a JSON escape, or the other halves of UTF-16.
     return "" if escape[-1] in "\\\x00" else chr(int(digits, 16))

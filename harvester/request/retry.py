@@ -36,6 +36,7 @@ from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
 _PROBE_AFTER = 3  # throttles of one page
+_OPTIONAL_RETRIES = 1  # of a request that a run can do without
 _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
 
@@ -144,6 +145,13 @@ class RetryingFetcher:
 
     def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> RetryAfter:
         """The next try, or the error that stands for having none."""
+        if optional and (tries.failures > _OPTIONAL_RETRIES or tries.throttles >= _PROBE_AFTER):
+            raise CampaignError(
+                trouble.cause,
+                f"{trouble} ({tries.made} attempts)",
+                status=trouble.status,
+                error_key=trouble.error_key,
+            ) from None
         decision = self._policy.decide(
             trouble, failures=tries.failures, waited=tries.waited, draw=self._draw()
         )

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from harvester.errors import ConfigError
+from harvester.request.credentials import checked_token
 from harvester.runtime import StopSignal
 
 _MOST_OUTPUT = 64 * 1024  # bytes
@@ -198,18 +199,6 @@ def token_in(output: str) -> str:
         return checked_token(found)
     lines = output.splitlines()
     return checked_token(lines[0].strip() if lines else "")
-
-
-def checked_token(token: str) -> str:
-    """Give the token back; raise `ConfigError` if no header can hold it."""
-    if not token:
-        raise ConfigError("the token file or token command gave an empty access token")
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        raise ConfigError(
-            "the token file or token command gave no token: it holds a blank or a character that "
-            "no token has (a token command runs without a shell)"
-        )
-    return token
 
 
 def _last_line(errors: bytes) -> str:

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import anyio
 
-from harvester.api import oauth, v3
-from harvester.api.oauth import Answer, Form, InvalidGrant, Passing, Tokens, refresh
+from harvester.api import v3
+from harvester.api.oauth import Answer, Form, Passing, Rejected, Tokens, refresh
 from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.request.outlive import outlive_cancel
@@ -193,7 +193,7 @@ class TokenKeeper:
         raise self._give_up(
             f"is refused ({getattr(answer, 'text', type(answer).__name__)})"
             + ("; the answer to an earlier renewal never arrived" if lost else ""),
-            final=isinstance(answer, InvalidGrant),
+            final=isinstance(answer, Rejected) and answer.error == "invalid_grant",
         )
 
     async def _save(self, account: Account, room: Room) -> None:
@@ -284,6 +284,6 @@ def account_options(name: str, base_url: str, auth_url: str) -> str:
     options = (
         ("--account", name, DEFAULT_ACCOUNT),
         ("--base-url", base_url, v3.ORIGIN),
-        ("--auth-url", auth_url, oauth.ORIGIN),
+        ("--auth-url", auth_url, v3.SIGN_IN_ORIGIN),
     )
     return "".join(f" {option} {value}" for option, value, usual in options if value != usual)

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from harvester.disk.compress import DAMAGED
+from harvester.disk.compress import damage_errors
 from harvester.reporting.page.ndjson import Lines, whole_lines
 from harvester.reporting.page.sources import Finished
 
@@ -82,7 +82,7 @@ class Scanner:
                 content = _OPENERS[path.suffix](cast("IO[bytes]", metered))
                 for chunk in whole_lines(content.read):
                     self._take(chunk)
-        except DAMAGED:
+        except damage_errors():
             damaged = True
         found = (metered.size, metered.digest.hexdigest(), self.events.rows - rows)
         expected = (listed.bytes, listed.sha256, listed.rows)

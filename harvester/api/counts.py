@@ -1,0 +1,205 @@
+"""The API's own numbers for its campaigns: how they are asked for, read and believed. No I/O.
+
+v3 gives those of many campaigns at once (`/reports/stats/email_campaigns`, OpenAPI 3.0.178: at most
+150 ids). The guide and the description spell some names in two ways, numbers may come as strings,
+and a campaign may be missing: what cannot be read is passed over.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from harvester.api.page import read_object
+
+FRESH = timedelta(hours=24)
+"""Older counts are asked for again, and nothing is concluded from them."""
+_SETTLED = timedelta(days=1)  # how long after a campaign's last change its counts are trusted
+_NUMBER = re.compile(rb'"?([0-9]{1,15})"?')
+_MOST_IDS = 150
+_STATS = "/v3/reports/stats/email_campaigns/"
+_RECIPIENTS = {
+    "opens": "em_opens",
+    "clicks": "em_clicks",
+    "sends": "em_sends",
+    "bounces": "em_bounces",
+    "forwards": "em_forwards",
+    "unsubscribes": "em_optouts",
+    "unique_opens": "em_opens",
+    "did_not_open": "em_not_opened",
+}
+_ROWS = {
+    "opens": ("em_opens_all", "em_opens.all"),
+    "clicks": ("em_clicks_all", "em_clicks.all"),
+}
+
+_REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignCounts:
+    """The API's numbers for one campaign, by report.
+
+    `recipients` counts contacts, `rows` events where the API counts them. The numbers were taken
+    at `refreshed_at` (None: not known).
+    """
+
+    campaign_id: str
+    recipients: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    refreshed_at: datetime | None = None
+
+    @property
+    def sends(self) -> int | None:
+        """To how many contacts it was sent; a resend raises it."""
+        return self.recipients.get("sends")
+
+    def least_rows(self, report: str) -> int | None:
+        """The rows that the report has at least; None if they are not known."""
+        known = [each[report] for each in (self.recipients, self.rows) if report in each]
+        return max(known) if known else None
+
+    def mark(self, report: str) -> str | None:
+        """A text that changes when the report does; None if the counts do not show that.
+
+        A contact that opens once more moves the rows, not the recipients.
+        """
+        recipients, repeated = self.recipients.get(report), _REPEATED.get(report)
+        if recipients is None or (repeated is not None and repeated not in self.rows):
+            return None
+        return f"{recipients}/{self.rows[repeated]}" if repeated else str(recipients)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCounts:
+    """Counts of many campaigns in one request.
+
+    `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its
+    200 by campaign id. `read` raises `Unreadable`.
+    """
+
+    most_ids: int
+    link: Callable[[Sequence[str]], str]
+    read: Callable[[bytes], dict[str, CampaignCounts]]
+
+
+class _Entry(msgspec.Struct):
+    campaign_id: str
+    stats: dict[str, msgspec.Raw]
+    last_refresh_time: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Stats(msgspec.Struct):
+    results: list[msgspec.Raw]
+
+
+_stats = msgspec.json.Decoder(_Stats)
+_entry = msgspec.json.Decoder(_Entry)
+_text = msgspec.json.Decoder(str)
+
+
+def _stats_link(ids: Sequence[str]) -> str:
+    return f"{_STATS}{','.join(ids)}"
+
+
+def _read_stats(body: bytes) -> dict[str, CampaignCounts]:
+    entries = (_read_entry(raw) for raw in read_object(body, _stats).results)
+    return {entry.campaign_id: entry for entry in entries if entry is not None}
+
+
+def _read_entry(raw: msgspec.Raw) -> CampaignCounts | None:
+    """The counts of one campaign; None if the entry is not the documented one."""
+    try:
+        found = _entry.decode(raw)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    recipients = {name: _number(found.stats, key) for name, key in _RECIPIENTS.items()}
+    rows = {name: _number(found.stats, *keys) for name, keys in _ROWS.items()}
+    return CampaignCounts(
+        campaign_id=found.campaign_id.lower(),
+        recipients={name: number for name, number in recipients.items() if number is not None},
+        rows={name: number for name, number in rows.items() if number is not None},
+        refreshed_at=read_moment(found.last_refresh_time),
+    )
+
+
+def _number(stats: Mapping[str, msgspec.Raw], *keys: str) -> int | None:
+    """The number under the first key that has one."""
+    for key in keys:
+        if found := _NUMBER.fullmatch(bytes(stats.get(key, b""))):
+            return int(found[1])
+    return None
+
+
+def read_moment(raw: msgspec.Raw) -> datetime | None:
+    """A moment of the API; None if it cannot be read. A time without a zone is UTC."""
+    try:
+        moment = datetime.fromisoformat(_text.decode(raw))
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+V3_COUNTS = BulkCounts(_MOST_IDS, _stats_link, _read_stats)
+
+
+# -- what may be concluded -------------------------------------------------------------------------
+
+
+def is_fresh(moment: datetime | None, now: datetime) -> bool:
+    """Whether a moment is under 24 hours old. One to come is the fault of a clock."""
+    return moment is not None and now - FRESH < moment < now + FRESH
+
+
+def says_empty(
+    counts: CampaignCounts | None,
+    report: str,
+    *,
+    counted_at: datetime | None,
+    updated_at: datetime | None,
+    now: datetime,
+) -> bool:
+    """Whether a report need not be asked, because it certainly has no rows.
+
+    The counts, taken at `counted_at`, are fresh and were refreshed a day or more after the
+    campaign's last change. A campaign that was sent has recipients: one without is odd, and proves
+    nothing.
+    """
+    return (
+        counts is not None
+        and counts.least_rows(report) == 0
+        and bool(counts.sends)
+        and is_fresh(counted_at, now)
+        and counts.refreshed_at is not None
+        and updated_at is not None
+        and counts.refreshed_at >= updated_at + _SETTLED
+    )
+
+
+def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int | None:
+    """The requests that a report takes by its counts; None if they do not say."""
+    rows = counts.least_rows(report)
+    return None if rows is None else -(-rows // page_size)
+
+
+_OFTEN_EMPTY = {"clicks": 0.1, "bounces": 0.3, "unsubscribes": 0.4, "forwards": 0.9}
+_SELDOM_EMPTY = 0.03
+
+
+def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
+    """How many requests counts may save where these reports of a campaign are to be read.
+
+    The shares of empty reports are those of small accounts (300 sends). In a top-up a report of an
+    old campaign seldom moves.
+    """
+    if top_up:
+        return sum(0.5 for _ in reports)
+    return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)
+
+
+def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
+    """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
+    links and the counts, which are a request each, and shows the empty reports."""
+    return requests_saved(reports) + links + summary > 1

@@ -1,0 +1,46 @@
+"""A campaign as the state keeps it, beside its walks: its detail and the API's counts for it.
+
+What the two texts say is up to `api`; here they are kept, with a checksum.
+"""
+
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+from harvester.disk.saved_walk import checksum
+
+COLUMNS = (
+    "campaign_id", "detail", "detail_at", "detail_round", "detail_sends", "counts", "counted_at",
+    "checksum",
+)  # fmt: skip
+"""The columns of the table, in its order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCampaign:
+    """The JSON of a detail and of counts; None: not asked for yet.
+
+    The detail was asked for at `detail_at` (ISO-8601), in the round of top-ups `detail_round`, when
+    the API counted `detail_sends` sends (None: not known); the counts at `counted_at`.
+    """
+
+    campaign_id: str
+    detail: str | None = None
+    detail_at: str | None = None
+    detail_round: int = 0
+    detail_sends: int | None = None
+    counts: str | None = None
+    counted_at: str | None = None
+
+    def to_row(self) -> tuple[Any, ...]:
+        """The values of the `COLUMNS`."""
+        values = astuple(self)
+        return (*values, checksum(*values))
+
+
+def from_row(row: tuple[Any, ...]) -> SavedCampaign | None:
+    """The campaign of a row; None if the row is damaged: then it is asked for again."""
+    *values, stored = row
+    if checksum(*values) != stored:
+        return None
+    names = (each.name for each in fields(SavedCampaign))
+    return SavedCampaign(**dict(zip(names, values, strict=True)))

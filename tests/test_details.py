@@ -1,0 +1,98 @@
+"""A campaign's detail is asked for once, for all its reports and for every run that goes on."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harvester.config import HarvestConfig
+from harvester.reporting.summary import HarvestReport
+from harvester.run import harvest
+from harvester.sandbox import Sandbox, SandboxSettings
+
+ACCOUNT: dict[str, Any] = {
+    "campaigns": 8,
+    "pages": 24,
+    "rows_per_page": 10,
+    "unsent": 1,
+    "resends": 3,
+}
+
+
+class Account:
+    """A v3 account in the sandbox, and a directory to harvest it into."""
+
+    def __init__(self, sandbox: Sandbox, home: Path) -> None:
+        self.sandbox, self.home = sandbox, home
+        self.ids = list(sandbox.world.v3_campaign_ids)
+
+    def config(self, **more: Any) -> HarvestConfig:
+        """A harvest of all reports, without a pace."""
+        settings = {"report": "all", "rate": 0, "retries": 1, "output": self.home / "out"} | more
+        return HarvestConfig(
+            api="v3",
+            base_url=self.sandbox.base_url,
+            state_dir=self.home / "state",
+            client_id=self.sandbox.settings.client_id,
+            access_token=self.sandbox.settings.access_token,
+            page_size=self.sandbox.settings.rows_per_page,
+            **settings,
+        )
+
+    async def run(self, ids: Any = None, **more: Any) -> HarvestReport:
+        """One run."""
+        return await harvest(self.ids if ids is None else ids, self.config(**more))
+
+    def asked(self, report: str) -> Counter[str]:
+        """How often a kind of request was made, by campaign."""
+        log = self.sandbox.log
+        return Counter(each.campaign_id for each in log if each.report == report)
+
+    def assert_whole(self, config: HarvestConfig) -> None:
+        """Every file has what the API has."""
+        for report in config.reports:
+            for campaign_id in self.ids:
+                path = self.home / "out" / report / f"{campaign_id}.ndjson"
+                rows = list(self.sandbox.world.records(report, campaign_id))
+                assert path.read_bytes().splitlines() == rows, path
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Account]:
+    """A small account with resends."""
+    async with Sandbox(SandboxSettings(**ACCOUNT)) as sandbox:
+        yield Account(sandbox, tmp_path)
+
+
+async def test_all_reports_of_a_campaign_share_its_detail(account: Account) -> None:
+    """Also where they are walked at the same time; the files are whole."""
+    report = await account.run(concurrency=8)
+    assert report.exit_code == 0
+    assert account.asked("campaign") == dict.fromkeys(account.ids, 1)
+    account.assert_whole(account.config())
+
+
+@pytest.mark.parametrize("step", [1, 5])
+async def test_a_run_that_goes_on_asks_for_no_detail_again(account: Account, step: int) -> None:
+    """Wherever it was cut off, also right after the detail."""
+    account.ids = account.ids[:3]
+    for _ in range(500):
+        report = await account.run(max_requests=step, concurrency=2)
+        if report.exit_code == 0:
+            break
+    assert account.asked("campaign") == dict.fromkeys(account.ids, 1)
+    account.assert_whole(account.config())
+
+
+async def test_a_campaign_that_is_not_there_is_asked_for_once(account: Account) -> None:
+    """Its failure is that of all its reports; the next run with --retry-failed asks again."""
+    gone = "00000000-0000-4000-8000-000000000000"
+    report = await account.run([gone, account.ids[0]])
+    assert (report.exit_code, report.campaigns.failed) == (3, 1)
+    errors = (account.home / "out" / "errors.ndjson").read_bytes()
+    assert errors.count(b'"kind":"not_found"') == 6
+    assert len([each for each in account.sandbox.log if each.path.endswith(f"/emails/{gone}")]) == 1
+    await account.run([gone], retry_failed=True)
+    assert len([each for each in account.sandbox.log if each.path.endswith(f"/emails/{gone}")]) == 2
