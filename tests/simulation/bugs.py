@@ -19,8 +19,8 @@ from harvester import runtime
 from harvester.api import errors as api_errors
 from harvester.api.v2 import V2
 from harvester.api.v3 import V3
+from harvester.campaign.growth import HighWaterMark
 from harvester.campaign.publish import Publisher
-from harvester.campaign.topup import HighWaterMark
 from harvester.campaign.walk import Walker
 from harvester.disk import ndjson_log
 from harvester.disk.group_commit import GroupCommit

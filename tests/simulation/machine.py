@@ -7,7 +7,9 @@ files are the only ones that need it, for SQLite does not write through `os`.
 
 import asyncio
 import errno
+import importlib
 import os
+import pkgutil
 import random
 import secrets
 import sqlite3
@@ -25,7 +27,13 @@ import anyio.to_thread
 import pytest
 from fakes import VirtualLoop
 
+import harvester
 from harvester.runtime import Clock
+
+# What the program imports only when it needs it must not be imported under the patches.
+for _found in pkgutil.walk_packages(harvester.__path__, "harvester."):
+    if not _found.name.endswith("__main__"):
+        importlib.import_module(_found.name)
 
 T = TypeVar("T")
 _HARMLESS = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK")
