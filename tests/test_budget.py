@@ -157,7 +157,7 @@ EVILS = {
     "cut": "cut",
 }
 MORE_EVILS = {
-    "endless_same": "endless_cursor",
+    "error405": "rejected",
     "endless_empty": "endless_cursor",
     "timeout": "timeout",
     "twice": "unreadable",

@@ -99,10 +99,10 @@ async def walk_links(
         # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
-        if page.next is not None and cursor_digest(page.next) in seen:
-            raise CampaignError("looping_cursor", f"page {number} leads back to an earlier page")
+        _refuse_loop(page, number, seen)  # before it is taken for a report that moves
         if fit is not None:
             page = await fit(link, page)
+            _refuse_loop(page, number, seen)
         cursor = None
         if page.next is not None:
             cursor = cursor_digest(page.next)
@@ -112,6 +112,11 @@ async def walk_links(
         yield Page(page.ndjson, page.rows, page.next, link, cursor)
         link = page.next
         del page  # many walks wait for their next page: none keeps its last one in memory
+
+
+def _refuse_loop(page: Page, number: int, seen: set[int]) -> None:
+    if page.next is not None and cursor_digest(page.next) in seen:
+        raise CampaignError("looping_cursor", f"page {number} leads back to an earlier page")
 
 
 class _Repeats:
