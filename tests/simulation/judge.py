@@ -83,9 +83,8 @@ class Judge:
 
     def restarted(self, event: WalkRestarted) -> None:
         """A walk started over: what it had is asked for again, if there was a reason."""
-        if event.cause == "cursor_dropped":
-            self._explained += event.page
-        else:
+        self._explained += event.page
+        if event.cause.startswith("damaged"):
             self._damage.append(f"{event.target}: {event.message}")
 
     def moved(self) -> None:

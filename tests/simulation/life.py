@@ -121,6 +121,8 @@ def draw_plan(seed: int) -> Plan:
         "wait_for_quota": quota > 100 and rng.random() < 0.1,
         "compress": rng.choice((None, None, None, "gzip")),
         "provenance": rng.random() < 0.2,
+        # A second forward by the same person moves no count: those are asked for without them.
+        "counts": "forwards" not in reports,
         "max_wait": rng.choice((300.0, 60.0)),
     }
     settings = replace(settings, quota=rng.choice((quota, quota, max(quota * 3 // 4, 10))))
