@@ -128,8 +128,6 @@ def test_runs_in_other_directories_go_on_side_by_side(bench: Lab, tmp_path: Path
 OTHERS = {
     "since": (("--since", "2020-01-01"), "--since was 'not given' and is '2020-01-01"),
     "page size": (("--page-size", "7"), "--page-size was '5' and is '7'"),
-    "report": (("--report", "clicks"), "--report was 'opens' and is 'clicks'"),
-    "reports": (("--report", "opens,clicks"), "--report was 'opens' and is"),
     "base URL": (("--base-url", "http://127.0.0.1:1"), "is 'http://127.0.0.1:1'"),
     "compression": (("--compress", "gzip"), "--compress was 'not given' and is 'gzip'"),
 }
