@@ -1,4 +1,4 @@
-"""`pytest tests/simulation --seed N` replays one life and shows what happened in it."""
+"""`pytest -n0 tests/simulation --seed N` replays one life and shows what happened in it."""
 
 from pathlib import Path
 

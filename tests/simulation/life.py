@@ -48,7 +48,7 @@ ACTS = {
     "run": 2, "kill": 6, "cut": 5, "signal": 2, "jump": 1, "suspend": 1, "refused": 1,
     "early": 1, "down": 1, "second": 1,
 }  # fmt: skip
-MOST_RUNS = 80
+MOST_RUNS = 400
 
 
 @dataclass(frozen=True, kw_only=True)

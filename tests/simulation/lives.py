@@ -55,7 +55,7 @@ def live(seed: int, bug: Bug | None = None) -> Life:
             last = "\n".join(life.trace[-20:])
             raise LifeFailed(
                 f"{type(wrong).__name__}: {wrong}\n{last}\n"
-                f"replay: pytest tests/simulation --seed {seed}",
+                f"replay: pytest -n0 tests/simulation --seed {seed}",
                 life.trace,
             ) from wrong
         return life

@@ -28,7 +28,7 @@ def test_the_same_seed_is_the_same_life() -> None:
 
 
 def test_replay(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    """`pytest tests/simulation --seed N`."""
+    """`pytest -n0 tests/simulation --seed N`."""
     seed = request.config.getoption("--seed")
     try:
         trace = live(seed).trace
