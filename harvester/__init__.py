@@ -20,11 +20,11 @@ from harvester._version import __version__
 if TYPE_CHECKING:
     from harvester.client import campaigns, walk
     from harvester.config import HarvestConfig
+    from harvester.device_flow import sign_in
     from harvester.errors import CampaignError, ConfigError, HarvestError, StopRun
     from harvester.model import Page
     from harvester.reporting.summary import HarvestReport
     from harvester.run import Harvester, harvest
-    from harvester.sign_in import sign_in
 
 __all__ = [
     "CampaignError",
@@ -53,7 +53,7 @@ _HOMES = {
     "StopRun": "errors",
     "campaigns": "client",
     "harvest": "run",
-    "sign_in": "sign_in",
+    "sign_in": "device_flow",
     "walk": "client",
 }
 

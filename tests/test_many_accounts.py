@@ -26,13 +26,13 @@ from multidict import CIMultiDict
 
 from harvester import HarvestConfig, HarvestReport, client
 from harvester.api import oauth
+from harvester.device_flow import sign_in_at
 from harvester.disk.token_store import TokenStore
 from harvester.events import Event, PageCommitted
 from harvester.model import Request
 from harvester.run import Harvester
 from harvester.sandbox import Hit, SandboxSettings, Service, SignInSettings
 from harvester.sandbox import Request as Arrival
-from harvester.sign_in import sign_in_at
 
 RATE = 3.3
 LATENCY = 0.05

@@ -13,9 +13,9 @@ from fakes import LoopClock, refusing, virtually
 
 from harvester import ConfigError, HarvestConfig, StopRun, sign_in, walk
 from harvester.api.oauth import DeviceCode
+from harvester.device_flow import sign_in_at, sign_out
 from harvester.disk.token_store import Account, TokenStore
 from harvester.errors import StorageError
-from harvester.sign_in import sign_in_at, sign_out
 
 
 @dataclass

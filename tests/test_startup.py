@@ -21,7 +21,7 @@ _NEVER = (
     "rich",
     "harvester.sandbox",
     "harvester.diagnosis",
-    "harvester.sign_in",
+    "harvester.device_flow",
     "harvester.reporting.page",
 )
 _UNASKED = {

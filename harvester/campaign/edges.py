@@ -6,11 +6,12 @@ last pages of a walk began. Nothing more is asked where the rows themselves deci
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 import anyio
+import orjson
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
@@ -48,6 +49,17 @@ class Trail:
     lowest: datetime | None = None
     highest: datetime | None = None
     counts_rows: bool | None = None
+    resumed: bool = False
+
+    def last(self) -> str | None:
+        """The last page as text, for the state."""
+        return orjson.dumps(asdict(self.pages[-1])).decode() if self.pages else None
+
+    def resume(self, last: str | None) -> None:
+        """Go on after the page that `last` says."""
+        self.resumed = True
+        if last is not None:
+            self.pages.append(_Seen(**orjson.loads(last)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,7 @@ class Edges:
             trail.pages.clear()
             trail.lowest = trail.highest = None
             trail.counts_rows = None
-            resumed = False
+            trail.resumed = resumed = False
         else:
             resumed = not trail.pages
             if trail.counts_rows is None:
@@ -152,6 +164,8 @@ class Edges:
         """The last rows of a part file: about as many as are wanted."""
         known = [seen for seen in trail.pages if seen.begin <= rows - wanted]
         first = known[-1] if known else trail.pages[0] if trail.pages else None
+        if not known and trail.resumed:  # what came before it is known to the file alone
+            first = None
         if first is not None:
             found = part.read(first.offset)
             lines = self.codec.decode(found).split(b"\n")[:-1] if found else []

@@ -131,6 +131,7 @@ class Walker:
             if not at.finished or saved.base is not None:
                 pages = self._store.pages(saved)
                 walk.seen = {page.cursor for page in pages if page.cursor is not None}
+                walk.trail.resume(pages[-1].edge)
         except Damaged as damage:
             self._restart(walk, damage)
         else:
@@ -219,7 +220,7 @@ class Walker:
             link=page.link,
         )
         try:
-            await self._store.commit(walk.saved, page, walk.part)
+            await self._store.commit(walk.saved, page, walk.part, edge=walk.trail.last())
         except anyio.get_cancelled_exc_class():
             self._store.save()  # what came is kept
             self._context.emit(saved)

@@ -13,6 +13,7 @@ from harvester.cli.run import supervise
 from harvester.cli.show import Screen, open_screen
 from harvester.client import open_store
 from harvester.config import HarvestConfig
+from harvester.device_flow import sign_in
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.input.ids import spool
@@ -20,7 +21,6 @@ from harvester.request.token_keeper import renew_at
 from harvester.runtime import Clock
 from harvester.sandbox import Sandbox, SandboxSettings, SignInSettings
 from harvester.settings import REPAIR, WHERE
-from harvester.sign_in import sign_in
 
 _OUTPUT = Path("harvest-demo")
 PAGE_SIZE = 50

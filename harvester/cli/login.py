@@ -12,9 +12,9 @@ from harvester.api.oauth import DeviceCode
 from harvester.cli.command import Command
 from harvester.cli.options import proxy_for, setting_options
 from harvester.config import HarvestConfig
+from harvester.device_flow import sign_in, sign_out
 from harvester.disk.token_store import Account
 from harvester.request.token_keeper import account_options
-from harvester.sign_in import sign_in, sign_out
 
 
 @click.command(cls=Command)

@@ -35,6 +35,9 @@ from harvester.model import Page, Position, Target
 _CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
 _KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
 
+_PAGES = "SELECT page, rows, cursor, edge, checksum FROM pages WHERE walk = ? ORDER BY page"
+_ADD_PAGE = "INSERT INTO pages (walk, page, rows, cursor, edge, checksum) VALUES (?, ?, ?, ?, ?, ?)"
+
 
 class CheckpointStore:
     """The state of one output directory. Opened for writing by the run that holds the lock.
@@ -145,16 +148,13 @@ class CheckpointStore:
 
     def pages(self, walk: SavedWalk) -> list[SavedPage]:
         """The pages of a walk under way, in order. Raise `Damaged` if they are not as saved."""
-        rows = self._group.read(
-            "SELECT page, rows, cursor, checksum FROM pages WHERE walk = ? ORDER BY page",
-            (walk.id,),
-        )
-        for number, (page, count, cursor, stored) in enumerate(rows, 1):
-            if page != number or checksum(walk.id, page, count, cursor) != stored:
+        rows = self._group.read(_PAGES, (walk.id,))
+        for number, (page, *values, stored) in enumerate(rows, 1):
+            if page != number or checksum(walk.id, page, *values) != stored:
                 raise Damaged("the state of its pages is damaged")
         if len(rows) != walk.position.pages:
             raise Damaged("the state does not have all of its pages")
-        return [SavedPage(count, cursor) for _, count, cursor, _ in rows]
+        return [SavedPage(*values) for _, *values, _ in rows]
 
     def counts(self) -> dict[str, int]:
         """How many campaigns of this run are complete, failed, partial or pending.
@@ -179,7 +179,9 @@ class CheckpointStore:
 
     # -- one walk ------------------------------------------------------------------------------
 
-    async def commit(self, walk: SavedWalk, page: Page, part: PartFile) -> None:
+    async def commit(
+        self, walk: SavedWalk, page: Page, part: PartFile, *, edge: str | None = None
+    ) -> None:
         """Save a walk after a page whose rows stand in `part` already.
 
         At its end a walk needs its pages no more, but for a top-up.
@@ -187,9 +189,8 @@ class CheckpointStore:
         self._group.sync_before_commit(part)
         self._write(walk)
         if page.next is not None or walk.base is not None:
-            values = (walk.id, walk.position.pages, page.rows, page.cursor)
-            row = (*values, checksum(*values))
-            self._group.change("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", row)
+            values = (walk.id, walk.position.pages, page.rows, page.cursor, edge)
+            self._group.change(_ADD_PAGE, (*values, checksum(*values)))
         await self._group.committed()
 
     def call_after_commit(self, then: Callable[[], None]) -> None:

@@ -26,10 +26,12 @@ UPDATE = (
 
 
 class SavedPage(NamedTuple):
-    """A page of a walk under way: its rows, and the digest of the link it led to."""
+    """A page of a walk under way: its rows, the digest of the link it led to, and what the look at
+    the next page's edge needs of it (`campaign.edges`)."""
 
     rows: int
     cursor: int | None
+    edge: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

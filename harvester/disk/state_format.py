@@ -60,6 +60,7 @@ CREATE TABLE pages (                   -- of walks under way
     page INTEGER,
     rows INTEGER NOT NULL,
     cursor INTEGER,                    -- digest of the link it led to; NULL: the end
+    edge TEXT,                         -- of the last one: what the next page's edge needs
     checksum INTEGER,
     PRIMARY KEY (walk, page)
 ) WITHOUT ROWID;
@@ -89,6 +90,9 @@ _FROM_3 = (
     "ALTER TABLE walks ADD COLUMN counted TEXT",
     # What is damaged stays so.
     f"UPDATE walks SET checksum = {_SUM} WHERE checksum = {_SUM_3}",
+    "ALTER TABLE pages ADD COLUMN edge TEXT",
+    "UPDATE pages SET checksum = checksum(walk, page, rows, cursor, edge) "
+    "WHERE checksum = checksum(walk, page, rows, cursor)",
     _CAMPAIGNS,
 )
 _STEPS = (_FROM_1, _FROM_2, _FROM_3)

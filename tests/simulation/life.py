@@ -17,13 +17,13 @@ from typing import Any
 from fakes import CANARY_KEY, CANARY_TOKEN
 
 from harvester import HarvestConfig, HarvestReport
+from harvester.device_flow import sign_in
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Event, RunFinished, RunStarted, WalkRestarted
 from harvester.request import http
 from harvester.run import Harvester
 from harvester.sandbox import FaultPlan, SandboxSettings, Service, SignInSettings
 from harvester.sandbox.faults import Faults
-from harvester.sign_in import sign_in
 
 from .bugs import Bug
 from .judge import Judge, Outcome, rows_of
