@@ -145,8 +145,7 @@ def test_no_second_is_too_full_at_the_default_pace(root: Path, jitter: float) ->
     async def trial(bench: Bench) -> None:
         report = await bench.harvest()
         assert report.exit_code == 0
-        assert (
-            2000 <= report.requests.sent <= 2050
+        assert 2000 <= report.requests.sent <= 2050  # equal events at an edge: once more
         assert report.requests.throttled == report.requests.retried == 0
 
     bench = on_a_bench(root, trial, campaigns=600, pages=2000, jitter=jitter, rate_limit=LIMIT)
@@ -451,9 +450,7 @@ def test_a_run_can_sleep_until_the_reset(root: Path) -> None:
     async def trial(bench: Bench) -> None:
         report = await bench.harvest(daily_quota=80, wait_for_quota=True)
         assert report.exit_code == 0
-        assert (
-            200 <= report.requests.sent <= 205
-        )
+        assert 200 <= report.requests.sent <= 205  # equal events at an edge: once more
         assert report.quota.used_today == report.requests.sent - 160
 
     bench = on_a_bench(root, trial, quota=80)
