@@ -52,8 +52,8 @@ SYSCALLS = (
     "unlinkat",
 )
 WAL_FRAME = 24 + 4096
-STRIDES = [3, pytest.param(1, marks=pytest.mark.long)]
-"""Every third point by default, every one in a long run."""
+STRIDES = [5, pytest.param(1, marks=pytest.mark.long)]
+"""Every fifth point by default, every one in a long run."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def die_once(
 
 
 @pytest.mark.parametrize(
-    ("walkers", "stride"), [(1, 1), (4, 3), pytest.param(4, 1, marks=pytest.mark.long)]
+    ("walkers", "stride"), [(1, 1), (4, 5), pytest.param(4, 1, marks=pytest.mark.long)]
 )
 def test_a_kill_at_any_call_costs_at_most_a_page_per_campaign_in_flight(
     bench: list[Lab], root: Path, walkers: int, stride: int
@@ -270,11 +270,11 @@ def test_a_kill_within_a_frame_of_the_log_loses_nothing(either: list[Lab], root:
 
     # Below 32 kB it is the shared index of the log, or a part file, that is cut short.
     sizes = itertools.chain(
-        range(100, 32_768, 6_000), itertools.count(33_000, 2 * WAL_FRAME + 1_031)
+        range(100, 32_768, 9_000), itertools.count(33_000, 4 * WAL_FRAME + 1_031)
     )
     points = spread(either, point, sizes)
     print(f"{points} sizes")
-    assert points > 15
+    assert points > 8
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd"])
@@ -297,7 +297,7 @@ def test_compressed_files_come_out_the_same(either: list[Lab], root: Path, compr
         assert lab.seen() - before <= expected.requests + in_flight(2)
         return True
 
-    assert spread(either, point, itertools.count(20, 6)) > 10
+    assert spread(either, point, itertools.count(20, 11)) > 5
 
 
 # -- kills of a resume ---------------------------------------------------------------------------
@@ -333,7 +333,7 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("left", LEFT)
 def test_a_resume_can_be_killed_anywhere_too(
     either: list[Lab], root: Path, left: str, stride: int
@@ -406,7 +406,7 @@ def chains(bench: list[Lab], root: Path, seeds: range) -> None:
 
 def test_chains_of_random_kills_end_with_the_same_bytes(either: list[Lab], root: Path) -> None:
     """Harvests that are each killed up to eight times at random end as if nothing had been."""
-    chains(either, root, range(40))
+    chains(either, root, range(24))
 
 
 @pytest.mark.long
@@ -421,7 +421,7 @@ def test_a_thousand_chains_of_random_kills_end_with_the_same_bytes(
 # -- the real command ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("death", [1, 3, 6, 8])
+@pytest.mark.parametrize("death", [1, 6])
 def test_the_installed_command_survives_kill_9(root: Path, death: int) -> None:
     """`python -m harvester`, at a pace of the API's kind, killed as a request arrives, goes on."""
     sandbox, home = small(latency=0.02), Home(root)

@@ -32,10 +32,10 @@ from harvester.run import Harvester
 from harvester.runtime import Clock
 from harvester.sandbox import Hit, Sandbox, SandboxSettings
 
-QUOTA = 500
-PAGES = 2_000
+QUOTA = 250
+PAGES = 1_000
 ROWS = 2
-WORLD: dict[str, Any] = {"campaigns": 200, "pages": PAGES, "rows_per_page": ROWS, "quota": QUOTA}
+WORLD: dict[str, Any] = {"campaigns": 100, "pages": PAGES, "rows_per_page": ROWS, "quota": QUOTA}
 pytestmark = pytest.mark.usefixtures("instant_threads")
 
 
@@ -165,7 +165,7 @@ def days(root: Path, start: datetime = NOON, **settings: Any) -> Iterator[Days]:
 
 
 def test_five_days_of_quota_finish_what_four_cannot(root: Path) -> None:
-    """2,000 pages and some failures, 500 requests a day: four runs stop, and the fifth is done."""
+    """1,000 pages and some failures, 250 requests a day: four runs stop, and the fifth is done."""
     clock = LoopClock()
     settings = SandboxSettings(
         **WORLD,
@@ -200,11 +200,11 @@ def test_five_days_of_quota_finish_what_four_cannot(root: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_no_day_is_overdrawn_by_runs_that_are_killed(root: Path) -> None:
-    """Two kills a day, and the server still never sees more than 500 requests of any day."""
+    """Two kills a day, and the server still never sees more than 250 requests of any day."""
     with days(root) as course:
         code, killed = 75, 0
         for _ in range(6):
-            for kill_at in (120, 310):
+            for kill_at in (60, 155):
                 killed += course.run(kill_at=kill_at) == -signal.SIGKILL
                 assert course.seen_today() <= QUOTA
             code = course.run()
@@ -240,7 +240,7 @@ def test_a_run_over_midnight_starts_the_new_day_at_nothing(root: Path) -> None:
 
     async def harvest() -> tuple[HarvestReport, list[Hit]]:
         settings = SandboxSettings(
-            **WORLD | {"pages": 400, "quota": 0}, wall=lambda: clock.now().timestamp()
+            **WORLD | {"pages": 240, "quota": 0}, wall=lambda: clock.now().timestamp()
         )
         async with Sandbox(settings) as sandbox:
             config = HarvestConfig(**with_quota(sandbox, Home(root)) | {"rate": 3.3})
@@ -250,7 +250,7 @@ def test_a_run_over_midnight_starts_the_new_day_at_nothing(root: Path) -> None:
     report, hits = virtually(harvest)
     sent = report.requests.sent
     assert report.exit_code == 0
-    assert 400 <= sent <= 410  # equal events at an edge: once more
+    assert 240 <= sent <= 246  # equal events at an edge: once more
     charged = charged_by_day(Home(root))
     assert charged == seen_by_day(hits)
     assert charged["2026-03-01"] == pytest.approx(30 * 3.3, abs=1)
@@ -366,16 +366,16 @@ def test_two_runs_of_one_key_share_one_pace(root: Path) -> None:
 
 def test_two_runs_of_one_key_share_one_quota(root: Path) -> None:
     """Together they send what the day allows, to the last request, and both stop."""
-    with days(root, campaigns=20, pages=400) as course:
+    with days(root, campaigns=20, pages=300) as course:
         codes = two_at_once(
             course,
             rate=0,
-            first={"daily_quota": 300},
-            second={"daily_quota": 300, "output": str(course.home.path / "second")},
+            first={"daily_quota": 200},
+            second={"daily_quota": 200, "output": str(course.home.path / "second")},
         )
         assert codes == (75, 75)
-        assert len(course.hits()) == 300
-        assert sum(course.charged().values()) == 300
+        assert len(course.hits()) == 200
+        assert sum(course.charged().values()) == 200
 
 
 def test_a_reserve_of_one_run_is_there_for_another(root: Path) -> None:
