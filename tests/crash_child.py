@@ -53,8 +53,11 @@ class Order:
     """One run of the command line, and what is to happen to it."""
 
     argv: list[str]
+    stdin: str = os.devnull
     stdout: str = os.devnull
     stderr: str = os.devnull
+    cwd: str | None = None
+    env: dict[str, str] | None = None
     durable: bool = False
     """Sync each commit and each charge, as at the pace of the real API, whatever the pace is."""
     kill_at: int = 0
@@ -166,10 +169,15 @@ def die() -> None:
 
 def perform(order: Order) -> int:
     """What the fork does; its exit code."""
-    for number, path in ((0, os.devnull), (1, order.stdout), (2, order.stderr)):
+    for number, path in enumerate((order.stdin, order.stdout, order.stderr)):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, number)
         os.close(file)
+    if order.cwd is not None:
+        os.chdir(order.cwd)
+    if order.env is not None:
+        os.environ.clear()
+        os.environ.update(order.env)
     if order.durable:
         assert harvester.request.quota._SYNC_EVERY > 0
         harvester.request.quota._SYNC_EVERY = 0.0

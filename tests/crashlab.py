@@ -304,12 +304,58 @@ def in_flight(concurrency: int) -> int:
     return HarvestConfig(concurrency=concurrency).concurrency
 
 
+class Forks:
+    """A child that runs the command line in forks of itself, under orders."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-W", "error", str(_CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        )
+
+    def __enter__(self) -> "Forks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._child:
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+
+    def run(
+        self, *, tracer: Callable[[int], subprocess.Popen[str]] | None = None, **order: Any
+    ) -> int:
+        """Obey `crash_child.Order`; the exit code. `tracer` is given the pid before anything is
+        done."""
+        self._say(json.dumps(order))
+        pid = self._hear()
+        tracing = tracer(pid) if tracer else None
+        self._say("go")
+        code = self._hear()
+        if tracing is not None:
+            tracing.communicate(timeout=30)
+        return code
+
+    def _say(self, line: str) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.write(line + "\n")
+        self._child.stdin.flush()
+
+    def _hear(self) -> int:
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        assert line, "the child is gone"
+        return int(line)
+
+
 @dataclass
 class Lab:
     """A small sandbox, a child that runs harvests of it in forks, and what they must come to."""
 
     served: Served
-    child: subprocess.Popen[str]
+    forks: Forks
     ids: list[str]
     expected: Reference
     options: list[str] = field(default_factory=list)
@@ -335,27 +381,9 @@ class Lab:
         `tracer` is given the pid of the fork before it does anything.
         """
         home.log.unlink(missing_ok=True)
-        self._say(
-            json.dumps({"argv": argv or self.argv(home, *more), "stderr": str(home.log), **order})
-        )
-        pid = self._hear()
-        tracing = tracer(pid) if tracer else None
-        self._say("go")
-        code = self._hear()
-        if tracing is not None:
-            tracing.communicate(timeout=30)
+        argv = argv or self.argv(home, *more)
+        code = self.forks.run(tracer=tracer, argv=argv, stderr=str(home.log), **order)
         return Ended(code, home.log.read_text() if home.log.exists() else "")
-
-    def _say(self, line: str) -> None:
-        assert self.child.stdin is not None
-        self.child.stdin.write(line + "\n")
-        self.child.stdin.flush()
-
-    def _hear(self) -> int:
-        assert self.child.stdout is not None
-        line = self.child.stdout.readline()
-        assert line, "the child is gone"
-        return int(line)
 
     def seen(self) -> int:
         """How many requests the server has had."""
@@ -368,22 +396,11 @@ def lab(sandbox: Sandbox | None = None, *options: str, api: str = "v2") -> Itera
     sandbox = sandbox or small()
     ids = ids_of(sandbox, api)
     options = ("--api", api, *(("--no-counts",) if api == "v3" else ()), *options)
-    with (
-        Served(sandbox) as served,
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(_CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            text=True,
-        ) as child,
-    ):
+    with Served(sandbox) as served, Forks() as forks:
         expected = reference(sandbox, ids)
         if api == "v3" and "--summary" in options:  # the counts of all campaigns: one request
             expected = replace(expected, details=expected.details + 1)
-        yield Lab(served, child, ids, expected, list(options))
-        assert child.stdin is not None
-        child.stdin.close()
+        yield Lab(served, forks, ids, expected, list(options))
 
 
 @contextmanager

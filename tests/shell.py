@@ -3,6 +3,7 @@
 Servers are `crashlab.Served` sandboxes; what a harvest must leave is asked of their world.
 """
 
+import atexit
 import hashlib
 import io
 import json
@@ -13,17 +14,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from crashlab import environment
+from crashlab import Forks, environment
 
 from harvester.cli import main
 from harvester.sandbox import Sandbox
 
 OPENS = ("opens",)
+_READ_AT_START = ("LANG", "LC_ALL", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PATH")
 SIX = ("opens", "clicks", "sends", "bounces", "forwards", "unsubscribes")
 
 
@@ -66,17 +69,38 @@ def harvester(
     stdin: str | bytes = b"",
     wrap: Sequence[str] = (),
 ) -> Done:
-    """Run `harvester ARGV` in `home` and see it end."""
+    """Run `harvester ARGV` in `home` and see it end: in a fork of a process that has imported the
+    program, but where an interpreter of its own could make a difference."""
+    stdin = stdin.encode() if isinstance(stdin, str) else stdin
+    env = surroundings(home) if env is None else dict(env)
+    if not wrap and all(env.get(name) == os.environ.get(name) for name in _READ_AT_START):
+        return _in_a_fork(home, [*map(str, argv)], env, stdin)
     done = subprocess.run(
         [*wrap, *command(*argv)],
         cwd=home,
-        env=surroundings(home) if env is None else dict(env),
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        env=env,
+        input=stdin,
         capture_output=True,
         check=False,
         timeout=100,
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@cache
+def _forks() -> Forks:
+    forks = Forks()
+    atexit.register(forks.__exit__)
+    return forks
+
+
+def _in_a_fork(home: Path, argv: list[str], env: dict[str, str], stdin: bytes) -> Done:
+    with TemporaryDirectory() as path:
+        files = [Path(path, name) for name in ("stdin", "stdout", "stderr")]
+        files[0].write_bytes(stdin)
+        names = {file.name: str(file) for file in files}
+        code = _forks().run(argv=argv, cwd=str(home), env=env, **names)
+        return Done(code, *(file.read_bytes().decode() for file in files[1:]))
 
 
 def called(
