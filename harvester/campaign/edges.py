@@ -2,12 +2,18 @@
 
 `overlap` decides; this module asks for the pages that a decision needs, and remembers where the
 last pages of a walk began. Nothing more is asked where the rows themselves decide.
+
+Of a report at rest one look decides all edges: where twins meet at an edge the page is taken as it
+is, and at the end of the walk its first page is asked for again. Events arrive at the head, so a
+head that is what it was shows that no edge has shifted. If it is not, the walk starts over and
+looks at each edge.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
@@ -25,6 +31,8 @@ from harvester.model import Fetcher, Page, Request, Target
 _LOOKS = 12  # requests beyond a walk's own, for one edge
 _REMEMBERED = 64  # pages of which one can be asked again
 _TAIL = 200  # rows at least that a page is compared with
+_AT_REST = timedelta(days=7)
+"""A report without events for so long will hardly get one while it is walked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,23 +51,36 @@ class _Seen:
 class Trail:
     """The last pages of a walk. `lowest` and `highest` are the moments at the end and the
     beginning of the last one (None: not known); `counts_rows`: whether its cursors do (None:
-    not known), and so shift."""
+    not known), and so shift.
+
+    `head` is the link and the digest of the first page, where its report is at rest; `unproven` are
+    the heads above edges that were taken as unmoved. `waits` says that edges may be.
+    """
 
     pages: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     lowest: datetime | None = None
     highest: datetime | None = None
     counts_rows: bool | None = None
     resumed: bool = False
+    waits: bool = True
+    head: tuple[str, str] | None = None
+    unproven: set[tuple[str, str]] = field(default_factory=set)
 
     def last(self) -> str | None:
         """The last page as text, for the state."""
-        return orjson.dumps(asdict(self.pages[-1])).decode() if self.pages else None
+        if not self.pages:
+            return None
+        heads = {"head": self.head, "unproven": sorted(self.unproven)}
+        return orjson.dumps({**asdict(self.pages[-1]), **heads}).decode()
 
     def resume(self, last: str | None) -> None:
         """Go on after the page that `last` says."""
         self.resumed = True
         if last is not None:
-            self.pages.append(_Seen(**orjson.loads(last)))
+            seen = orjson.loads(last)
+            self.head = tuple(head) if (head := seen.pop("head", None)) else None
+            self.unproven = {(link, digest) for link, digest in seen.pop("unproven", ())}
+            self.pages.append(_Seen(**seen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +90,7 @@ class Edges:
     fetcher: Fetcher
     api: Api
     codec: Codec
+    now: Callable[[], datetime]
     readers: dict[str, RowReader] = field(default_factory=dict)
 
     def reader(self, report: str) -> RowReader:
@@ -87,7 +109,7 @@ class Edges:
         if not has_cursor(link):  # the first page of a report, or of an activity
             trail.pages.clear()
             trail.lowest = trail.highest = None
-            trail.counts_rows = None
+            trail.counts_rows = trail.head = None
             trail.resumed = resumed = False
         else:
             resumed = not trail.pages
@@ -102,13 +124,37 @@ class Edges:
             found = await self._shift(target, trail, part, rows, link, page)
             page, shift = found
             moved, begin = moved + shift, begin - shift
-            trail.counts_rows = trail.counts_rows or (True if shift else None)
+            if shift:
+                trail.counts_rows, trail.head = True, None
         end = begin + page.rows
         seen = _Seen(link=link, begin=begin, end=end, offset=part.offset, moved=moved)
         trail.pages.append(seen)
         if page.rows:
             trail.highest, trail.lowest = (read(line).moment for line in _ends(page))
+            if trail.waits and not has_cursor(link) and has_cursor(page.next or ""):
+                trail.head = self._head(trail, link, page)
         return without_first(page, rows - begin)
+
+    def _head(self, trail: Trail, link: str, page: Page) -> tuple[str, str] | None:
+        """The first page of a report at rest; None where asking it again would not show each event
+        that comes: rows of one moment alone may look the same when one of them comes again."""
+        newest, oldest = trail.highest, trail.lowest
+        if newest is None or oldest is None or newest == oldest or newest > self.now() - _AT_REST:
+            return None
+        return link, _digest(page)
+
+    async def prove(self, target: Target, trail: Trail, rows: int, counted: int | None) -> None:
+        """Show that no edge of a walk has shifted, as it was taken to be; `rows` are all it has.
+
+        `counted` is the API's number of rows from before the walk (None: not known). Rows only
+        come: if as many were read as there were, none was read twice. Else a look at each head
+        shows it. Raise `Moving` where one is not what it was.
+        """
+        if rows != counted:
+            for link, digest in sorted(trail.unproven):
+                if _digest(await self._ask(target, link)) != digest:
+                    raise _moved()
+        trail.unproven.clear()
 
     def _is_below(self, trail: Trail, page: Page, read: RowReader) -> bool:
         """Whether no row of the page can have come before: all are older, in a list that is newest
@@ -137,6 +183,13 @@ class Edges:
         edge = Edge(taken, begin - least, trail.counts_rows is True)
         pages = [page]
         edge.see_page(new)
+        if trail.head is not None:
+            decision = edge.decide()
+            if decision is None and edge.may_be_still:
+                trail.unproven.add(trail.head)
+                return page, 0
+            if trail.head in trail.unproven and (decision is None or decision.shift):
+                raise _moved()
         before = _telling(trail, taken, least)
         looks = 0
         while (decision := edge.decide()) is None:
@@ -181,6 +234,14 @@ def _telling(trail: Trail, taken: Sequence[Row], least: int) -> _Seen | None:
         if seen.begin >= least and tells(taken, seen.begin - least, seen.end - seen.begin):
             return seen
     return trail.pages[-1] if trail.pages else None
+
+
+def _moved() -> Moving:
+    return Moving("events came to a report that was at rest")
+
+
+def _digest(page: Page) -> str:
+    return hashlib.sha256(page.ndjson).hexdigest()
 
 
 def without_first(page: Page, count: int) -> Page:

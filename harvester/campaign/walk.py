@@ -74,7 +74,9 @@ class Walker:
         self._api = context.api
         self._store = context.store
         self._moments: dict[str, Moments] = {}
-        self._edges_of = Edges(fetcher=context.fetcher, api=context.api, codec=context.codec)
+        self._edges_of = Edges(
+            fetcher=context.fetcher, api=context.api, codec=context.codec, now=context.clock.now
+        )
 
     def new(self, saved: SavedWalk) -> Walk:
         """The walk of this run."""
@@ -142,9 +144,12 @@ class Walker:
             try:
                 await self._follow(walk)
             except Moving as moving:
-                if not walk.resumed:
+                # Since the last run more came than a page shows, or at an edge that was not looked
+                # at: once more, with a look at each.
+                if not walk.resumed and not walk.trail.unproven:
                     raise
-                self._restart(walk, moving)  # since the last run more came than a page shows
+                self._restart(walk, moving)
+                walk.trail.waits = False
             except CursorDropped as dropped:
                 if walk.saved.restarts:
                     raise
@@ -188,7 +193,17 @@ class Walker:
         if since := since or self._options.since:
             after = partial(self._api.after_activity, target, link)
             page = down_to(page, since, self._edges_of.reader(target.report), after)
+        if page.next is None and walk.trail.unproven:
+            counted = self._counted(walk)
+            await self._edges_of.prove(target, walk.trail, rows + page.rows, counted)
         return page
+
+    def _counted(self, walk: Walk) -> int | None:
+        """The rows of the whole report by counts from before the walk; None if they do not say."""
+        partial = walk.saved.base is not None or self._options.since is not None
+        if partial or not self._options.counts or walk.campaign is None:
+            return None
+        return walk.campaign.rows_before(walk.target.report, walk.saved.started_at or "")
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""
