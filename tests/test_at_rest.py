@@ -80,7 +80,8 @@ async def harvest(bench: Workbench, report: Any) -> bytes | None:
     """The finished file; None if the walk did not come to its end."""
     context = bench.context(report, page_size=LIMIT)
     try:
-        await CampaignHarvester(context, bench.publisher).harvest(bench.take())
+        harvester = CampaignHarvester(context, bench.publisher, bench.lookup(report))
+        await harvester.harvest(bench.take())
     except StopRun:
         return None
     return bench.final.read_bytes() if bench.final.exists() else None

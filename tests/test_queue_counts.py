@@ -72,7 +72,8 @@ async def to_make(bench: Workbench, *, believed: bool = True) -> list[SavedWalk]
         stop=StopSignal(),
         emit=bench.seen,
     )
-    queue.use_counts(FakeFetcher([]), page_size=500, believed=believed)
+    lookup = bench.lookup(FakeFetcher([]), V3(), reports=("opens", "bounces"), believed=believed)
+    queue.use_counts(lookup, page_size=500)
     await queue.count()
     return [walk async for walk in queue.walks()]
 

@@ -10,7 +10,6 @@ import orjson
 from harvester import events
 from harvester.api.counts import CampaignCounts
 from harvester.campaign.context import RunContext
-from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
@@ -18,6 +17,7 @@ from harvester.campaign.walk import Walk, Walker
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun, describe_bug
+from harvester.input.lookup import Lookup
 from harvester.model import Position
 from harvester.runtime import stamp
 
@@ -25,14 +25,14 @@ from harvester.runtime import stamp
 class CampaignHarvester:
     """Harvests one campaign at a call; shared by all workers."""
 
-    def __init__(self, context: RunContext, publisher: Publisher) -> None:
+    def __init__(self, context: RunContext, publisher: Publisher, lookup: Lookup) -> None:
         self._context = context
         self._store = context.store
         self._emit = context.emit
         self._publisher = publisher
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
-        self._details = CampaignDetails(context)
+        self._lookup = lookup
         self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> None:
@@ -61,7 +61,7 @@ class CampaignHarvester:
         """Walk to the end; give what is to be published, if anything."""
         # A walk that goes on has its way in its position.
         if walk.position.pages:
-            walk.campaign = self._details.kept(walk.target)
+            walk.campaign = self._lookup.kept(walk.target.campaign_id)
         elif (empty := await self._begin(walk)) is not None:
             return empty
         if (base := walk.saved.base) is not None:
@@ -81,7 +81,7 @@ class CampaignHarvester:
         """Learn what there is to know of the campaign first. If that is all there is to the report,
         give the walk as it is finished without a request of its own."""
         context, base = self._context, walk.saved.base
-        walk.campaign = campaign = await self._details.of(walk.target, top_up=base is not None)
+        walk.campaign = campaign = await self._lookup.detail(walk.target, top_up=base is not None)
         report, now = walk.target.report, context.clock.now()
         walk.saved = replace(walk.saved, counted=campaign.mark(report, now))
         if base is not None:
@@ -89,7 +89,10 @@ class CampaignHarvester:
         if not context.api.reports[report].paged:
             links = campaign.current_links(self._store.round, now)
             return None if links is None else self._unasked(walk, links.encode(), pages=1)
-        if not context.options.counts or not campaign.is_empty(report, now):
+        if not context.options.counts:
+            return None
+        if not campaign.is_empty(report, now):
+            walk.empty = campaign.empty_activities(report, now)
             return None
         facts = {"asked": False, "counted_at": campaign.saved.counted_at}
         return replace(self._unasked(walk, b""), findings=orjson.dumps(facts).decode())

@@ -53,6 +53,7 @@ class Walk:
         self.unfiltered = False
         self.resumed = False
         self.campaign: KnownCampaign | None = None
+        self.empty: set[str] = set()  # activities that are not asked for
 
     @property
     def target(self) -> Target:
@@ -119,6 +120,9 @@ class Walker:
         since = None if walk.unfiltered else walk.marks.get("")
         since = since or self._options.since
         detail = walk.campaign.detail if walk.campaign else None
+        if detail is not None and walk.empty:
+            left = tuple(each for each in detail.activities if each not in walk.empty)
+            detail = replace(detail, activities=left)
         return self._api.first_link(walk.target, limit=walk.page_size, since=since, detail=detail)
 
     async def _begin(self, walk: Walk) -> None:

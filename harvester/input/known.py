@@ -1,5 +1,6 @@
 """What is known of a campaign before it is walked, and what may be concluded from it. No I/O."""
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
@@ -7,7 +8,14 @@ from typing import TypeVar
 import msgspec
 
 from harvester.api.base import Detail
-from harvester.api.counts import CampaignCounts, is_fresh, pages_expected, says_empty
+from harvester.api.counts import (
+    CampaignCounts,
+    empty_activities,
+    is_fresh,
+    is_settled,
+    pages_expected,
+    says_empty,
+)
 from harvester.disk.saved_campaign import SavedCampaign
 from harvester.runtime import stamp
 
@@ -61,13 +69,48 @@ class KnownCampaign:
 
     def is_empty(self, report: str, now: datetime) -> bool:
         """Whether a report certainly has no rows: see `says_empty`."""
+        activities = self.detail.activities if self.detail else ()
+        return self._says_empty(self.counts, report, now) or (
+            bool(activities) and self.empty_activities(report, now) >= set(activities)
+        )
+
+    def empty_activities(self, report: str, now: datetime) -> set[str]:
+        """The activities that certainly have no rows of a report."""
+        each = self.counts.activities if self.counts else {}
+        return {name for name, counts in each.items() if self._says_empty(counts, report, now)}
+
+    def _says_empty(self, counts: CampaignCounts | None, report: str, now: datetime) -> bool:
         return says_empty(
-            self.counts,
+            counts,
             report,
             counted_at=_moment(self.saved.counted_at),
             updated_at=self.detail.updated_at if self.detail else None,
             now=now,
         )
+
+    def is_settled(self, now: datetime) -> bool:
+        """Whether a count of 0 would be believed."""
+        return self.counts is not None and is_settled(
+            self.counts,
+            counted_at=_moment(self.saved.counted_at),
+            updated_at=self.detail.updated_at if self.detail else None,
+            now=now,
+        )
+
+    def is_doubtful(self, reports: Iterable[str], now: datetime) -> bool:
+        """Whether nothing is counted at all, not even sends: one look at those would show it."""
+        counts, activities = self.counts, self.detail.activities if self.detail else ()
+        if counts is None or counts.unsent or len(activities) > 1 or not self.is_settled(now):
+            return False
+        return not any(counts.least_rows(each) != 0 for each in ("sends", *reports))
+
+    def saved_by_activities(self, reports: Iterable[str], now: datetime) -> float:
+        """How many requests the counts of its activities save, by chance."""
+        number = len(self.detail.activities) if self.detail else 0
+        if number < 2 or self.counts is None or self.counts.activities or not self.is_settled(now):
+            return 0
+        found = (self.counts.recipients.get(report, 0) for report in reports)
+        return sum(empty_activities(each, number) for each in found if each)
 
     def rows_before(self, report: str, moment: str) -> int | None:
         """The rows that the API counted, if it was asked before a moment (ISO-8601 as we write it);
@@ -112,6 +155,14 @@ class KnownCampaign:
             return 0 if self.is_empty(report, now) or self.detail is None else activities
         if activities == 1:
             return pages_expected(counts, report, page_size)
+        empty = len(self.empty_activities(report, now))
+        each = [
+            pages_expected(own, report, page_size)
+            for name, own in counts.activities.items()
+            if self.detail and name in self.detail.activities
+        ]
+        if len(each) == activities and None not in each:
+            return sum(max(1, pages or 0) for pages in each) - empty
         return max(activities, round(rows / page_size + activities / 2))
 
     # -- what is kept --------------------------------------------------------------------------
@@ -133,11 +184,47 @@ class KnownCampaign:
         )
         return replace(self, saved=saved, detail=detail)
 
+    def with_activities(self, found: Mapping[str, CampaignCounts]) -> "KnownCampaign":
+        """The same campaign with the counts of its activities, as far as they are among these."""
+        if self.counts is None or self.detail is None:
+            return self
+        own = {each: found[each] for each in self.detail.activities if each in found}
+        counts = replace(self.counts, activities=own)
+        return replace(self, saved=replace(self.saved, counts=_encode(counts)), counts=counts)
+
+    def looked_at(self, *, sent: bool) -> "KnownCampaign":
+        """The same campaign after a look at its sends: counts that say none are wrong if it was
+        sent, and are not believed in anything."""
+        counts = None if sent or self.counts is None else replace(self.counts, unsent=True)
+        text = _encode(counts) if counts else None
+        return replace(self, saved=replace(self.saved, counts=text), counts=counts)
+
     def with_counts(self, counts: CampaignCounts | None, now: datetime) -> "KnownCampaign":
         """The same campaign with counts that were asked for now; None if the API has none."""
         text = _encode(counts) if counts else None
         saved = replace(self.saved, counts=text, counted_at=stamp(now))
         return replace(self, saved=saved, counts=counts)
+
+
+def worth_asking(
+    campaigns: Iterable[KnownCampaign], reports: Collection[str], most: int, now: datetime
+) -> Iterator[list[KnownCampaign]]:
+    """Blocks of campaigns with at most `most` activities together, whose counts save more requests
+    than the one that each block costs."""
+    gains = [(campaign.saved_by_activities(reports, now), campaign) for campaign in campaigns]
+    block: list[KnownCampaign] = []
+    saved, room = 0.0, most
+    for gain, campaign in sorted(gains, key=lambda each: -each[0]):
+        number = len(campaign.detail.activities) if gain and campaign.detail else most + 1
+        if number > room:
+            if saved > 1:
+                yield block
+            block, saved, room = [], 0.0, most
+        if number <= room:
+            block.append(campaign)
+            saved, room = saved + gain, room - number
+    if saved > 1:
+        yield block
 
 
 def known(saved: SavedCampaign) -> KnownCampaign:
