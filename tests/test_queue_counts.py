@@ -41,7 +41,7 @@ def count(bench: Workbench, **rows: int) -> None:
     )
     detail = Detail(activities=("a",), updated_at=now - timedelta(days=9))
     campaign = known(bench.store.campaign(CAMPAIGN_V3)).with_counts(counts, now)
-    bench.store.keep([campaign.with_detail(detail, bench.store.round, now).saved])
+    bench.store.keep([campaign.with_detail(detail, now).saved])
     bench.store.save()
 
 

@@ -87,7 +87,7 @@ class CampaignHarvester:
         if base is not None:
             return None
         if not context.api.reports[report].paged:
-            links = campaign.current_links(self._store.round, now)
+            links = campaign.current_links(self._store.ask_since, now)
             return None if links is None else self._unasked(walk, links.encode(), pages=1)
         if not context.options.counts:
             return None

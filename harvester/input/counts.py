@@ -196,8 +196,9 @@ class CountsAhead:
         return self._sizes.counted(Target(self._reports[0], campaign_id)) is None
 
     def _is_due(self, campaign: KnownCampaign, now: datetime) -> bool:
-        """Whether counts are to be asked for: once in 24 hours, and in each round of top-ups."""
-        return not campaign.is_counted(now) or not campaign.is_counted_since(self._store.round_at)
+        """Whether counts are to be asked for: once in 24 hours, in each round of top-ups, and where
+        reports were added to the directory."""
+        return not campaign.is_counted(now) or not campaign.is_counted_since(self._store.ask_since)
 
     def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
         """The walks of a campaign that are to be made, as they were left."""

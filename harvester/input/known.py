@@ -44,11 +44,12 @@ class KnownCampaign:
         """Whether the counts were asked for at a moment (ISO-8601 as we write it) or later."""
         return (self.saved.counted_at or "") >= moment
 
-    def detail_is_current(self, round_: int, now: datetime) -> bool:
-        """Whether the detail need not be asked for again in this round of top-ups.
+    def detail_is_current(self, since: str, now: datetime) -> bool:
+        """Whether the detail need not be asked for again.
 
-        It is of this round and of the last 24 hours; or the sends have not moved since: a resend
-        raises them. Only counts that the API refreshed in the last 24 hours show that.
+        It was asked for at `since` (ISO-8601 as we write it) or later, and in the last 24 hours; or
+        the sends have not moved since it was: a resend raises them. Only counts that the API
+        refreshed in the last 24 hours show that.
         """
         if self.detail is None:
             return False
@@ -60,11 +61,13 @@ class KnownCampaign:
             asked, refreshed = _moment(self.saved.detail_at), counts.refreshed_at
             if is_fresh(refreshed, now) and asked and refreshed and refreshed >= asked:
                 return True
-        return self.saved.detail_round == round_ and is_fresh(_moment(self.saved.detail_at), now)
+        return (self.saved.detail_at or "") >= since and is_fresh(
+            _moment(self.saved.detail_at), now
+        )
 
-    def current_links(self, round_: int, now: datetime) -> str | None:
+    def current_links(self, since: str, now: datetime) -> str | None:
         """The campaign's links (NDJSON) in its current detail; None if there are none in it."""
-        current = self.detail is not None and self.detail_is_current(round_, now)
+        current = self.detail is not None and self.detail_is_current(since, now)
         return self.detail.links if self.detail is not None and current else None
 
     def is_empty(self, report: str, now: datetime) -> bool:
@@ -167,19 +170,16 @@ class KnownCampaign:
 
     # -- what is kept --------------------------------------------------------------------------
 
-    def with_detail(self, detail: Detail, round_: int, now: datetime) -> "KnownCampaign":
+    def with_detail(self, detail: Detail, now: datetime) -> "KnownCampaign":
         """The same campaign with a detail that was asked for now, and the counts that it holds."""
         if detail.counts is not None:
             found = replace(detail.counts, refreshed_at=now)
-            return self.with_counts(found, now).with_detail(
-                replace(detail, counts=None), round_, now
-            )
+            return self.with_counts(found, now).with_detail(replace(detail, counts=None), now)
         counts = self.fresh_counts(now)
         saved = replace(
             self.saved,
             detail=_encode(detail),
             detail_at=stamp(now),
-            detail_round=round_,
             detail_sends=counts.sends if counts else None,
         )
         return replace(self, saved=saved, detail=detail)

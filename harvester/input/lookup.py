@@ -71,7 +71,7 @@ class Lookup:
 
     def has_current_detail(self, campaign: KnownCampaign) -> bool:
         """Whether the detail need not be asked for."""
-        return campaign.detail_is_current(self._store.round, self._clock.now())
+        return campaign.detail_is_current(self._store.ask_since, self._clock.now())
 
     # -- one detail ----------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Lookup:
             self._emit(events.DetailAsked(target))
         if not self._links:
             detail = replace(detail, links=None)
-        return self._keep(campaign.with_detail(detail, self._store.round, self._clock.now()))
+        return self._keep(campaign.with_detail(detail, self._clock.now()))
 
     def _keep(self, campaign: KnownCampaign) -> KnownCampaign:
         self._store.keep([campaign.saved])  # committed before the request gives back its permit

@@ -189,7 +189,7 @@ class WalkQueue:
         if self.counts is None or saved.counted is None or not self.counts.lookup.believed:
             return False
         campaign = self.counts.lookup.kept(saved.target.campaign_id)
-        if not campaign.is_counted_since(self._store.round_at):
+        if not campaign.is_counted_since(self._store.ask_since):
             return False
         return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
 
