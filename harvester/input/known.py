@@ -78,8 +78,14 @@ class KnownCampaign:
         )
 
     def empty_activities(self, report: str, now: datetime) -> set[str]:
-        """The activities that certainly have no rows of a report."""
+        """The activities that certainly have no rows of a report: those without any in counts that
+        add up to the campaign's."""
         each = self.counts.activities if self.counts else {}
+        found = [counts.recipients.get(report) for counts in each.values()]
+        if self.counts is None or None in found:
+            return set()
+        if sum(map(int, filter(None, found))) != self.counts.recipients.get(report):
+            return set()
         return {name for name, counts in each.items() if self._says_empty(counts, report, now)}
 
     def _says_empty(self, counts: CampaignCounts | None, report: str, now: datetime) -> bool:
