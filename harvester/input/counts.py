@@ -17,7 +17,7 @@ from harvester.api.base import Api
 from harvester.api.counts import activity_counts_may_pay, requests_saved
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
-from harvester.errors import CampaignError, ConfigError, StopRun
+from harvester.errors import ConfigError, HarvestError, StopRun
 from harvester.events import Observer
 from harvester.input.known import KnownCampaign
 from harvester.input.lookup import Lookup
@@ -46,8 +46,10 @@ class Reached:
     async def wait(self, number: float, *, patience: float | None = None) -> None:
         """Return when `number` ids are done with. Where that takes longer than `patience` (s),
         nothing waits until some more are."""
-        with anyio.move_on_after(None if self._late and patience else patience) as scope:
-            while self.number < number and not (self._late and patience):
+        if self._late and patience is not None:
+            return
+        with anyio.move_on_after(patience) as scope:
+            while self.number < number:
                 await self._moved.wait()
         self._late = self._late or scope.cancelled_caught
 
@@ -146,21 +148,24 @@ class CountsAhead:
             for campaign_id in begin:
                 group.start_soon(self._detail, campaign_id)
         requests = 0
-        with self._stopping():
+        with self._guarded():
             requests = await self.lookup.activities(begin)
         self._announce_again(begin)
         return requests
 
     async def _detail(self, campaign_id: str) -> None:
-        with self._stopping(), suppress(CampaignError):  # its walks fail for the same reason
+        with self._guarded():
             await self.lookup.detail(Target(self._reports[0], campaign_id))
 
     @contextmanager
-    def _stopping(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
+        """An order to stop is for the whole run; with anything else walks have to do themselves."""
         try:
             yield
         except StopRun as order:
             self._stop.request(order)
+        except HarvestError:
+            pass
 
     def _checked(self, ids: Iterable[str | int]) -> Iterator[str]:
         """Those that are ids: of another one the queue says so when it comes to it."""
@@ -188,7 +193,7 @@ class CountsAhead:
             for each in uncounted
         )
         if gain >= 1 or self._summary:
-            with self._stopping():
+            with self._guarded():
                 campaigns |= await self.lookup.counts(uncounted)
         self._announce(campaigns, to_make)
 

@@ -121,13 +121,13 @@ class Lookup:
                 Request(target, link, read, priority=_FIRST, optional=optional)
             )
         except CampaignError as error:
+            self._emit(events.DetailAsked(target))
             if not isinstance(error, Deferred):
                 self._failures[campaign_id] = error
             if len(self._failures) > _KEPT_FAILURES:
                 self._failures.popitem(last=False)
             raise
-        finally:
-            self._emit(events.DetailAsked(target))
+        self._emit(events.DetailAsked(target))
         if not self._links:
             detail = replace(detail, links=None)
         return self._keep(campaign.with_detail(detail, self._clock.now()))
