@@ -165,28 +165,6 @@ def is_fresh(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and now - FRESH < moment < now + FRESH
 
 
-def says_empty(
-    counts: CampaignCounts | None,
-    report: str,
-    *,
-    counted_at: datetime | None,
-    updated_at: datetime | None,
-    now: datetime,
-) -> bool:
-    """Whether a report need not be asked, because it certainly has no rows.
-
-    The counts, taken at `counted_at`, are fresh and were refreshed a day or more after the
-    campaign's last change. A campaign that was sent has recipients: one without is odd, and proves
-    nothing, unless its sends were looked at.
-    """
-    return (
-        counts is not None
-        and counts.least_rows(report) == 0
-        and (bool(counts.sends) or counts.unsent)
-        and is_settled(counts, counted_at=counted_at, updated_at=updated_at, now=now)
-    )
-
-
 def is_settled(
     counts: CampaignCounts,
     *,
@@ -194,13 +172,23 @@ def is_settled(
     updated_at: datetime | None,
     now: datetime,
 ) -> bool:
-    """Whether counts are fresh, and of a day or more after the campaign's last change."""
+    """Whether counts are believed where they say 0: taken at `counted_at` they are fresh, and the
+    API refreshed them a day or more after the campaign's last change."""
     return (
         is_fresh(counted_at, now)
         and counts.refreshed_at is not None
         and updated_at is not None
         and counts.refreshed_at >= updated_at + _SETTLED
     )
+
+
+def says_empty(counts: CampaignCounts, report: str) -> bool:
+    """Whether counts say that a report has no rows.
+
+    A campaign that was sent has recipients: one without is odd, and says nothing, unless its sends
+    were looked at.
+    """
+    return counts.least_rows(report) == 0 and (bool(counts.sends) or counts.unsent)
 
 
 def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int | None:

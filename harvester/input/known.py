@@ -89,36 +89,29 @@ class KnownCampaign:
         return {name for name, counts in each.items() if self._says_empty(counts, report, now)}
 
     def _says_empty(self, counts: CampaignCounts | None, report: str, now: datetime) -> bool:
-        return says_empty(
-            counts,
-            report,
-            counted_at=_moment(self.saved.counted_at),
-            updated_at=self.detail.updated_at if self.detail else None,
-            now=now,
-        )
+        return counts is not None and says_empty(counts, report) and self._settled(counts, now)
 
-    def is_settled(self, now: datetime) -> bool:
-        """Whether a count of 0 would be believed."""
-        return self.counts is not None and is_settled(
-            self.counts,
-            counted_at=_moment(self.saved.counted_at),
-            updated_at=self.detail.updated_at if self.detail else None,
-            now=now,
-        )
+    def _settled(self, counts: CampaignCounts, now: datetime) -> bool:
+        counted_at = _moment(self.saved.counted_at)
+        updated_at = self.detail.updated_at if self.detail else None
+        return is_settled(counts, counted_at=counted_at, updated_at=updated_at, now=now)
 
-    def is_doubtful(self, reports: Iterable[str], now: datetime) -> bool:
-        """Whether nothing is counted at all, not even sends: one look at those would show it."""
+    def is_doubtful(self, reports: Collection[str], now: datetime) -> bool:
+        """Whether nothing is counted at all, not even sends, and one look at those would save other
+        requests."""
         counts, activities = self.counts, self.detail.activities if self.detail else ()
-        if counts is None or counts.unsent or len(activities) > 1 or not self.is_settled(now):
+        if counts is None or counts.unsent or len(activities) > 1 or len(reports) < 2:
             return False
-        return not any(counts.least_rows(each) != 0 for each in ("sends", *reports))
+        none = all(counts.least_rows(each) == 0 for each in ("sends", *reports))
+        return none and self._settled(counts, now)
 
     def saved_by_activities(self, reports: Iterable[str], now: datetime) -> float:
         """How many requests the counts of its activities save, by chance."""
         number = len(self.detail.activities) if self.detail else 0
-        if number < 2 or self.counts is None or self.counts.activities or not self.is_settled(now):
+        counts = self.counts
+        if number < 2 or counts is None or counts.activities or not self._settled(counts, now):
             return 0
-        found = (self.counts.recipients.get(report, 0) for report in reports)
+        found = (counts.recipients.get(report, 0) for report in reports)
         return sum(empty_activities(each, number) for each in found if each)
 
     def rows_before(self, report: str, moment: str) -> int | None:

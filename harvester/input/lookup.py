@@ -94,7 +94,8 @@ class Lookup:
                     if details.required:
                         raise
                     return campaign  # its reports may be there all the same
-            if self.believed and campaign.is_doubtful(self._reports, self._clock.now()):
+            doubtful = self.believed and campaign.is_doubtful(self._reports, self._clock.now())
+            if doubtful and not top_up:
                 campaign = await self._look_at_sends(campaign, campaign_id)
             return campaign
 
