@@ -9,11 +9,11 @@ surrogate escape, which JSON allows. Such a body is read with marks in the place
 import codecs
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from harvester.api.errors import read_error
 from harvester.errors import Unreadable
@@ -35,8 +35,7 @@ _ABSENT = msgspec.Raw(b"")
 _WRONG = (msgspec.DecodeError, ValueError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """Where a page has its rows, and where its next link: `outer.inner.link`, if it is paged."""
 
     rows: str
@@ -45,8 +44,7 @@ class Shape:
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedIds:
+class ExpectedIds(Struct, frozen=True, kw_only=True):
     """The two fields of a row that say where it belongs, and the value that each must have."""
 
     id_field: str

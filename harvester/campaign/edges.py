@@ -6,12 +6,13 @@ last pages of a walk began. Nothing more is asked where the rows themselves deci
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 import anyio
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
@@ -27,8 +28,7 @@ _REMEMBERED = 64  # pages of which one can be asked again
 _TAIL = 200  # rows at least that a page is compared with
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(Struct, frozen=True, kw_only=True):
     """A page that was taken: its link, the places (rows of the part file) where it began and
     ended, the offset of its rows there (bytes), and by how many rows the report had grown."""
 
@@ -39,8 +39,7 @@ class _Seen:
     moved: int
 
 
-@dataclass(slots=True)
-class Trail:
+class Trail(Struct):
     """The last pages of a walk. `lowest` and `highest` are the moments at the end and the
     beginning of the last one (None: not known); `counts_rows`: whether its cursors do (None:
     not known), and so shift."""
@@ -62,8 +61,7 @@ class Trail:
             self.pages.append(_Seen(**orjson.loads(last)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
+class Edges(Struct, frozen=True, kw_only=True):
     """Fits pages to what a walk has taken."""
 
     fetcher: Fetcher

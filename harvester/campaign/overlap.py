@@ -12,8 +12,9 @@ their number.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 from harvester.campaign.rows import Row
 
@@ -74,16 +75,14 @@ def consistent(answers: Sequence[Collection[int]]) -> list[set[int]]:
     return kept
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """`page` is the number of the page (0: the first that was seen) whose shift is known."""
 
     page: int
     shift: int
 
 
-@dataclass(slots=True)
-class Edge:
+class Edge(Struct):
     """The edge between the rows that were taken and the next page, while it is looked into.
 
     Without shift the next page begins at `place` (0 to the number of rows taken). `counts_rows`

@@ -6,11 +6,11 @@ kill between any two of them leaves a state from which the same command ends wit
 
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 import anyio
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.campaign.context import RunContext

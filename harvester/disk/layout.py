@@ -1,13 +1,13 @@
 """Where everything stands in an output directory."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harvester.model import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Where everything is under one output directory."""
 
     root: Path

@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage, write_all
@@ -34,8 +35,7 @@ _LONGEST = 400  # bytes of a record
 _BOOT = ", boot "
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """A machine since it was started. A flock reaches every process of one `boot_id`."""
 
     name: str
