@@ -23,7 +23,6 @@ MOST_ROWS = 1_000
 """Rows that a page may have. The API is asked for 500 and sometimes gives one more."""
 _MOST_MEMBERS = 1_000
 _CHUNK = 1 << 20  # bytes
-_BLANKS = (b" ", b"\n", b"\t", b"\r")
 # Two bytes that UTF-8 never has, for the backslash of a surrogate escape and for the two of an
 # escaped backslash.
 _ESCAPE, _BACKSLASH = b"\xff", b"\xfe"
@@ -119,7 +118,7 @@ def _unreadable(wrong: Exception, body: bytes) -> Unreadable:
 
 def _compact(body: bytes) -> bytes:
     """The body without a blank between tokens."""
-    if any(blank in body for blank in _BLANKS):
+    if b" " in body or b"\n" in body or b"\t" in body or b"\r" in body:
         return msgspec.json.format(body, indent=-1)
     return body
 
@@ -159,19 +158,33 @@ def _read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None) -> Rows:
     if len(rows) > MOST_ROWS:
         raise Unreadable(f"more than {MOST_ROWS} rows", cause="flood", status=200)
     lines = b"\n".join((*rows, b""))  # the empty one costs less than adding the last newline
-    outer = bytes(found.outer)
-    if len(body) != _length(shape, lines, outer):
-        _members(body)
+    outer = found.outer if shape.link else None
+    inner = outer.inner if outer else None
+    link = bytes(inner.link) if inner else b""
+    there = (True, outer, inner, link)
+    members = sum(length for length, it in zip(_lengths(shape), there, strict=True) if it)
+    if len(body) != members + max(len(lines), 1) + len(link):  # or one is there twice, or another
+        _check_members(body, shape)
     _check_rows(lines, len(rows), expected)
-    link = _next_link(outer, shape) if outer and shape.link else None
-    return Rows(_restored(lines), len(rows), link or None)
+    following = _link.decode(_restored(link)) if link else None
+    return Rows(_restored(lines), len(rows), following or None)
 
 
-def _length(shape: Shape, lines: bytes, outer: bytes) -> int:
-    """The length of a body that has these rows, one at least, this outer member, and no more."""
-    rows = len(lines) + 1  # a comma for each newline but the last; two brackets
-    members = len(f'{{"{shape.rows}":}}') + rows
-    return members + (len(f',"{shape.outer}":') + len(outer) if outer else 0)
+@cache
+def _lengths(shape: Shape) -> tuple[int, ...]:
+    """What the members of a page add to the length of its rows as lines, which is that of the array
+    but for one bracket: a comma for each newline but the last."""
+    members = (f'{{"{shape.rows}":]}}', f',"{shape.outer}":{{}}', f'"{shape.inner}":{{}}')
+    return (*map(len, members), len(f'"{shape.link}":'))
+
+
+def _check_members(body: bytes, shape: Shape) -> None:
+    """Raise where a page with other members than those it must have says a thing twice."""
+    found = msgspec.Raw(body)
+    for name in (shape.outer, shape.inner, ""):
+        found = _members(found).get(name, _NULL)
+        if bytes(found) == b"null":
+            return
 
 
 # A list would be built whole before msgspec looks at its length: of 63 MB of `{},` 3.4 GB. A struct
@@ -185,23 +198,15 @@ _FirstRows: Any = msgspec.defstruct(
 
 @cache
 def _envelope(shape: Shape) -> msgspec.json.Decoder[Any]:
-    """Reads the rows and the outer member of a shape, as `rows` and `outer`."""
-    envelope = msgspec.defstruct(
-        "Envelope",
-        [("rows", _FirstRows), ("outer", msgspec.Raw, _ABSENT)],
-        rename={"rows": shape.rows, "outer": shape.outer or "outer"},
-    )
-    return msgspec.json.Decoder(envelope)
+    """Reads the rows and the next link of a shape, as `rows` and `outer.inner.link`. A link that is
+    absent, null or empty at any level: the API has no more."""
 
-
-def _next_link(outer: bytes, shape: Shape) -> str | None:
-    """Absent, null or empty at any level: the API has no more."""
-    found = msgspec.Raw(outer)
-    for name in (shape.inner, shape.link):
-        if bytes(found) == b"null":
-            return None
-        found = _members(found).get(name, _NULL)
-    return msgspec.json.decode(_restored(found), type=str | None)
+    link, kind = ("link", msgspec.Raw, _ABSENT), msgspec.defstruct
+    inner: Any = kind("Inner", [link], rename={"link": shape.link})
+    outer: Any = kind("Outer", [("inner", inner | None, None)], rename={"inner": shape.inner})
+    last = ("outer", outer | None if shape.link else msgspec.Raw, None)
+    names = {"rows": shape.rows, "outer": shape.outer}
+    return msgspec.json.Decoder(kind("Envelope", [("rows", _FirstRows), last], rename=names))
 
 
 class _Name:
@@ -251,6 +256,7 @@ def _check_rows(lines: bytes, count: int, expected: ExpectedIds | None) -> None:
             raise Unreadable("a row belongs to another report", status=200)
 
 
+_link: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
 _objects = msgspec.json.Decoder(msgspec.defstruct("Row", []))
 
 

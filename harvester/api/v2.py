@@ -152,7 +152,9 @@ class V2(Struct, frozen=True):
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""
-        key = f"{'&' if '?' in link else '?'}api_key={quote(secrets.api_key, safe='')}"
+        key = secrets.api_key
+        key = key if key.isascii() and key.isalnum() else quote(key, safe="")
+        key = f"{'&' if '?' in link else '?'}api_key={key}"
         return SignedRequest(
             f"{self.origin}{link}{key}", {"Authorization": f"Bearer {secrets.token}"}
         )
