@@ -189,11 +189,10 @@ def _check_members(body: bytes, shape: Shape) -> None:
 
 # A list would be built whole before msgspec looks at its length: of 63 MB of `{},` 3.4 GB. A struct
 # that is read from an array has as many objects as fields, and what comes after them is skipped.
-_FirstRows: Any = msgspec.defstruct(
-    "FirstRows",
-    [(f"row{number}", msgspec.Raw, _ABSENT) for number in range(MOST_ROWS + 1)],
-    array_like=True,
-)
+@cache
+def _first_rows() -> Any:
+    fields = [(f"row{number}", msgspec.Raw, _ABSENT) for number in range(MOST_ROWS + 1)]
+    return msgspec.defstruct("FirstRows", fields, array_like=True)
 
 
 @cache
@@ -206,7 +205,7 @@ def _envelope(shape: Shape) -> msgspec.json.Decoder[Any]:
     outer: Any = kind("Outer", [("inner", inner | None, None)], rename={"inner": shape.inner})
     last = ("outer", outer | None if shape.link else msgspec.Raw, None)
     names = {"rows": shape.rows, "outer": shape.outer}
-    return msgspec.json.Decoder(kind("Envelope", [("rows", _FirstRows), last], rename=names))
+    return msgspec.json.Decoder(kind("Envelope", [("rows", _first_rows()), last], rename=names))
 
 
 class _Name:
