@@ -7,10 +7,10 @@ and a campaign may be missing: what cannot be read is passed over.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from msgspec import Struct, field
 
 from harvester.api.page import read_object
 
@@ -38,8 +38,7 @@ _ROWS = {
 _REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignCounts:
+class CampaignCounts(Struct, frozen=True, kw_only=True):
     """The API's numbers for one campaign, by report.
 
     `recipients` counts contacts, `rows` events where the API counts them. The numbers were taken
@@ -72,8 +71,7 @@ class CampaignCounts:
         return f"{recipients}/{self.rows[repeated]}" if repeated else str(recipients)
 
 
-@dataclass(frozen=True, slots=True)
-class BulkCounts:
+class BulkCounts(Struct, frozen=True):
     """Counts of many campaigns in one request.
 
     `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.api.base import Details

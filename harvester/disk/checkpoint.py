@@ -8,9 +8,10 @@ Each row has a checksum. A walk whose row is damaged starts over; damaged settin
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
@@ -34,7 +35,6 @@ from harvester.model import Page, Position, Target
 
 _CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
 _KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
-
 _PAGES = "SELECT page, rows, cursor, edge, checksum FROM pages WHERE walk = ? ORDER BY page"
 _ADD_PAGE = "INSERT INTO pages (walk, page, rows, cursor, edge, checksum) VALUES (?, ?, ?, ?, ?, ?)"
 
