@@ -7,13 +7,13 @@ Every attempt pays for a slot; a sleeping retry holds none.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, closing
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from msgspec import Struct
 
 from harvester.api.base import Api
 from harvester.campaign.edges import down_to
@@ -41,8 +41,7 @@ if TYPE_CHECKING:  # imported where they are needed: a run with a token of its o
     from harvester.request.token_keeper import TokenKeeper
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """An open way to the API."""
 
     fetcher: Fetcher

@@ -6,15 +6,15 @@ that raises gets no more events.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from harvester.model import Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, kw_only=True):
     """The lock is held and the state is open.
 
     `total` campaigns are to be harvested (None: their number is not known), each for all
@@ -31,16 +31,14 @@ class RunStarted:
     used_today: int
 
 
-@dataclass(frozen=True, slots=True)
-class FilesRemoved:
+class FilesRemoved(Struct, frozen=True):
     """`fresh` is about to remove an earlier harvest."""
 
     files: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkCounted:
+class WorkCounted(Struct, frozen=True, kw_only=True):
     """By the API's counts, so many `walks` take so many `requests` and `details` in this run."""
 
     walks: int
@@ -48,30 +46,26 @@ class WorkCounted:
     details: int
 
 
-@dataclass(frozen=True, slots=True)
-class CountsMissed:
+class CountsMissed(Struct, frozen=True):
     """The counts of so many campaigns cannot be had: all their reports are asked for."""
 
     campaigns: int
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class DetailAsked:
+class DetailAsked(Struct, frozen=True):
     """A campaign's detail was asked for, for this walk and all others of the campaign."""
 
     target: Target
 
 
-@dataclass(frozen=True, slots=True)
-class IdRepeated:
+class IdRepeated(Struct, frozen=True):
     """An id came a second time and is taken once."""
 
     campaign_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignSkipped:
+class CampaignSkipped(Struct, frozen=True):
     """Nothing to do: `state` is "complete", or "failed" where the API refused it for good; it was
     thought to have `expected` pages, as in `CampaignStarted`."""
 
@@ -81,8 +75,7 @@ class CampaignSkipped:
     expected: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignStarted:
+class CampaignStarted(Struct, frozen=True):
     """A worker took the walk; it has `pages` and `rows` from an earlier run. By the API's counts it
     has `expected` pages in all (None: not known)."""
 
@@ -92,8 +85,7 @@ class CampaignStarted:
     expected: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSent:
+class RequestSent(Struct, frozen=True, kw_only=True):
     """A request was charged to the quota and handed to the wire.
 
     `page` counts from 1 within a walk, `attempt` from 1 within a page; `used_today` requests of
@@ -106,8 +98,7 @@ class RequestSent:
     used_today: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSucceeded:
+class RequestSucceeded(Struct, frozen=True):
     """A readable 200."""
 
     target: Target
@@ -115,8 +106,7 @@ class RequestSucceeded:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFailed:
+class RequestFailed(Struct, frozen=True, kw_only=True):
     """Any other outcome of a request that was sent."""
 
     target: Target
@@ -126,8 +116,7 @@ class RequestFailed:
     status: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryScheduled:
+class RetryScheduled(Struct, frozen=True, kw_only=True):
     """The page will be asked again after `wait_s` seconds, with attempt number `attempt`.
 
     `wait_source` is where the wait comes from: "backoff", "retry-after", "throttle",
@@ -143,8 +132,7 @@ class RetryScheduled:
     wait_source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalkRestarted:
+class WalkRestarted(Struct, frozen=True, kw_only=True):
     """A walk starts over at its first page: its cursor was dropped, its part was damaged, or no try
     at a page succeeded and smaller ones are asked for."""
 
@@ -155,8 +143,7 @@ class WalkRestarted:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageCommitted:
+class PageCommitted(Struct, frozen=True, kw_only=True):
     """Rows and position are saved: a kill from here on does not ask for this page again.
 
     `bytes` is what the page added to the file, `link` where it was found (no secret is in it);
@@ -171,8 +158,7 @@ class PageCommitted:
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignCompleted:
+class CampaignCompleted(Struct, frozen=True, kw_only=True):
     """The file has its final name and the manifest its line.
 
     `pages`, `rows` and `bytes` are those of the whole file. `reconciled` is False where the API's
@@ -188,8 +174,7 @@ class CampaignCompleted:
     reconciled: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignFailed:
+class CampaignFailed(Struct, frozen=True, kw_only=True):
     """The walk is over for this run; it has no finished file.
 
     `kind` is the one of errors.ndjson, `attempts` the requests that the last page took; `pages`
@@ -206,8 +191,7 @@ class CampaignFailed:
     rows: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignDeferred:
+class CampaignDeferred(Struct, frozen=True, kw_only=True):
     """The campaign is left to a later run, from `resume_at` on. `kind` is set_aside (the server
     asked for a wait beyond `max_wait`) or moving (its events arrive faster than it can be read)."""
 
@@ -221,8 +205,7 @@ class CampaignDeferred:
     resume_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignInterrupted:
+class CampaignInterrupted(Struct, frozen=True):
     """The run stopped during this walk; the next run continues it."""
 
     target: Target
@@ -230,8 +213,7 @@ class CampaignInterrupted:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Struct, frozen=True):
     """No worker sends for `seconds`, so not before `until`: "throttled", "unauthorized" or
     "quota_spent"."""
 
@@ -240,22 +222,19 @@ class Paused:
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class PaceChanged:
+class PaceChanged(Struct, frozen=True):
     """Request starts are `gap` seconds apart from now on: wider after a throttle, then back."""
 
     gap: float
 
 
-@dataclass(frozen=True, slots=True)
-class ObserverFailed:
+class ObserverFailed(Struct, frozen=True):
     """An observer raised and gets no more events; `error` is the type, the file and the line."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunStopping:
+class RunStopping(Struct, frozen=True):
     """No new request from here on; those in flight are still saved."""
 
     reason: str
@@ -263,8 +242,7 @@ class RunStopping:
     resume_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(Struct, frozen=True):
     """Everything is saved; `exit_code` is the one of the contract."""
 
     exit_code: int

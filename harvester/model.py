@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What a walk reads: one report of one campaign."""
 
     report: str
@@ -19,8 +19,7 @@ class Target:
         return f"{self.report}/{self.campaign_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """One page as it goes to disk.
 
     `ndjson` holds `rows` records, the API's own JSON, a newline after each. `next` is the link to
@@ -39,8 +38,7 @@ class Page:
         return [json.loads(line) for line in self.ndjson.split(b"\n")[:-1]]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """How far a walk has come: the pages, rows and bytes it has, and the link it asks next.
 
     `next` is None both before the first page (`pages == 0`) and after the last (`pages > 0`);
@@ -62,8 +60,7 @@ class Position:
         return Position(page.next, self.pages + 1, self.rows + page.rows, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[T]):
+class Request(Struct, Generic[T], frozen=True):
     """One request: its link, its walk, and the reader for the body of its 200.
 
     `link` is path and query without secrets; `page` counts from 1 within a walk; `attempt` counts

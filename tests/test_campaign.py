@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import os
 import sqlite3
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from fakes import NOON, PATH, TARGET, FakeClock, Seen, page
+from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync
 
 from harvester import events

@@ -4,12 +4,12 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import PATH, TARGET, FakeClock
+from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync, turn
 
 from harvester.disk.checkpoint import CheckpointStore

@@ -4,7 +4,6 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fakes import PATH, credentials_of, make_request
+from msgspec.structs import replace
 
 from harvester.api.v2 import V2
 from harvester.errors import (

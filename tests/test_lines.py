@@ -1,6 +1,5 @@
 """Events and figures as lines: text for people, fields for programs."""
 
-import dataclasses
 import logging
 import re
 from datetime import datetime, timedelta
@@ -9,6 +8,7 @@ from typing import get_args
 import orjson
 import pytest
 from fakes import NOON
+from msgspec.structs import replace
 from test_progress import A, aside, completed, failed, refused, sent, started
 
 from harvester import events
@@ -74,10 +74,10 @@ def test_a_line_says_all_there_is() -> None:
         "3.1 of 3.3 a second · 16 in flight · today 1,300 of 10,000"
     )
     assert " · ".join(left(FULL, NOON)) == "at least 180 requests · not before Sun 12:00 UTC"
-    exact = dataclasses.replace(FULL, at_least=False)
+    exact = replace(FULL, at_least=False)
     assert " · ".join(left(exact, NOON)) == "180 requests · done about Sun 12:00 UTC"
     until = NOON + timedelta(hours=12)
-    held = dataclasses.replace(FULL, paused="quota_spent", paused_until=until)
+    held = replace(FULL, paused="quota_spent", paused_until=until)
     assert " · ".join(left(held, NOON)) == (
         "at least 180 requests · quota spent until Mon 00:00:00 UTC"
     )
@@ -184,7 +184,7 @@ def test_an_event_is_a_line_or_is_only_counted(event: Event) -> None:
     assert line.text.isprintable()
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", line.event)
     assert line.event.replace("_", "") == type(event).__name__.lower()
-    names = {field.name for field in dataclasses.fields(event)} - {"target", "message"}
+    names = set(event.__struct_fields__) - {"target", "message"}
     if hasattr(event, "target"):
         names |= {"report", "campaign_id"}
         assert (line.fields["report"], line.fields["campaign_id"]) == ("opens", "1")

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import combinations_with_replacement, product
 
 import pytest
 
@@ -12,7 +13,8 @@ from harvester.campaign.overlap import (
     BEYOND,
     Edge,
     consistent,
-    is_newest_first,
+    may_come_again,
+    newest_first,
     possible_shifts,
     tells,
 )
@@ -56,6 +58,24 @@ def test_a_page_says_by_how_much_the_report_may_have_grown(
     assert possible_shifts(rows(taken), rows(page), len(rows(taken))) == shifts
 
 
+def test_where_the_rows_of_the_edge_differ_nothing_came_again() -> None:
+    """Rows of the edge's minute alone say so, of all lists of up to four rows, whenever the whole
+    look would: it is never weaker, and it does not look where equal rows meet."""
+    some = [*combinations_with_replacement(rows("6a 5b 5a 4b 4a"), 4)]
+    lists = {each[start:] for each in some for start in range(4)}
+    decided = 0
+    for taken, page in product(lists, lists):
+        if taken[-1].moment != page[0].moment or page[0].moment is None:
+            continue
+        if not may_come_again(reversed(taken), page, page[0].moment):
+            decided += 1
+            assert possible_shifts(taken, page, len(taken)) == {0}
+        else:
+            moments = [{each.moment for each in rows} for rows in (taken, page)]
+            assert 1 in map(len, moments) or possible_shifts(taken, page, len(taken)) != {0}
+    assert decided > 100
+
+
 def test_shifts_never_fall() -> None:
     """Each answer bounds those before and after it; what nothing explains leaves none."""
     assert consistent([{0, 1}, {0}]) == [{0}, {0}]
@@ -86,9 +106,9 @@ def test_rows_are_compared_by_what_never_changes() -> None:
 
 def test_newest_first_is_seen_in_the_rows() -> None:
     """Equal moments are in order; a row without one is in none."""
-    assert is_newest_first(rows("5a 5b 4a"))
-    assert not is_newest_first(rows("4a 5a"))
-    assert not is_newest_first([Row(None, "", ())])
+    assert newest_first(rows("5a 5b 4a")) == rows("5a 5b 4a")
+    assert newest_first(rows("4a 5a")) is None
+    assert newest_first([Row(None, "", ())]) is None
 
 
 # -- a server that moves -----------------------------------------------------------------------

@@ -7,13 +7,13 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from fakes import TARGET
+from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync
 
 from harvester.disk.checkpoint import CheckpointStore

@@ -1,13 +1,13 @@
 """A top-up leaves out the reports whose count is what it was."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import CAMPAIGN_V3, FakeClock, FakeFetcher
+from msgspec.structs import replace
 from workbench import Workbench
 
 from harvester import events

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import NOON, TARGET, FakeClock
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.disk.ndjson_log import NdjsonLog

@@ -5,7 +5,7 @@ import fcntl
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from aiolimiter import AsyncLimiter
 from fakes import NOON, TARGET, FakeFetcher, LoopClock, Seen, block, make_request, virtually
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harvester.errors import QuotaExceeded, ServerTrouble, StopRun, Throttled
 from harvester.events import PaceChanged, Paused, RequestSent

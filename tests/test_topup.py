@@ -18,7 +18,6 @@ from harvester.campaign.growth import (
     news,
     pages,
 )
-from harvester.campaign.moments import Moments
 from harvester.campaign.rows import Row, RowReader
 
 READ = RowReader("open_date")
@@ -114,8 +113,8 @@ def test_rows_without_a_date_are_compared_whole(date: bytes) -> None:
 )
 def test_moments_are_aware_or_none(text: bytes, moment: datetime | None) -> None:
     """A date without a zone is taken for UTC, as the API means it."""
-    assert Moments("open_date")(b'{"open_date":%s,"other":1}' % text) == moment
-    assert Moments("click_date")(b'{"open_date":%s}' % text) is None
+    assert READ.moment(b'{"open_date":%s,"other":1}' % text) == moment
+    assert RowReader("click_date").moment(b'{"open_date":%s}' % text) is None
 
 
 def test_pages_are_cut_by_their_counts() -> None:
@@ -131,8 +130,7 @@ def test_a_top_up_is_the_difference(events: list[tuple[int, str]], data: st.Data
     ordered = [row(*event) for event in sorted(events)]
     cut = data.draw(st.integers(0, len(ordered)))
     stored, latest = ordered[:cut], mark_of(ordered[:cut]).latest
-    moment_of = Moments("open_date")
-    asked = [each for each in ordered if latest is None or (moment_of(each) or latest) >= latest]
+    asked = [each for each in ordered if latest is None or (READ.moment(each) or latest) >= latest]
     asked.reverse()
     limit = data.draw(st.integers(1, 6))
     each = [asked[start : start + limit] for start in range(0, len(asked), limit)]

@@ -12,13 +12,13 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from fakes import TARGET, FakeClock, FakeFetcher, Seen
+from msgspec.structs import replace
 
 from harvester.api.base import Api
 from harvester.api.v2 import V2

@@ -5,9 +5,10 @@ secret enters a URL or a header.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.api.errors import Headers
@@ -20,8 +21,7 @@ LINKS = "links"
 """The report of a campaign's links: it lists no events and has one page."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """One report of a version, as the vendor's page on it describes it.
 
     `path` is the end of its URL, `row_type` what every row says it is, `time_field` the field that
@@ -46,8 +46,7 @@ class Report:
         return self.paged and not self.in_all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detail:
+class Detail(Struct, frozen=True, kw_only=True):
     """What a campaign says of itself: its `activities` that have reports, when it was last changed
     (None: not known); where it holds them, its `counts` of this moment and its `links` (NDJSON)."""
 
@@ -57,8 +56,7 @@ class Detail:
     links: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """How a campaign's own detail is asked for and read.
 
     `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
@@ -71,8 +69,7 @@ class Details:
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """The API's own numbers for one campaign: unique recipients by report.
 
     `link` gives the link to ask for a campaign id, `read` reads the body of its 200. `read` raises

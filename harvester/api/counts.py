@@ -8,10 +8,11 @@ campaign, each alone, come ten at a time (`/reports/stats/email_campaign_activit
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harvester.api.page import read_object
 
@@ -38,8 +39,7 @@ _ROWS = {
 _REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignCounts:
+class CampaignCounts(Struct, frozen=True, kw_only=True):
     """The API's numbers for one campaign, by report.
 
     `recipients` counts contacts, `rows` events where the API counts them. The numbers were taken
@@ -75,8 +75,7 @@ class CampaignCounts:
         return f"{recipients}/{self.rows[repeated]}" if repeated else str(recipients)
 
 
-@dataclass(frozen=True, slots=True)
-class BulkCounts:
+class BulkCounts(Struct, frozen=True):
     """Counts of many campaigns in one request.
 
     `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its

@@ -9,12 +9,12 @@ may repeat a secret, which the caller can remove only if it stands there whole.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import orjson
+from msgspec import Struct
 
 from harvester.api.next_link import has_cursor
 from harvester.errors import (
@@ -55,8 +55,7 @@ class Headers(Protocol):
         """Every value of a header."""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorEntry:
+class ErrorEntry(Struct, frozen=True):
     """What an error body says of itself, short and printable; `key` is None if it has none."""
 
     key: str | None = None

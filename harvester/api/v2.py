@@ -5,12 +5,12 @@ Source: v2.developer.constantcontact.com, "Email campaign tracking" and "Paginat
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
@@ -111,8 +111,7 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class V2:
+class V2(Struct, frozen=True):
     """The v2 API at one origin."""
 
     origin: str = ORIGIN
@@ -153,7 +152,9 @@ class V2:
 
     def request(self, link: str, secrets: Secrets) -> SignedRequest:
         """Every request wants the key in its query, and no next link carries it."""
-        key = f"{'&' if '?' in link else '?'}api_key={quote(secrets.api_key, safe='')}"
+        key = secrets.api_key
+        key = key if key.isascii() and key.isalnum() else quote(key, safe="")
+        key = f"{'&' if '?' in link else '?'}api_key={key}"
         return SignedRequest(
             f"{self.origin}{link}{key}", {"Authorization": f"Bearer {secrets.token}"}
         )

@@ -14,11 +14,11 @@ can be filtered by time there; all are documented as newest first.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 import msgspec
+from msgspec import Struct
 
 from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
 from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
@@ -124,8 +124,7 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
     return Detail(activities=tuple(dict.fromkeys(ids)), updated_at=read_moment(found.updated_at))
 
 
-@dataclass(frozen=True, slots=True)
-class V3:
+class V3(Struct, frozen=True):
     """The v3 API at one origin."""
 
     origin: str = ORIGIN

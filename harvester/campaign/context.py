@@ -1,8 +1,9 @@
 """What the campaigns of one run share, as one frozen value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from harvester.api.base import Api
 from harvester.disk.checkpoint import CheckpointStore
@@ -15,8 +16,7 @@ from harvester.model import Fetcher, Target
 from harvester.runtime import Clock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalkOptions:
+class WalkOptions(Struct, frozen=True, kw_only=True):
     """What is asked of every campaign.
 
     `page_size` rows a page; where no try at a page succeeds, pages may shrink to `min_page_size`
@@ -37,8 +37,7 @@ class WalkOptions:
     counts: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
+class RunContext(Struct, frozen=True, kw_only=True):
     """The API and the way to it, the directory's files, and the receiver of events."""
 
     run_id: str

@@ -2,26 +2,22 @@
 
 `overlap` decides; this module asks for the pages that a decision needs, and remembers where the
 last pages of a walk began. Nothing more is asked where the rows themselves decide.
-
-Of a report at rest one look decides all edges: where twins meet at an edge the page is taken as it
-is, and at the end of the walk its first page is asked for again. Events arrive at the head, so a
-head that is what it was shows that no edge has shifted. If it is not, the walk starts over and
-looks at each edge.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import anyio
-import orjson
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
-from harvester.campaign.overlap import Edge, is_newest_first, tells
+from harvester.campaign.heads import Head, Heads, digest_of
+from harvester.campaign.overlap import Edge, may_come_again, newest_first, tells
 from harvester.campaign.rows import Row, RowReader
 from harvester.disk.compress import Codec
 from harvester.disk.part import PartFile
@@ -31,12 +27,10 @@ from harvester.model import Fetcher, Page, Request, Target
 _LOOKS = 12  # requests beyond a walk's own, for one edge
 _REMEMBERED = 64  # pages of which one can be asked again
 _TAIL = 200  # rows at least that a page is compared with
-_AT_REST = timedelta(days=7)
-"""A report without events for so long will hardly get one while it is walked."""
+_AT_HAND = 4_096  # bytes: the rows that are looked at before any others
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(Struct, frozen=True, kw_only=True):
     """A page that was taken: its link, the places (rows of the part file) where it began and
     ended, the offset of its rows there (bytes), and by how many rows the report had grown."""
 
@@ -47,44 +41,48 @@ class _Seen:
     moved: int
 
 
-@dataclass(slots=True)
-class Trail:
-    """The last pages of a walk. `lowest` and `highest` are the moments at the end and the
-    beginning of the last one (None: not known); `counts_rows`: whether its cursors do (None:
-    not known), and so shift.
+class _Last(_Seen, frozen=True, kw_only=True, omit_defaults=True):
+    """The last page as the state keeps it, with the heads of its walk."""
 
-    `head` is the link and the digest of the first page, where its report is at rest; `unproven` are
-    the heads above edges that were taken as unmoved. `waits` says that edges may be.
-    """
+    head: Head | None = None
+    unproven: frozenset[Head] = frozenset()
+
+
+class Trail(Struct):
+    """The last pages of a walk. `highest` and `lowest` are the moments at the beginning and the end
+    of the last one (None: not known), `end` its last bytes; `counts_rows`: whether its cursors do
+    (None: not known), and so shift."""
 
     pages: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    lowest: datetime | None = None
     highest: datetime | None = None
+    lowest: datetime | None = None
+    end: bytes = b""
     counts_rows: bool | None = None
     resumed: bool = False
-    waits: bool = True
-    head: tuple[str, str] | None = None
-    unproven: set[tuple[str, str]] = field(default_factory=set)
+    heads: Heads = field(default_factory=Heads)
 
     def last(self) -> str | None:
         """The last page as text, for the state."""
         if not self.pages:
             return None
-        heads = {"head": self.head, "unproven": sorted(self.unproven)}
-        return orjson.dumps({**asdict(self.pages[-1]), **heads}).decode()
+        heads = {"head": self.heads.current, "unproven": self.heads.unproven}
+        return msgspec.json.encode(_Last(**{**asdict(self.pages[-1]), **heads})).decode()
 
     def resume(self, last: str | None) -> None:
         """Go on after the page that `last` says."""
         self.resumed = True
         if last is not None:
-            seen = orjson.loads(last)
-            self.head = tuple(head) if (head := seen.pop("head", None)) else None
-            self.unproven = {(link, digest) for link, digest in seen.pop("unproven", ())}
-            self.pages.append(_Seen(**seen))
+            seen = msgspec.json.decode(last, type=_Last)
+            self.heads.current, self.heads.unproven = seen.head, seen.unproven
+            self.pages.append(seen)
+
+    def see(self, page: Page, ends: tuple[datetime | None, datetime | None]) -> None:
+        """Remember where a page that has rows ends."""
+        self.highest, self.lowest = ends
+        self.end = page.ndjson[-_AT_HAND:]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
+class Edges(Struct, frozen=True, kw_only=True):
     """Fits pages to what a walk has taken."""
 
     fetcher: Fetcher
@@ -109,39 +107,36 @@ class Edges:
         if not has_cursor(link):  # the first page of a report, or of an activity
             trail.pages.clear()
             trail.lowest = trail.highest = None
-            trail.counts_rows = trail.head = None
+            trail.counts_rows = trail.heads.current = None
             trail.resumed = resumed = False
         else:
             resumed = not trail.pages
-            if trail.counts_rows is None:
+            if len(trail.pages) < 2 and trail.counts_rows is None:  # the first cursor tells
                 trail.counts_rows = counts_rows(link)
-        if trail.counts_rows is False:
-            return page
+        read = self.reader(target.report)
+        ends = read.ends(page.ndjson) if page.rows else (None, None)
         moved = trail.pages[-1].moved if trail.pages else 0
         begin = trail.pages[-1].end if trail.pages else rows
-        read = self.reader(target.report)
-        if page.rows and (trail.pages or resumed) and not self._is_below(trail, page, read):
-            found = await self._shift(target, trail, part, rows, link, page)
-            page, shift = found
+        if (
+            trail.counts_rows is not False
+            and page.rows
+            and (trail.pages or resumed)
+            and not _is_below(trail, page, ends[0], read, is_whole=begin == rows)
+        ):
+            asked = page
+            page, shift = await self._shift(target, trail, part, rows, link, page)
+            ends = ends if page is asked else read.ends(page.ndjson)
             moved, begin = moved + shift, begin - shift
             if shift:
-                trail.counts_rows, trail.head = True, None
+                trail.counts_rows, trail.heads.current = True, None
         end = begin + page.rows
         seen = _Seen(link=link, begin=begin, end=end, offset=part.offset, moved=moved)
         trail.pages.append(seen)
         if page.rows:
-            trail.highest, trail.lowest = (read(line).moment for line in _ends(page))
-            if trail.waits and not has_cursor(link) and has_cursor(page.next or ""):
-                trail.head = self._head(trail, link, page)
+            trail.see(page, ends)
+            if not has_cursor(link) and has_cursor(page.next or ""):
+                trail.heads.see(link, page, *ends, self.now())
         return without_first(page, rows - begin)
-
-    def _head(self, trail: Trail, link: str, page: Page) -> tuple[str, str] | None:
-        """The first page of a report at rest; None where asking it again would not show each event
-        that comes: rows of one moment alone may look the same when one of them comes again."""
-        newest, oldest = trail.highest, trail.lowest
-        if newest is None or oldest is None or newest == oldest or newest > self.now() - _AT_REST:
-            return None
-        return link, _digest(page)
 
     async def prove(self, target: Target, trail: Trail, rows: int, counted: int | None) -> None:
         """Show that no edge of a walk has shifted, as it was taken to be; `rows` are all it has.
@@ -151,45 +146,33 @@ class Edges:
         shows it. Raise `Moving` where one is not what it was.
         """
         if rows != counted:
-            for link, digest in sorted(trail.unproven):
-                if _digest(await self._ask(target, link)) != digest:
+            for link, digest in sorted(trail.heads.unproven):
+                if digest_of(await self._ask(target, link)) != digest:
                     raise _moved()
-        trail.unproven.clear()
-
-    def _is_below(self, trail: Trail, page: Page, read: RowReader) -> bool:
-        """Whether no row of the page can have come before: all are older, in a list that is newest
-        first; or the list is of another order, which grows at its end."""
-        if trail.lowest is None or trail.highest is None:
-            return False
-        if trail.highest < trail.lowest:
-            return True
-        first = read(page.ndjson[: page.ndjson.index(b"\n")]).moment
-        return first is not None and first < trail.lowest
+        trail.heads.unproven = frozenset()
 
     async def _shift(
         self, target: Target, trail: Trail, part: PartFile, rows: int, link: str, page: Page
     ) -> tuple[Page, int]:
         """Which answer to take for the page, and by how many rows its report has grown."""
         read, wanted = self.reader(target.report), max(2 * page.rows, _TAIL)
-        new = _rows(page, read)
-        if not is_newest_first(new):
+        new = newest_first(map(read, _lines(page)))
+        if new is None:
             return page, 0
         tail = await anyio.to_thread.run_sync(self._tail, trail, part, rows, wanted, read)
-        taken = [row for row in tail if row.activity == new[0].activity]
-        if not taken or not is_newest_first(taken):
+        taken = newest_first(row for row in tail if row.activity == new[0].activity)
+        if not taken:
             return page, 0
         least = rows - len(taken)  # the place of the first of them
         begin = trail.pages[-1].end if trail.pages else rows
         edge = Edge(taken, begin - least, trail.counts_rows is True)
         pages = [page]
         edge.see_page(new)
-        if trail.head is not None:
-            decision = edge.decide()
-            if decision is None and edge.may_be_still:
-                trail.unproven.add(trail.head)
-                return page, 0
-            if trail.head in trail.unproven and (decision is None or decision.shift):
-                raise _moved()
+        decision = edge.decide()
+        if decision is None and edge.may_be_still and trail.heads.wait():
+            return page, 0
+        if trail.heads.waited and (decision is None or decision.shift):
+            raise _moved()
         before = _telling(trail, taken, least)
         looks = 0
         while (decision := edge.decide()) is None:
@@ -199,12 +182,12 @@ class Edges:
             if looks % 2:
                 again = await self._ask(target, before.link)
                 known = trail.pages[-1].moved - before.moved
-                edge.see_before(_rows(again, read), before.begin - least, known)
+                edge.see_before([*map(read, _lines(again))], before.begin - least, known)
             else:
                 pages.append(await self._ask(target, link))
                 if not pages[-1].rows:
                     raise Moving("a page has lost its rows")
-                edge.see_page(_rows(pages[-1], read))
+                edge.see_page([*map(read, _lines(pages[-1]))])
         return pages[decision.page], decision.shift
 
     async def _ask(self, target: Target, link: str) -> Page:
@@ -228,6 +211,27 @@ class Edges:
         return [read(line) for line in lines]
 
 
+def _is_below(
+    trail: Trail, page: Page, first: datetime | None, read: RowReader, *, is_whole: bool
+) -> bool:
+    """Whether no row of the page, which begins at the moment `first`, can have come before.
+
+    All are older, in a list that is newest first; or the list is of another order, which grows at
+    its end; or the rows at the edge itself tell. `is_whole`: the last page was taken to its end.
+    """
+    if trail.lowest is None or trail.highest is None:
+        return False
+    if trail.highest < trail.lowest:
+        return True
+    if first is None or first > trail.lowest:
+        return False
+    if first < trail.lowest:
+        return True
+    before = trail.end.split(b"\n")[-2:0:-1]  # but the first, which may be cut
+    after = page.ndjson[:_AT_HAND].split(b"\n")[:-1]
+    return is_whole and not may_come_again(map(read, before), map(read, after), first)
+
+
 def _telling(trail: Trail, taken: Sequence[Row], least: int) -> _Seen | None:
     """The last page that shows a shift when it is asked again; else the last one."""
     for seen in reversed(trail.pages):
@@ -240,44 +244,35 @@ def _moved() -> Moving:
     return Moving("events came to a report that was at rest")
 
 
-def _digest(page: Page) -> str:
-    return hashlib.sha256(page.ndjson).hexdigest()
-
-
 def without_first(page: Page, count: int) -> Page:
     """The page without its first rows."""
     if count <= 0:
         return page
-    lines = page.ndjson.split(b"\n")[count:-1]
+    lines = _lines(page)[count:]
     return replace(page, ndjson=b"".join(line + b"\n" for line in lines), rows=len(lines))
 
 
 def down_to(page: Page, since: datetime, read: RowReader, after: Callable[[], str | None]) -> Page:
     """The page without rows older than `since`. Where the older ones stand last, in a list that is
     newest first, nothing below is asked for: `after()` is the link that follows then."""
-    if not page.rows or not any(_is_older(read(line), since) for line in _ends(page)):
+    if not page.rows or not any(_is_older(moment, since) for moment in read.ends(page.ndjson)):
         return page
-    lines = page.ndjson.split(b"\n")[:-1]
-    kept = [line for line in lines if not _is_older(read(line), since)]
-    below = bool(kept) and kept[0] == lines[0] and _is_older(read(lines[-1]), since)
-    newest_first = is_newest_first([read(line) for line in lines]) and (below or not kept)
+    lines = _lines(page)
+    rows = [*map(read, lines)]
+    kept = [line for line, row in zip(lines, rows, strict=True) if not _is_older(row.moment, since)]
+    below = bool(kept) and kept[0] == lines[0] and _is_older(rows[-1].moment, since)
+    is_newest_first = (below or not kept) and newest_first(rows) is not None
     return replace(
         page,
         ndjson=b"".join(line + b"\n" for line in kept),
         rows=len(kept),
-        next=after() if newest_first else page.next,
+        next=after() if is_newest_first else page.next,
     )
 
 
-def _is_older(row: Row, since: datetime) -> bool:
-    return row.moment is not None and row.moment < since
+def _is_older(moment: datetime | None, since: datetime) -> bool:
+    return moment is not None and moment < since
 
 
-def _rows(page: Page, read: RowReader) -> list[Row]:
-    return [read(line) for line in page.ndjson.split(b"\n")[:-1]]
-
-
-def _ends(page: Page) -> tuple[bytes, bytes]:
-    """The first and the last line of a page that has rows."""
-    lines = page.ndjson
-    return lines[: lines.index(b"\n")], lines[lines.rfind(b"\n", 0, -1) + 1 : -1]
+def _lines(page: Page) -> list[bytes]:
+    return page.ndjson.split(b"\n")[:-1]

@@ -3,10 +3,11 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from harvester.campaign.rows import Row, RowReader
 from harvester.disk.compress import Codec
@@ -27,8 +28,7 @@ class RowsGone(Exception):
     """The API no longer has rows that are stored."""
 
 
-@dataclass(slots=True)
-class HighWaterMark:
+class HighWaterMark(Struct):
     """The latest moment that is stored (None: nothing is), and the rows that stand there.
 
     Rows without a time count as standing there: all that can be done is to compare them.
@@ -61,8 +61,7 @@ Marks = Mapping[str, HighWaterMark]
 """The mark of each activity that has stored rows, by its id ("" in v2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grown:
+class Grown(Struct, frozen=True):
     """The new file: so many rows more, its size (bytes) and SHA-256."""
 
     added: int

@@ -1,11 +1,11 @@
 """One campaign, from where it was left to its finished file, or to the reason why there is none."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import orjson
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.api.counts import CampaignCounts

@@ -11,9 +11,10 @@ Everything here is pure. A place is an index into the rows that were taken; the 
 their number.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+from msgspec import Struct, field
 
 from harvester.campaign.rows import Row
 
@@ -23,12 +24,38 @@ BEYOND = 1 << 62
 """The shift of a page that lies before all rows that are at hand."""
 
 
-def is_newest_first(rows: Sequence[Row]) -> bool:
-    """Whether every row has a moment, and none is newer than the row before it."""
-    moments = [row.moment for row in rows]
-    return None not in moments and all(
-        after <= before for before, after in pairwise(moments) if before and after
-    )
+def newest_first(rows: Iterable[Row]) -> list[Row] | None:
+    """The rows, if every one has a moment and none is newer than the row before it."""
+    found: list[Row] = []
+    for row in rows:
+        if row.moment is None or (found and _is_newer(row, found[-1])):
+            return None
+        found.append(row)
+    return found
+
+
+def may_come_again(taken: Iterable[Row], page: Iterable[Row], moment: datetime) -> bool:
+    """Whether the last rows that were taken may be the first of the next page, where both the last
+    (`taken`, the last one first) and the first (`page`) are of `moment`.
+
+    The rows of that moment alone tell: of a list that is newest first no other ones are in both.
+    """
+    before, after = _of(moment, taken), _of(moment, page)
+    if before is None or after is None:
+        return True
+    before.reverse()
+    counts = range(1, min(len(before), len(after)) + 1)
+    return any(after[:count] == before[-count:] for count in counts)
+
+
+def _of(moment: datetime, rows: Iterable[Row]) -> list[Row] | None:
+    """The rows of a moment; None if no row of another one follows."""
+    found: list[Row] = []
+    for row in rows:
+        if row.moment != moment:
+            return found
+        found.append(row)
+    return None
 
 
 def possible_shifts(taken: Sequence[Row], page: Sequence[Row], place: int) -> frozenset[int]:
@@ -74,16 +101,14 @@ def consistent(answers: Sequence[Collection[int]]) -> list[set[int]]:
     return kept
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """`page` is the number of the page (0: the first that was seen) whose shift is known."""
 
     page: int
     shift: int
 
 
-@dataclass(slots=True)
-class Edge:
+class Edge(Struct):
     """The edge between the rows that were taken and the next page, while it is looked into.
 
     Without shift the next page begins at `place` (0 to the number of rows taken). `counts_rows`

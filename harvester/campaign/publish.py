@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import orjson
+from msgspec import Struct
 
 from harvester import events
 from harvester.campaign.context import RunContext
@@ -27,8 +27,7 @@ from harvester.runtime import stamp
 _SYNCS_AT_ONCE = 4  # more make the disk no faster
 
 
-@dataclass(eq=False, slots=True)
-class _Finished:
+class _Finished(Struct, eq=False):
     """A walk whose last page has come. Without its open `part` it is of an earlier run."""
 
     saved: SavedWalk

@@ -6,11 +6,13 @@ are compared by the fields that the API sets once.
 
 import json
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 _FIELDS = ("url_id", "link_id", "bounce_code", "device_type")
+_ABSENT = msgspec.Raw()
 
 
 class Row(NamedTuple):
@@ -26,15 +28,8 @@ class RowReader:
     """Reads the event of a row. A time without a zone is UTC, as the API means it."""
 
     def __init__(self, time_field: str) -> None:
-        names = ("contact_id", "campaign_activity_id", *_FIELDS)
         self._time_field = time_field
-        shape: Any = msgspec.defstruct(
-            "Fields",
-            [("time", msgspec.Raw, msgspec.Raw())]
-            + [(name, msgspec.Raw, msgspec.Raw()) for name in names],
-            rename={"time": time_field},
-        )
-        self._decode = msgspec.json.Decoder(shape).decode
+        self._decode, self._decode_time = _decoders(time_field)
 
     def __call__(self, line: bytes) -> Row:
         """The event of a line without its line break."""
@@ -50,6 +45,28 @@ class RowReader:
         # Without a contact nothing tells two events of one moment apart but the whole row.
         identity = (time, contact, *rest) if contact else (line,)
         return Row(_moment(_text(time)), _id(_text(activity)), identity)
+
+    def moment(self, line: bytes) -> datetime | None:
+        """When the event of a line happened."""
+        try:
+            return _moment(self._decode_time(line).time)
+        except msgspec.DecodeError:
+            return self(line).moment
+
+    def ends(self, lines: bytes) -> tuple[datetime | None, datetime | None]:
+        """When the first and the last event of NDJSON happened."""
+        first, last = lines.index(b"\n"), lines.rfind(b"\n", 0, -1) + 1
+        return self.moment(lines[:first]), self.moment(lines[last:])
+
+
+@cache
+def _decoders(time_field: str) -> tuple[Any, Any]:
+    """Read the fields that tell an event, as raw JSON; the time alone."""
+    names, rename = ("time", "contact_id", "campaign_activity_id", *_FIELDS), {"time": time_field}
+    fields = [(name, msgspec.Raw, _ABSENT) for name in names]
+    event: Any = msgspec.defstruct("Event", fields, rename=rename)
+    time: Any = msgspec.defstruct("Time", [("time", str | None, None)], rename=rename)
+    return msgspec.json.Decoder(event).decode, msgspec.json.Decoder(time).decode
 
 
 def _text(raw: bytes) -> object:

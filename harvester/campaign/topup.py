@@ -11,10 +11,10 @@ rows at the mark do not come any more, rows have gone, and the whole report is w
 `TopUp` awaits; `growth` reads and writes the files.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import anyio
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.campaign.context import RunContext

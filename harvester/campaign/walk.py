@@ -6,16 +6,15 @@ kill between any two of them leaves a state from which the same command ends wit
 
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 import anyio
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.campaign.edges import Edges, Trail, down_to
-from harvester.campaign.moments import Moments
 from harvester.disk.part import Damaged, PartFile
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
@@ -50,6 +49,8 @@ class Walk:
         self.marks: dict[str, datetime] = {}
         self.seen: set[int] = set()
         self.trail = Trail()
+        # When the first and the last event of the last page happened.
+        self.ends: tuple[datetime | None, datetime | None] = None, None
         self.unfiltered = False
         self.resumed = False
         self.campaign: KnownCampaign | None = None
@@ -74,7 +75,6 @@ class Walker:
         self._options = context.options
         self._api = context.api
         self._store = context.store
-        self._moments: dict[str, Moments] = {}
         self._edges_of = Edges(
             fetcher=context.fetcher, api=context.api, codec=context.codec, now=context.clock.now
         )
@@ -150,10 +150,10 @@ class Walker:
             except Moving as moving:
                 # Since the last run more came than a page shows, or at an edge that was not looked
                 # at: once more, with a look at each.
-                if not walk.resumed and not walk.trail.unproven:
+                if not walk.resumed and not walk.trail.heads.unproven:
                     raise
                 self._restart(walk, moving)
-                walk.trail.waits = False
+                walk.trail.heads.waits = False
             except CursorDropped as dropped:
                 if walk.saved.restarts:
                     raise
@@ -193,11 +193,16 @@ class Walker:
             return page
         rows = walk.position.rows
         page = await self._edges_of.fit(target, walk.trail, walk.part, rows, link, page)
+        walk.ends = walk.trail.highest, walk.trail.lowest
         since = walk.marks.get(activity) if report.since_parameter is None else None
         if since := since or self._options.since:
             after = partial(self._api.after_activity, target, link)
-            page = down_to(page, since, self._edges_of.reader(target.report), after)
-        if page.next is None and walk.trail.unproven:
+            read = self._edges_of.reader(target.report)
+            cut = down_to(page, since, read, after)
+            if cut is not page and cut.rows:
+                walk.ends = read.ends(cut.ndjson)
+            page = cut
+        if page.next is None and walk.trail.heads.unproven:
             counted = self._counted(walk)
             await self._edges_of.prove(target, walk.trail, rows + page.rows, counted)
         return page
@@ -220,11 +225,14 @@ class Walker:
         kill can cost is what was in flight."""
         size = offset - walk.position.offset
         at = walk.position.after(page, offset)
-        first_event, last_event = self._edges(walk.saved, page)
+        # Reports are sorted by time: no event between a page's ends is earlier or later.
+        first, last = walk.saved.first_event, walk.saved.last_event
+        for moment in map(stamp, filter(None, walk.ends if page.rows else ())):
+            first, last = min(first or moment, moment), max(last or moment, moment)
         walk.saved = replace(
             walk.saved,
-            first_event=first_event,
-            last_event=last_event,
+            first_event=first,
+            last_event=last,
             state="partial",
             kind=None,
             position=at,
@@ -245,22 +253,6 @@ class Walker:
             self._context.emit(saved)
             raise
         self._context.emit(saved)
-
-    def _edges(self, saved: SavedWalk, page: Page) -> tuple[str | None, str | None]:
-        """The first and the last event of a walk, with a page's first and last row.
-
-        Reports are sorted by time, so no event between a page's edges is earlier or later.
-        """
-        report, first, last = saved.target.report, saved.first_event, saved.last_event
-        time_field = self._api.reports[report].time_field
-        if page.rows and time_field:
-            if (moment_of := self._moments.get(report)) is None:
-                moment_of = self._moments[report] = Moments(time_field)
-            rows = page.ndjson
-            edges = (rows[: rows.index(b"\n")], rows[rows.rfind(b"\n", 0, -1) + 1 :])
-            for at in (stamp(moment) for moment in map(moment_of, edges) if moment is not None):
-                first, last = min(first or at, at), max(last or at, at)
-        return first, last
 
     def _smaller(self, walk: Walk) -> int | None:
         """The next smaller page, if there is one to ask for."""

@@ -8,9 +8,10 @@ Each row has a checksum. A walk whose row is damaged starts over; damaged settin
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
@@ -94,8 +95,7 @@ class CheckpointStore:
         """Remember the settings, and count this run.
 
         Where finished files are to grow (`tops_up`), it goes on with the round of top-ups that was
-        begun and not ended, or begins another. What is known of campaigns from before `ask_since`
-        (ISO-8601), the round's begin or the settings' "reports_at", is to be asked for again.
+        begun and not ended, or begins another. What is older than `ask_since` is asked for again.
         """
         before = self.settings()
         self.run = int(before.get("run", 0)) + 1

@@ -7,16 +7,16 @@ reader of the formats takes many members as one stream.
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(Struct, frozen=True):
     """`suffix` follows `.ndjson`; `encode` makes one self-contained member, `decode` reads any
     number of them."""
 

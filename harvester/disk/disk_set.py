@@ -62,9 +62,10 @@ class DiskSet(Collection[str]):
         return (item for (item,) in found)
 
     def __contains__(self, item: object) -> bool:
-        return (
-            self._db.execute("SELECT 1 FROM items WHERE item = ?", (item,)).fetchone() is not None
-        )
+        if self._db.total_changes == 0:  # nothing was ever added: there is no need to ask
+            return False
+        found = self._db.execute("SELECT 1 FROM items WHERE item = ?", (item,))
+        return found.fetchone() is not None
 
     def close(self) -> None:
         """Drop the items."""

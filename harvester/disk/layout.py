@@ -1,13 +1,13 @@
 """Where everything stands in an output directory."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harvester.model import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Where everything is under one output directory."""
 
     root: Path
@@ -15,17 +15,19 @@ class Layout:
 
     def final(self, target: Target) -> Path:
         """The finished file. Ids were checked (`Api.check_id`): they cannot lead elsewhere."""
-        return self.root / target.report / f"{target.campaign_id}.ndjson{self.suffix}"
+        return self._of(target, "")
 
     def part(self, target: Target) -> Path:
         """The unfinished file."""
-        final = self.final(target)
-        return final.with_name(f"{final.name}.part")
+        return self._of(target, ".part")
 
     def grown(self, target: Target) -> Path:
         """What will take the finished file's place after a top-up."""
-        final = self.final(target)
-        return final.with_name(f"{final.name}.grown.part")
+        return self._of(target, ".grown.part")
+
+    def _of(self, target: Target, ending: str) -> Path:
+        # From one text: joining paths costs a campaign of one page a tenth of its time.
+        return Path(f"{self.root}/{target.report}/{target.campaign_id}.ndjson{self.suffix}{ending}")
 
     @property
     def state(self) -> Path:

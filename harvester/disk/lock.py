@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from harvester.disk.layout import Layout
 from harvester.disk.storage import storage, write_all
@@ -34,8 +35,7 @@ _LONGEST = 400  # bytes of a record
 _BOOT = ", boot "
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """A machine since it was started. A flock reaches every process of one `boot_id`."""
 
     name: str
@@ -58,6 +58,7 @@ class DirectoryLock:
 
     def __init__(self, path: Path, file: int, record: bytes) -> None:
         self._path = path
+        self._name = os.fspath(path)
         self._file = file
         self._record = record
         self._inode = os.fstat(file)
@@ -65,7 +66,7 @@ class DirectoryLock:
     def holds(self) -> bool:
         """Whether the lock at the directory's path is still this one, with this run's record."""
         try:
-            same = os.path.samestat(self._path.lstat(), self._inode)
+            same = os.path.samestat(os.lstat(self._name), self._inode)
             return same and os.pread(self._file, _LONGEST, 0) == self._record
         except OSError:
             return False

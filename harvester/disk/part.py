@@ -3,6 +3,7 @@
 A final name appears in one step (rename), and only once the API has said that there is no more.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -12,6 +13,7 @@ from harvester.disk.storage import storage, write_all
 from harvester.errors import CampaignError
 
 _CHUNK = 1 << 20
+_NO_FILE = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO})  # a link, a folder ...
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -35,11 +37,18 @@ class PartFile:
         self.offset = 0
         self._hash = hashlib.sha256()
         self._synced = False
+        self._name = os.fspath(path)
         with storage(path):
-            if not _is_regular_or_new(path):
-                raise Obstructed(path)
-            self._file = os.open(path, _FLAGS, 0o644)
+            try:
+                self._file = os.open(self._name, _FLAGS, 0o644)
+            except OSError as wrong:
+                if wrong.errno in _NO_FILE:
+                    raise Obstructed(path) from None
+                raise
             self._identity = os.fstat(self._file)
+        if not stat.S_ISREG(self._identity.st_mode):
+            os.close(self._file)
+            raise Obstructed(path)
 
     def resume(self, offset: int, digest: bytes) -> None:
         """Cut the file back to `offset`. Raise `Damaged` if what is left is not what was saved.
@@ -101,7 +110,7 @@ class PartFile:
     def stands(self) -> bool:
         """Whether the name still leads to this file, whole."""
         try:
-            found = self.path.lstat()
+            found = os.lstat(self._name)
         except FileNotFoundError:
             return False
         return os.path.samestat(found, self._identity) and found.st_size == self.offset
@@ -137,13 +146,6 @@ def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
     """Whether a finished file is there, and is what was written."""
     with storage(final):
         return final.is_file() and _size(final) == size and _sha256(final) == digest
-
-
-def _is_regular_or_new(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return True
 
 
 def _size(path: Path) -> int | None:

@@ -3,8 +3,10 @@
 What the two texts say is up to `api`; here they are kept, with a checksum.
 """
 
-from dataclasses import astuple, dataclass, fields
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from harvester.disk.saved_walk import checksum
 
@@ -15,8 +17,7 @@ COLUMNS = (
 """The columns of the table, in its order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedCampaign:
+class SavedCampaign(Struct, frozen=True, kw_only=True):
     """The JSON of a detail and of counts; None: not asked for yet.
 
     The detail was asked for at `detail_at` (ISO-8601), when the API counted `detail_sends` sends
@@ -42,5 +43,4 @@ def from_row(row: tuple[Any, ...]) -> SavedCampaign | None:
     *values, stored = row
     if checksum(*values) != stored:
         return None
-    names = (each.name for each in fields(SavedCampaign))
-    return SavedCampaign(**dict(zip(names, values, strict=True)))
+    return SavedCampaign(**dict(zip(SavedCampaign.__struct_fields__, values, strict=True)))

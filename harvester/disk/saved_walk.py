@@ -1,8 +1,9 @@
 """A walk as the state keeps it: a frozen value, a row of a table, and the checksum of that row."""
 
 import zlib
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from msgspec import Struct, field
 
 from harvester.model import Position, Target
 
@@ -34,8 +35,7 @@ class SavedPage(NamedTuple):
     edge: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """The finished file that a top-up is to grow: its pages, rows, size (bytes) and SHA-256."""
 
     pages: int
@@ -44,8 +44,7 @@ class Base:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedWalk:
+class SavedWalk(Struct, frozen=True, kw_only=True):
     """One walk as it was saved.
 
     `run` is the last run that was asked for it. `state` is new, partial, finishing, complete or

@@ -1,11 +1,12 @@
 """What is known of a campaign before it is walked, and what may be concluded from it. No I/O."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harvester.api.base import Detail
 from harvester.api.counts import (
@@ -24,8 +25,7 @@ _detail = msgspec.json.Decoder(Detail)
 _counts = msgspec.json.Decoder(CampaignCounts)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownCampaign:
+class KnownCampaign(Struct, frozen=True):
     """A campaign's detail and counts, read from what the state keeps."""
 
     saved: SavedCampaign

@@ -7,9 +7,10 @@ What a walk can do without costs a note where it cannot be had.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
 
 from harvester import events
 from harvester.api.base import Api, Details

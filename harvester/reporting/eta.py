@@ -1,8 +1,9 @@
 """When a harvest can end, with the pace and the day's quota in hand. Pure arithmetic."""
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from harvester.runtime import next_reset
 
@@ -10,8 +11,7 @@ _DAY = 86_400
 _FOREVER = timedelta(days=36_500)
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """What may be sent: `rate` starts a second (0: any), `limit` requests a UTC day (0: any)."""
 
     rate: float

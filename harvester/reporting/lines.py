@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from harvester import events
 from harvester.events import Event
@@ -16,8 +17,7 @@ from harvester.runtime import stamp
 REQUEST_LEVEL = 5  # below DEBUG
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One log line."""
 
     level: int
@@ -175,14 +175,14 @@ def _snake_case(name: str) -> str:
 
 def _fields(value: Event | Figures) -> Iterator[tuple[str, Any]]:
     """The fields of an event or of figures as JSON has them. The line has a message of its own."""
-    for field in fields(value):
-        found = getattr(value, field.name)
+    for name in value.__struct_fields__:
+        found = getattr(value, name)
         if isinstance(found, Target):
             yield "report", found.report
             yield "campaign_id", found.campaign_id
         elif isinstance(found, datetime):
-            yield field.name, stamp(found)
+            yield name, stamp(found)
         elif isinstance(found, float):
-            yield field.name, round(found, 3)
-        elif field.name != "message":
-            yield field.name, found
+            yield name, round(found, 3)
+        elif name != "message":
+            yield name, found

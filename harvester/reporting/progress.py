@@ -1,8 +1,9 @@
 """Events in, figures out: how far a run is at one moment."""
 
 from collections import Counter, deque
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from harvester import events
 from harvester.events import Event
@@ -16,8 +17,7 @@ _WINDOW = 20.0  # the request rate shown is that of so many seconds
 _LONG_WAIT = 600.0  # a wait of more seconds than this has a heartbeat once an hour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(Struct, frozen=True, kw_only=True):
     """What there is to show at one moment; the heartbeat has these fields.
 
     Campaigns are `campaigns_done`, `failed`, or still to come; `campaigns_total` None is an

@@ -11,9 +11,11 @@ accepted is sent once more. Where none ever was, others get a moment to show tha
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harvester.errors import CampaignError, Refused, StopRun, Unauthorized
 from harvester.model import Request, Target
@@ -35,8 +37,7 @@ class Verdict(Enum):
     WAIT = auto()  # let other campaigns show whether the token works
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(Struct, frozen=True, kw_only=True):
     """What the answers to other requests say about the token.
 
     `accepted_at` is when the latest of the accepted requests was sent (monotonic s), `refused` the

@@ -5,8 +5,6 @@ A secret reaches exactly two places: the URL and the header of a request to the 
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -88,27 +86,25 @@ class Credentials:
 
     async def refresh(self) -> None:
         """Get the token to use now: a source may renew it before its time. Raise `StopRun`."""
-        with self._failing_as_stop():
+        try:
             await self.open()
+        except ConfigError as wrong:
+            raise self._stop(wrong) from None
 
     async def renew(self) -> bool:
         """Get another token, after this one was refused; False if there is none. Raise `StopRun`
         if the source fails."""
-        with self._failing_as_stop():
+        try:
             if not await self._source.renew(self.token):
                 return False
             await self.open()
+        except ConfigError as wrong:
+            raise self._stop(wrong) from None
         return True
 
-    @contextmanager
-    def _failing_as_stop(self) -> Iterator[None]:
-        try:
-            yield
-        except ConfigError as wrong:
-            text = self.redactor.scrub(str(wrong))
-            raise StopRun(
-                "credentials_refused", f"the token could not be renewed: {text}"
-            ) from None
+    def _stop(self, wrong: ConfigError) -> StopRun:
+        text = self.redactor.scrub(str(wrong))
+        return StopRun("credentials_refused", f"the token could not be renewed: {text}")
 
 
 def read_secret(path: Path) -> str:

@@ -99,13 +99,13 @@ async def walk_links(
         # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))
-        _refuse_loop(page, number, seen)  # before it is taken for a report that moves
+        # Before it is taken for a report that moves.
+        following, cursor = page.next, _new_cursor(page, number, seen)
         if fit is not None:
             page = await fit(link, page)
-            _refuse_loop(page, number, seen)
-        cursor = None
-        if page.next is not None:
-            cursor = cursor_digest(page.next)
+            if page.next != following:
+                cursor = _new_cursor(page, number, seen)
+        if cursor is not None:
             seen.add(cursor)
             if repeats.count(page.ndjson) >= max_same:
                 raise CampaignError("endless_cursor", f"{max_same} pages in a row bring no new row")
@@ -114,9 +114,12 @@ async def walk_links(
         del page  # many walks wait for their next page: none keeps its last one in memory
 
 
-def _refuse_loop(page: Page, number: int, seen: set[int]) -> None:
-    if page.next is not None and cursor_digest(page.next) in seen:
+def _new_cursor(page: Page, number: int, seen: set[int]) -> int | None:
+    """The digest of the next link, if there is one."""
+    cursor = None if page.next is None else cursor_digest(page.next)
+    if cursor in seen:
         raise CampaignError("looping_cursor", f"page {number} leads back to an earlier page")
+    return cursor
 
 
 class _Repeats:

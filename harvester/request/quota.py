@@ -9,9 +9,10 @@ Nothing here waits for another process: one that holds the lock may have been su
 
 import hashlib
 import os
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from harvester.disk.storage import flocked, replace_file, storage, sync_directory, write_all
 from harvester.errors import StorageError

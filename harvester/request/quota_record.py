@@ -5,11 +5,12 @@ bit, leaves the other one.
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harvester.runtime import next_reset
 
@@ -19,29 +20,25 @@ _START = b'{"version":2,'
 _DAYS_KEPT = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """Go: the request is charged; `used` counts it."""
 
     used: int
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
+class NotYet(Struct, frozen=True):
     """Another start, or a hold, is too near: ask again in `wait` seconds."""
 
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     """No request is left until `until`."""
 
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """What the file says: requests by UTC day, and the monotonic time of the next start.
 
     `serial` counts the records that were written: the higher of two is the newer one.

@@ -8,6 +8,7 @@ compared. The work is linear in the text.
 import base64
 import re
 from collections import deque
+from collections.abc import Sequence
 
 from harvester.errors import CampaignError, TryAgain
 
@@ -66,9 +67,9 @@ def _pattern_of(secrets: list[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True))) or "(?!)")
 
 
-def _unescaped(text: str) -> tuple[str, list[int]]:
+def _unescaped(text: str) -> tuple[str, Sequence[int]]:
     """The text without escapes; where each character, and the end, stood in the original."""
-    at = list(range(len(text) + 1))
+    at: Sequence[int] = range(len(text) + 1)
     for _ in range(_ROUNDS):
         parts: list[str] = []
         origins: list[int] = []
@@ -76,11 +77,11 @@ def _unescaped(text: str) -> tuple[str, list[int]]:
         for escape in _ESCAPE.finditer(text):
             char = _meaning(escape[0])
             parts += [text[end : escape.start()], char]
-            origins += at[end : escape.start()] + [at[escape.start()]] * len(char)
+            origins += [*at[end : escape.start()], *[at[escape.start()]] * len(char)]
             end = escape.end()
         if not parts:
             break
-        text, at = "".join(parts) + text[end:], origins + at[end:]
+        text, at = "".join(parts) + text[end:], [*origins, *at[end:]]
     return text, at
 
 

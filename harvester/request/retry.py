@@ -7,8 +7,10 @@ raises `CampaignError` or `StopRun`.
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harvester.errors import (
     CampaignError,
@@ -230,8 +232,7 @@ def _may_be_too_large(trouble: TryAgain) -> bool:
     return isinstance(trouble, ServerTrouble | Unreadable) or trouble.cause in _OF_LARGE_PAGES
 
 
-@dataclass(slots=True)
-class _Tries:
+class _Tries(Struct):
     """What one page has cost so far: attempts made, failures that count, seconds waited.
 
     `failures_before` and `successes_before` are those of the run before this page first failed;

@@ -1,12 +1,11 @@
 """The decision after a failed attempt, and the failures that a whole run may have. No I/O."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from harvester.errors import QuotaExceeded, Throttled, TryAgain
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
+class RetryAfter(Struct, frozen=True):
     """Try again after `wait` seconds, set by `source`; where `pacer_waits`, the pacer holds so
     long."""
 
@@ -15,20 +14,17 @@ class RetryAfter:
     pacer_waits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NoRetriesLeft:
+class NoRetriesLeft(Struct, frozen=True):
     """The attempts are used up: the campaign fails."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitTooLong:
+class WaitTooLong(Struct, frozen=True):
     """The `wait` (s), or all waits of this page together, would exceed `max_wait`."""
 
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """`retries` more tries for one page, at most `max_wait` seconds of waiting for it.
 
     Waits grow as `first`, 2 `first`, 4 `first`, … up to `longest` (s), each drawn at random

@@ -4,16 +4,17 @@ A bug that no seed finds is a hole in the simulation.
 """
 
 import asyncio
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from harvester import runtime
 from harvester.api import errors as api_errors
@@ -322,7 +323,7 @@ def old_refresh_token_kept(patch: Patch, plan: Any) -> None:
     real = token_keeper.renewed
 
     def renewed(account: Any, tokens: Any) -> Any:
-        return replace(real(account, tokens), refresh_token=account.refresh_token)
+        return dataclasses.replace(real(account, tokens), refresh_token=account.refresh_token)
 
     patch.setattr(token_keeper, "renewed", renewed)
 
