@@ -23,7 +23,7 @@ from harvester.errors import ConfigError, StorageError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
 from harvester.model import Fetcher, Page, Target
-from harvester.request.auth import AuthGate
+from harvester.request.auth import AuthGate, Reference
 from harvester.request.credentials import Credentials, FixedToken, TokenFile, TokenSource
 from harvester.request.http import HttpSender, open_session
 from harvester.request.pace import Pacer
@@ -175,10 +175,12 @@ async def open_stack(
     stop: StopSignal,
     clock: Clock,
     emit: Observer,
+    reference: Reference | None = None,
     call_after_commit: Callable[[Callable[[], None]], None] = at_once,
 ) -> AsyncIterator[Stack]:
     """Open the ledger and the session, and build the stack over them.
 
+    `reference` is given where other campaigns can be asked while one is put off (`InDoubt`).
     `call_after_commit` calls back once a page is committed: until then its request is in flight.
     """
     session = open_session(connections=config.concurrency, timeout=config.timeout)
@@ -202,7 +204,14 @@ async def open_stack(
                 emit=emit,
             )
             policy = RetryPolicy(retries=config.retries, max_wait=config.max_wait)
-            gate = AuthGate(credentials, pacer, stop, clock=clock, retry_delay=policy.refused)
+            gate = AuthGate(
+                credentials,
+                pacer,
+                stop,
+                clock=clock,
+                retry_delay=policy.refused,
+                reference=reference,
+            )
             fetcher = RetryingFetcher(
                 ThrottledSender(
                     http,

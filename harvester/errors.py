@@ -184,6 +184,11 @@ class Moving(Deferred):
         super().__init__(message, resume_at=None, kind="moving")
 
 
+class InDoubt(HarvestError):
+    """The API refuses this campaign, and nothing was accepted yet: the run takes it up again when
+    others have shown whether the token works."""
+
+
 class StopRun(HarvestError):
     """The run ends here. `reason` is a slug of `report.EXIT_CODES`."""
 

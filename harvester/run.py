@@ -189,6 +189,7 @@ class _Run:
                 stop=self._stop,
                 clock=self._clock,
                 emit=self.emit,
+                reference=queue.accepted_before,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
                 await self._work(stack, queue)

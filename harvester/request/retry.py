@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from harvester.errors import (
     CampaignError,
     Deferred,
+    InDoubt,
     PoisonPage,
     Refused,
     ServerTrouble,
@@ -22,7 +23,7 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import Observer, RequestFailed, RequestSucceeded, RetryScheduled
-from harvester.model import Page, Request, Sender
+from harvester.model import Page, Request, Sender, Target
 from harvester.request.auth import AuthGate
 from harvester.request.credentials import Credentials
 from harvester.request.retry_policy import (
@@ -70,10 +71,13 @@ class RetryingFetcher:
         self._emit = emit
         self._draw = draw
         self._probed_at = float("-inf")
+        self._put_off: dict[Target, _Tries] = {}
+        self._throttled_for = 0.0  # s that a page waited before anything was accepted
 
     async def fetch(self, request: Request[T]) -> T:
         """Give the answer of the first attempt that has one."""
-        tries = _Tries()
+        waited = 0.0 if self._auth_gate.proven else self._throttled_for
+        tries = self._put_off.pop(request.target, None) or _Tries(waited=waited)
         try:
             while True:
                 try:
@@ -86,26 +90,32 @@ class RetryingFetcher:
                     if not again.pacer_waits:
                         await self._stop.sleep(again.wait)
                     if isinstance(trouble, Throttled) and not trouble.alone:
-                        await self._probe(trouble, tries)
+                        await self._probe(request, trouble, tries)
                 else:
                     self._budget.succeeded()
                     return found
         except CampaignError as error:
             error.attempts = tries.made
             raise
+        except InDoubt:
+            self._put_off[request.target] = tries
+            raise
 
     async def _try(self, request: Request[T], tries: "_Tries") -> T:
         """One attempt, and what follows a refusal of the token."""
-        try:
-            return await self._attempt(request, tries)
-        except Refused as refused:
-            refusal = refused  # `except` forgets its own name
+        refusal = self._auth_gate.refusal_of(request)
+        sent = refusal is None
+        if refusal is None:
+            try:
+                return await self._attempt(request, tries)
+            except Refused as refused:
+                refusal = refused  # `except` forgets its own name
 
         async def send(again: Request[Any], hold: float) -> Any:
             self._announce(again, tries, refusal, hold, "unauthorized" if hold else "none")
             return await self._attempt(again, tries)
 
-        return await self._auth_gate.retry_after_refusal(request, refusal, send)
+        return await self._auth_gate.retry_after_refusal(request, refusal, send, sent=sent)
 
     async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
         """Send once and read. An error quotes no secret that the answer repeats."""
@@ -123,15 +133,16 @@ class RetryingFetcher:
         self._auth_gate.accept(request)
         return found
 
-    async def _probe(self, trouble: Throttled, tries: "_Tries") -> None:
+    async def _probe(self, request: Request[Any], trouble: Throttled, tries: "_Tries") -> None:
         """After some throttles, send a request that was accepted before: if it is accepted again,
-        the API throttles this page alone. One probe serves all pages throttled before it."""
-        accepted = self._auth_gate.accepted
-        if (
-            accepted is None
-            or tries.throttles < _PROBE_AFTER
-            or self._probed_at >= tries.throttled_since
-        ):
+        the API throttles this page alone. One probe serves all pages throttled before it. Where
+        there is none, other campaigns are asked first, once."""
+        if tries.throttles < _PROBE_AFTER or self._probed_at >= tries.throttled_since:
+            return
+        if (accepted := self._auth_gate.known()) is None:
+            self._throttled_for = max(self._throttled_for, tries.waited)
+            if tries.throttles == _PROBE_AFTER:
+                self._auth_gate.put_off(request, trouble)
             return
         self._probed_at = self._clock.monotonic()
         self._announce(accepted, tries, trouble, 0.0, "none")
