@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from crashlab import ROWS, Home, Served, config_of, environment, ids_of, reference, small, until
-from faultserver import Answer, Question, World, framed, measured, serving
+from faultserver import Answer, Question, World, framed, measured, page, serving
 from shell import lines, quick
 
 from harvester import HarvestConfig, HarvestReport, harvest
@@ -268,6 +268,31 @@ async def test_a_flood_of_rows_costs_one_campaign_and_little_memory(tmp_path: Pa
     assert found["peak"] < 400e6
     assert [line["kind"] for line in lines(tmp_path / "out" / "errors.ndjson")] == ["flood"]
     assert (tmp_path / "out" / "opens" / "2.ndjson").read_bytes().count(b"\n") == 500
+
+
+# -- endless reports -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("people", [1, 2])
+@pytest.mark.parametrize("first", [1, 3])
+async def test_the_same_page_of_equal_rows_for_ever_is_endless(
+    tmp_path: Path, people: int, first: int
+) -> None:
+    """Events of one moment, each cursor new: it looks like a report that moves, and is none."""
+    world = World(pages=4)
+
+    def script(question: Question) -> Answer:
+        if question.campaign != "1" or question.page < first:
+            return world.honest(question)
+        rows = [{**world.records("1", 9)[0], "contact_id": str(n % people)} for n in range(4)]
+        return Answer(framed(page(rows, world.link("1", question.page + 1))))
+
+    async with serving(script) as server:
+        report = await harvest(["1", "2"], server.config(tmp_path))
+        assert (report.exit_code, report.campaigns.complete) == (3, 1)
+        assert server.seen("1") <= 120  # fifty pages, each looked at once more at most
+    (line,) = lines(tmp_path / "out" / "errors.ndjson")
+    assert line["kind"] == "endless_cursor"
 
 
 # -- what always held ----------------------------------------------------------------------------
