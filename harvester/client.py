@@ -19,7 +19,7 @@ from harvester.api.base import Api
 from harvester.campaign.edges import down_to
 from harvester.campaign.rows import RowReader
 from harvester.config import HarvestConfig
-from harvester.errors import ConfigError, StorageError
+from harvester.errors import ConfigError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
 from harvester.model import Fetcher, Page, Target
@@ -147,15 +147,6 @@ def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
         Path(config.state_dir or ""), origin=config.origin, identity=limits_owner(config)
     )
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
-
-
-def require_ledger(config: HarvestConfig) -> None:
-    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
-    try:
-        with closing(open_ledger(config, Clock())) as ledger:
-            ledger.used_today()
-    except StorageError as wrong:
-        raise ConfigError(f"{wrong} (--state-dir)") from None
 
 
 def requests_used_today(config: HarvestConfig) -> int:

@@ -195,7 +195,10 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"file:{name}?{mode}", uri=True)) as db:
             yield db
     except sqlite3.Error as wrong:
-        raise ConfigError(f"cannot read the state of {layout.root}: {wrong}") from None
+        raise ConfigError(
+            f"cannot read {layout.database}: {wrong}: restore the directory from a copy, or start "
+            "over with --fresh"
+        ) from None
 
 
 def holder(layout: Layout) -> str | None:

@@ -123,10 +123,10 @@ def locked(
             free = _take(file, sleep)
             record = os.pread(file, _LONGEST, 0)
         if not free:
-            raise _refused(layout, described(record))
+            raise refused(layout, described(record))
         with storage(layout.lock):
             if is_foreign(record, host) and (silent := _silent_for(layout, file)) < SILENT_FOR:
-                raise _refused(
+                raise refused(
                     layout,
                     f"{described(record)}, last seen {silent:.0f} s ago",
                     resume_at=later(now, SILENT_FOR - silent),
@@ -167,7 +167,8 @@ def _silent_for(layout: Layout, file: int) -> float:
     return max(0.0, now - os.fstat(file).st_mtime)
 
 
-def _refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
+def refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
+    """The order that ends a start in a directory where `holder` works."""
     return StopRun(
         "locked",
         f"another run works in {layout.root} ({holder}): wait for it or stop it",

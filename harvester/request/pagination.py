@@ -132,7 +132,7 @@ async def _refuse_endless(
     number: int,
     max_same: int,
 ) -> None:
-    """Raise `CampaignError` if so many pages after `page` are equal to it; none of them is taken."""
+    """Raise `CampaignError` if so many pages after `page` are equal to it; none is taken."""
     link, rows = page.next, page.ndjson
     for after in range(1, max_same):
         if link is None:
