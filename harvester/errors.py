@@ -201,7 +201,8 @@ class StopRun(HarvestError):
 class StorageError(StopRun):
     """The disk refused: full, broken or read-only. What was acknowledged before stands.
 
-    The reason is "locked" where another run or program holds the state.
+    The reason is "locked" where another run or program holds the state, "directory_lost" where the
+    directory is no longer at its path.
     """
 
     def __init__(self, message: str, *, reason: str = "storage") -> None:

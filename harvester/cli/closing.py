@@ -23,6 +23,7 @@ NEXT_STEP = {
     "failures": _SAME,
     "bug": "report it, with what -v -v shows",
     "storage": "make the disk writable or give it room; then {command}",
+    "directory_lost": "put the directory back, then {command}; without it, the same starts over",
     "bad_input": "correct the ids; then {command}",
     "credentials_refused": "{sign_in}; then {command}",
     "locked": "wait for the other run or stop it; then {command}",

@@ -84,7 +84,8 @@ class DirectoryLock:
                 )
         raise StorageError(
             f"{self._path.parent.parent} was moved, removed or replaced while this run worked "
-            "in it: the run stops and touches nothing there"
+            "in it: the run stops and touches nothing there. Put the directory back to go on",
+            reason="directory_lost",
         )
 
     def beat(self) -> None:
