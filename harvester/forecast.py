@@ -15,6 +15,7 @@ from harvester.client import open_credentials, open_stack
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
+from harvester.disk.part import is_regular
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import CampaignError
 from harvester.input.counts import CountsAhead
@@ -67,7 +68,7 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             reports=config.walks,
             retry_failed=config.retry_failed,
             top_up=config.tops_up,
-            is_there=lambda saved: directory.layout.final(saved.target).exists(),
+            is_there=lambda saved: is_regular(directory.layout.final(saved.target)),
             sizes=sizes,
             clock=clock,
             stop=stop,

@@ -32,8 +32,11 @@ def preflight(config: HarvestConfig) -> None:
         with closing(KnownSizes()) as sizes:
             sizes.read(Path(config.sizes))
     layout = layout_of(config)
-    if not config.fresh:
-        inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
+    try:
+        if not config.fresh:
+            inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
+    except OSError as wrong:
+        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
     if (holder := inspection.holder(layout)) is not None:
         raise refused(layout, holder)
 

@@ -20,7 +20,7 @@ from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
 from harvester.disk.lock import BEAT, DirectoryLock
-from harvester.disk.part import is_whole
+from harvester.disk.part import is_regular, is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
@@ -207,7 +207,7 @@ class _Run:
         return report
 
     def _is_there(self, saved: SavedWalk) -> bool:
-        return self._directory.layout.final(saved.target).exists()
+        return is_regular(self._directory.layout.final(saved.target))
 
     def _is_whole(self, saved: SavedWalk) -> bool:
         final = self._directory.layout.final(saved.target)

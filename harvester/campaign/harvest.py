@@ -15,6 +15,7 @@ from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
 from harvester.campaign.walk import Walk, Walker
+from harvester.disk.part import refuse_directory
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, Deferred, InDoubt, StopRun, describe_bug
@@ -44,6 +45,7 @@ class CampaignHarvester:
         at, expected = walk.position, self._context.options.counted(walk.target)
         self._emit(events.CampaignStarted(walk.target, at.pages, at.rows, expected))
         try:
+            refuse_directory(self._context.layout.final(walk.target))
             with self._walker.opened(walk):
                 finished = await self._finished(walk)
                 if finished is not None:

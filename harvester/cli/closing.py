@@ -22,7 +22,7 @@ NEXT_STEP = {
     "complete": "",
     "failures": _SAME,
     "bug": "report it, with what -v -v shows",
-    "storage": "make the disk writable or give it room; then {command}",
+    "storage": "make that path usable (writable, with room, a file of its kind); then {command}",
     "directory_lost": "put the directory back, then {command}; without it, the same starts over",
     "bad_input": "correct the ids; then {command}",
     "credentials_refused": "{sign_in}; then {command}",

@@ -93,9 +93,9 @@ def open_directory(
         stack.enter_context(closing(store))
         before = store.settings()
         reject_changed_settings(layout, before, identity)
-        with storage(layout.root):
-            for report in reports:
-                (layout.root / report).mkdir(exist_ok=True)
+        for report in reports:
+            with storage(folder := layout.root / report):
+                folder.mkdir(exist_ok=True)
 
         def opened(path: Path, *, keep: int | None = None) -> NdjsonLog:
             return stack.enter_context(closing(NdjsonLog(path, keep=keep)))

@@ -36,7 +36,7 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._synced = False
         with storage(path):
-            if not _is_regular_or_new(path):
+            if path.is_symlink() or (path.exists() and not is_regular(path)):
                 raise Obstructed(path)
             self._file = os.open(path, _FLAGS, 0o644)
             self._identity = os.fstat(self._file)
@@ -133,17 +133,25 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
                 raise Obstructed(final) from None
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a file is there, and no link or directory in its place."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def refuse_directory(final: Path) -> None:
+    """Raise `Obstructed` if a directory has the name that a file is to get."""
+    with storage(final):
+        if final.is_dir() and not final.is_symlink():
+            raise Obstructed(final)
+
+
 def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
     """Whether a finished file is there, and is what was written."""
     with storage(final):
         return final.is_file() and _size(final) == size and _sha256(final) == digest
-
-
-def _is_regular_or_new(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return True
 
 
 def _size(path: Path) -> int | None:
