@@ -73,13 +73,13 @@ class CampaignDetails:
                 Request(target, link, read, optional=optional)
             )
         except CampaignError as error:
+            self._context.emit(events.DetailAsked(target))
             if not isinstance(error, Deferred):
                 self._failures[campaign_id] = error
             if len(self._failures) > _KEPT_FAILURES:
                 self._failures.popitem(last=False)
             raise
-        finally:
-            self._context.emit(events.DetailAsked(target))
+        self._context.emit(events.DetailAsked(target))
         if not self._context.options.links:
             detail = replace(detail, links=None)
         campaign = campaign.with_detail(detail, self._store.round, self._context.clock.now())

@@ -93,9 +93,9 @@ def open_directory(
         stack.enter_context(closing(store))
         before = store.settings()
         reject_changed_settings(layout, before, identity)
-        with storage(layout.root):
-            for report in reports:
-                (layout.root / report).mkdir(exist_ok=True)
+        for report in reports:
+            with storage(folder := layout.root / report):
+                folder.mkdir(exist_ok=True)
 
         def opened(path: Path, *, keep: int | None = None) -> NdjsonLog:
             return stack.enter_context(closing(NdjsonLog(path, keep=keep)))
@@ -155,9 +155,11 @@ def reject_untracked_files(layout: Layout, known_reports: Sequence[str]) -> None
 def _wipe(
     layout: Layout, known_reports: Sequence[str], removing: Callable[[int, int], None]
 ) -> None:
-    """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
+    """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
+    A directory in the place of a file is none of ours, and stays."""
     state = list(layout.state.glob(f"{layout.database.name}*"))
-    files = [*_files(layout, known_reports), *(path for path in layout.logs if path.exists())]
+    found = (*_files(layout, known_reports), *layout.about)
+    files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))
     with storage(layout.root):
         for path in [*state, *files]:
