@@ -19,11 +19,11 @@ from harvester.api.base import Api
 from harvester.campaign.edges import down_to
 from harvester.campaign.rows import RowReader
 from harvester.config import HarvestConfig
-from harvester.errors import ConfigError, StorageError
+from harvester.errors import ConfigError
 from harvester.events import Observer
 from harvester.input.campaign_list import list_campaigns
 from harvester.model import Fetcher, Page, Target
-from harvester.request.auth import AuthGate
+from harvester.request.auth import AuthGate, Reference
 from harvester.request.credentials import Credentials, FixedToken, TokenFile, TokenSource
 from harvester.request.http import HttpSender, open_session
 from harvester.request.pace import Pacer
@@ -148,15 +148,6 @@ def open_ledger(config: HarvestConfig, clock: Clock) -> QuotaLedger:
     return QuotaLedger(path, limit=config.requests_a_day, clock=clock)
 
 
-def require_ledger(config: HarvestConfig) -> None:
-    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
-    try:
-        with closing(open_ledger(config, Clock())) as ledger:
-            ledger.used_today()
-    except StorageError as wrong:
-        raise ConfigError(f"{wrong} (--state-dir)") from None
-
-
 def requests_used_today(config: HarvestConfig) -> int:
     """What the ledger has for the config's key; 0 without a key, or before its first run."""
     if not limits_owner(config) or not has_ledgers(Path(config.state_dir or "")):
@@ -174,10 +165,12 @@ async def open_stack(
     stop: StopSignal,
     clock: Clock,
     emit: Observer,
+    reference: Reference | None = None,
     call_after_commit: Callable[[Callable[[], None]], None] = at_once,
 ) -> AsyncIterator[Stack]:
     """Open the ledger and the session, and build the stack over them.
 
+    `reference` is given where other campaigns can be asked while one is put off (`InDoubt`).
     `call_after_commit` calls back once a page is committed: until then its request is in flight.
     """
     session = open_session(connections=config.concurrency, timeout=config.timeout)
@@ -201,7 +194,14 @@ async def open_stack(
                 emit=emit,
             )
             policy = RetryPolicy(retries=config.retries, max_wait=config.max_wait)
-            gate = AuthGate(credentials, pacer, stop, clock=clock, retry_delay=policy.refused)
+            gate = AuthGate(
+                credentials,
+                pacer,
+                stop,
+                clock=clock,
+                retry_delay=policy.refused,
+                reference=reference,
+            )
             fetcher = RetryingFetcher(
                 ThrottledSender(
                     http,

@@ -184,6 +184,11 @@ class Moving(Deferred):
         super().__init__(message, resume_at=None, kind="moving")
 
 
+class InDoubt(HarvestError):
+    """The API refuses this campaign, and nothing was accepted yet: the run takes it up again when
+    others have shown whether the token works."""
+
+
 class StopRun(HarvestError):
     """The run ends here. `reason` is a slug of `report.EXIT_CODES`."""
 
@@ -196,7 +201,8 @@ class StopRun(HarvestError):
 class StorageError(StopRun):
     """The disk refused: full, broken or read-only. What was acknowledged before stands.
 
-    The reason is "locked" where another run or program holds the state.
+    The reason is "locked" where another run or program holds the state, "directory_lost" where the
+    directory is no longer at its path.
     """
 
     def __init__(self, message: str, *, reason: str = "storage") -> None:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean, stdev
 
-from harvester.client import open_credentials, open_stack, require_ledger
+from harvester.client import open_credentials, open_stack
 from harvester.config import KNOWN, HarvestConfig
-from harvester.disk.compress import CODECS
 from harvester.disk.directory import open_directory
-from harvester.disk.layout import Layout
+from harvester.disk.part import is_regular
 from harvester.input.counts import CountsAhead
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.queue import WalkQueue
+from harvester.preflight import layout_of, preflight
 from harvester.runtime import Clock, StopSignal
 
 _SAMPLE = 30  # details that are asked for together
@@ -42,13 +42,13 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
     Raises as `harvest` does, and `StopRun` where nothing more may be sent.
     """
     stop, clock, api = StopSignal(), Clock(), config.make_api()
+    preflight(config)
     credentials = await open_credentials(config, stop)
-    require_ledger(config)
     with ExitStack() as stack:
         sizes = stack.enter_context(closing(KnownSizes()))
         directory = stack.enter_context(
             open_directory(
-                Layout(config.directory, CODECS[config.compress].suffix),
+                layout_of(config),
                 config.identity(),
                 reports=config.walks,
                 known_reports=KNOWN,
@@ -67,7 +67,7 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             reports=config.walks,
             retry_failed=config.retry_failed,
             top_up=config.tops_up,
-            is_there=lambda saved: directory.layout.final(saved.target).exists(),
+            is_there=lambda saved: is_regular(directory.layout.final(saved.target)),
             sizes=sizes,
             clock=clock,
             stop=stop,

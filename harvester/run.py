@@ -14,26 +14,26 @@ from harvester.api.base import Api
 from harvester.campaign.context import RunContext, WalkOptions
 from harvester.campaign.harvest import CampaignHarvester
 from harvester.campaign.publish import Publisher
-from harvester.client import Stack, open_credentials, open_stack, require_ledger
+from harvester.client import Stack, open_credentials, open_stack
 from harvester.config import KNOWN, HarvestConfig
 from harvester.coordinator import Coordinator
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import Directory, open_directory
-from harvester.disk.layout import Layout
 from harvester.disk.lock import BEAT, DirectoryLock
-from harvester.disk.part import is_whole
+from harvester.disk.part import is_regular, is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
+from harvester.preflight import layout_of, preflight
 from harvester.reporting.counters import Counters, EventDispatcher
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
 from harvester.request.credentials import Credentials
-from harvester.runtime import Clock, StopSignal, repeated, require_open_files
+from harvester.runtime import Clock, StopSignal, repeated
 
 GRACE = 5.0  # what a signal leaves to the requests in flight (s)
 
@@ -83,22 +83,21 @@ class Harvester:
         config, api = self.config, self.config.make_api()
         if isinstance(campaign_ids, str | bytes):
             raise ConfigError("campaign_ids: an iterable of ids, not one string")
-        require_open_files(config.open_files)
+        if isinstance(campaign_ids, Collection):
+            for campaign_id in campaign_ids:
+                api.check_id(campaign_id)
+        preflight(config)
         credentials = await open_credentials(config, self._stop)
-        require_ledger(config)
         early: list[Event] = []
         with ExitStack() as stack:
             sizes = stack.enter_context(closing(KnownSizes()))
-            if isinstance(campaign_ids, Collection):
-                for campaign_id in campaign_ids:
-                    api.check_id(campaign_id)
             if config.sizes is not None:
                 sizes.read(Path(config.sizes))
                 if isinstance(campaign_ids, Collection):
                     campaign_ids = sizes.longest_first(campaign_ids)
             directory = stack.enter_context(
                 open_directory(
-                    Layout(config.directory, CODECS[config.compress].suffix),
+                    layout_of(config),
                     config.identity(),
                     reports=config.walks,
                     known_reports=KNOWN,
@@ -176,7 +175,7 @@ class _Run:
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
-            is_there=lambda saved: layout.final(saved.target).exists(),
+            is_there=lambda saved: is_regular(layout.final(saved.target)),
             is_whole=self._is_whole if self._config.repair else None,
             sizes=self._sizes,
             clock=self._clock,
@@ -191,6 +190,7 @@ class _Run:
                 stop=self._stop,
                 clock=self._clock,
                 emit=self.emit,
+                reference=queue.accepted_before,
                 call_after_commit=self._directory.store.call_after_commit,
             ) as stack:
                 await self._work(stack, queue)

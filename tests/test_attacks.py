@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from crashlab import ROWS, Home, Served, config_of, environment, ids_of, reference, small, until
-from faultserver import Answer, Question, World, framed, measured, serving
+from faultserver import Answer, Question, World, framed, measured, page, serving
 from shell import lines, quick
 
 from harvester import HarvestConfig, HarvestReport, harvest
@@ -268,6 +268,110 @@ async def test_a_flood_of_rows_costs_one_campaign_and_little_memory(tmp_path: Pa
     assert found["peak"] < 400e6
     assert [line["kind"] for line in lines(tmp_path / "out" / "errors.ndjson")] == ["flood"]
     assert (tmp_path / "out" / "opens" / "2.ndjson").read_bytes().count(b"\n") == 500
+
+
+# -- other things in the place of files ----------------------------------------------------------
+
+
+def obstruct(path: Path, thing: str) -> None:
+    """Put it in the place of a file."""
+    path.unlink(missing_ok=True)
+    match thing:
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case _:
+            path.symlink_to(thing)
+
+
+@pytest.mark.parametrize("thing", ["pipe", "directory", "/dev/full"])
+@pytest.mark.parametrize("name", [".harvester/lock", "errors.ndjson", "manifest.ndjson"])
+def test_what_is_no_file_of_ours_ends_a_start(tmp_path: Path, name: str, thing: str) -> None:
+    """One sentence that names it; no command waits for a pipe, or reads a device for ever."""
+    home = Home(tmp_path)
+    with Served(small()) as served:
+        ids = ids_of(served.sandbox)
+        argv = command(home, served, *ids)
+        assert quickly([*argv, "--max-requests", "2"]) == 75
+        obstruct(home.out / name, thing)
+        assert quick(tmp_path, "status", str(home.out)).code == 0
+        ended = quick(Path.cwd(), *argv[3:])
+        assert ended.code == 1
+        assert f"cannot use {home.out / name}" in ended.stderr
+        assert "make that path usable" in ended.stderr
+        assert len(served.hits()) == 2
+        path = home.out / name
+        path.rmdir() if thing == "directory" else path.unlink()
+        assert quickly(argv) == 0
+        home.assert_undisturbed(reference(served.sandbox, ids))
+
+
+def test_a_directory_at_a_final_name_costs_no_request(tmp_path: Path) -> None:
+    """Its campaign fails as obstructed in every run, until it is moved away."""
+    home = Home(tmp_path)
+    with Served(small()) as served:
+        ids = ids_of(served.sandbox)
+        argv = command(home, served, *ids)
+        assert quickly(argv) == 0
+        sent = len(served.hits())
+        final = home.out / "opens" / f"{ids[0]}.ndjson"
+        for _ in range(2):
+            if final.is_file():
+                obstruct(final, "directory")
+            assert quickly(argv) == 3
+            assert len(served.hits()) == sent
+        assert {line["kind"] for line in lines(home.out / "errors.ndjson")} == {"obstructed"}
+        final.rmdir()
+        assert quickly(argv) == 0
+        assert final.read_bytes() == reference(served.sandbox, ids).files[f"opens/{final.name}"]
+
+
+def test_a_link_at_a_final_name_is_no_finished_file(tmp_path: Path) -> None:
+    """As `verify` says: it is harvested again, and what the link leads to is left alone."""
+    home, elsewhere = Home(tmp_path), tmp_path / "elsewhere"
+    with Served(small()) as served:
+        ids = ids_of(served.sandbox)
+        argv = command(home, served, *ids)
+        assert quickly(argv) == 0
+        final = home.out / "opens" / f"{ids[0]}.ndjson"
+        final.rename(elsewhere)
+        obstruct(final, str(elsewhere))
+        assert quickly(argv) == 0
+        home.assert_undisturbed(reference(served.sandbox, ids))
+    assert elsewhere.is_file()
+
+
+def test_a_name_that_is_too_long_is_a_mistake(tmp_path: Path) -> None:
+    """Exit 2 and one sentence."""
+    ended = quick(tmp_path, "run", "-o", "x" * 300, "7")
+    assert ended.code == 2
+    assert "(--output): File name too long" in ended.stderr
+
+
+# -- endless reports -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("people", [1, 2])
+@pytest.mark.parametrize("first", [1, 3])
+async def test_the_same_page_of_equal_rows_for_ever_is_endless(
+    tmp_path: Path, people: int, first: int
+) -> None:
+    """Events of one moment, each cursor new: it looks like a report that moves, and is none."""
+    world = World(pages=4)
+
+    def script(question: Question) -> Answer:
+        if question.campaign != "1" or question.page < first:
+            return world.honest(question)
+        rows = [{**world.records("1", 9)[0], "contact_id": str(n % people)} for n in range(4)]
+        return Answer(framed(page(rows, world.link("1", question.page + 1))))
+
+    async with serving(script) as server:
+        report = await harvest(["1", "2"], server.config(tmp_path))
+        assert (report.exit_code, report.campaigns.complete) == (3, 1)
+        assert server.seen("1") <= 120  # fifty pages, each looked at once more at most
+    (line,) = lines(tmp_path / "out" / "errors.ndjson")
+    assert line["kind"] == "endless_cursor"
 
 
 # -- what always held ----------------------------------------------------------------------------

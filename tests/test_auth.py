@@ -1,7 +1,7 @@
 """After a 401 or a 403: one second try for all; then the campaign fails, or the run stops."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ import anyio
 import pytest
 from fakes import FakeFetcher, LoopClock, Seen, make_request, virtually
 
+from harvester.coordinator import Coordinator
 from harvester.errors import (
     CampaignError,
     ConfigError,
     CursorDropped,
     Forbidden,
+    InDoubt,
     Refused,
     ServerTrouble,
     StopRun,
@@ -62,14 +64,21 @@ class Tokens:
 class House:
     """A gate with everything round it, on a virtual clock."""
 
-    def __init__(self, path: Path, tokens: Tokens, *, rate: float = 0.0) -> None:
+    def __init__(
+        self, path: Path, tokens: Tokens, *, rate: float = 0.0, reference: Request[Any] | None
+    ) -> None:
         self.clock, self.stop, self.seen = LoopClock(), StopSignal(), Seen()
         self.tokens = tokens
         self.credentials = Credentials("key", tokens)
         self.ledger = QuotaLedger(path, limit=0, clock=self.clock)
         self.pacer = Pacer(self.ledger, self.stop, rate=rate, max_wait=300, clock=self.clock)
         self.gate = AuthGate(
-            self.credentials, self.pacer, self.stop, clock=self.clock, retry_delay=DELAY
+            self.credentials,
+            self.pacer,
+            self.stop,
+            clock=self.clock,
+            retry_delay=DELAY,
+            reference=lambda: reference,
         )
 
     def stack(
@@ -88,19 +97,46 @@ class House:
             emit=self.seen,
         )
 
+    async def harvest(
+        self, stack: RetryingFetcher, numbers: Iterable[int], *, workers: int
+    ) -> dict[int, CampaignError]:
+        """Fetch a page of each campaign, as a run does; the failures."""
+        ends: dict[int, CampaignError] = {}
+
+        async def work(number: int) -> int | None:
+            try:
+                assert await stack.fetch(make_request(target(number))) == "page"
+            except InDoubt:
+                return number
+            except CampaignError as error:
+                ends[number] = error
+            return None
+
+        async def each() -> AsyncIterator[int]:
+            for number in numbers:
+                yield number
+
+        await Coordinator(work, workers=workers, stop=self.stop).run(each())
+        return ends
+
     def now(self) -> float:
         """Seconds since the test began."""
         return self.clock.monotonic()
 
 
 def in_a_house(
-    tmp_path: Path, tokens: Tokens, use: Callable[[House], Awaitable[None]], *, rate: float = 0.0
+    tmp_path: Path,
+    tokens: Tokens,
+    use: Callable[[House], Awaitable[None]],
+    *,
+    rate: float = 0.0,
+    reference: Request[Any] | None = None,
 ) -> House:
     """Run `use` in a new house on a virtual clock; give the house."""
     houses: list[House] = []
 
     async def main() -> None:
-        houses.append(House(tmp_path / "k", tokens, rate=rate))
+        houses.append(House(tmp_path / "k", tokens, rate=rate, reference=reference))
         await use(houses[0])
         houses[0].ledger.close()
 
@@ -129,27 +165,30 @@ NEVER = float("-inf")
 
 
 @pytest.mark.parametrize(
-    ("accepted_at", "refused", "waited", "verdict"),
+    ("accepted_at", "refused", "known", "others", "verdict"),
     [
-        (11.0, 1, False, Verdict.FAIL_CAMPAIGN),
-        (11.0, 9, True, Verdict.FAIL_CAMPAIGN),
-        (10.0, 1, False, Verdict.PROBE),
-        (9.0, 1, False, Verdict.PROBE),
-        (9.0, 9, True, Verdict.PROBE),
-        (NEVER, 1, False, Verdict.WAIT),
-        (NEVER, 2, False, Verdict.WAIT),
-        (NEVER, 3, False, Verdict.STOP_RUN),
-        (NEVER, 1, True, Verdict.STOP_RUN),
+        (11.0, 1, True, True, Verdict.FAIL_CAMPAIGN),
+        (11.0, 9, True, False, Verdict.FAIL_CAMPAIGN),
+        (10.0, 1, True, True, Verdict.PROBE),
+        (9.0, 9, True, False, Verdict.PROBE),
+        (NEVER, 1, True, True, Verdict.PROBE),
+        (NEVER, 1, False, True, Verdict.PUT_OFF),
+        (NEVER, 4, False, True, Verdict.PUT_OFF),
+        (NEVER, 5, False, True, Verdict.STOP_RUN),
+        (NEVER, 1, False, False, Verdict.STOP_RUN),
     ],
 )
 def test_a_refusal_is_judged_by_other_requests(
-    accepted_at: float, refused: int, waited: bool, verdict: Verdict
+    accepted_at: float, refused: int, known: bool, others: bool, verdict: Verdict
 ) -> None:
     """One that was sent later and accepted shows that the campaign alone is refused."""
     evidence = Evidence(
-        accepted_at=accepted_at, refused=frozenset(target(number) for number in range(refused))
+        accepted_at=accepted_at,
+        refused=frozenset(str(number) for number in range(refused)),
+        known=known,
+        others=others,
     )
-    assert evidence.judge(10.0, waited=waited) is verdict
+    assert evidence.judge(10.0) is verdict
 
 
 # -- the second try ----------------------------------------------------------------------------
@@ -184,10 +223,13 @@ def test_a_token_that_cannot_be_renewed_gets_a_slow_second_try(tmp_path: Path) -
 
 @pytest.mark.parametrize("renewal", ["token-1", None])
 def test_refused_twice_stops_the_run(tmp_path: Path, renewal: str | None) -> None:
-    """Whether the token was renewed or not: nothing more is asked with it."""
+    """Whether the token was renewed or not: where no other campaign is left to ask for, nothing
+    more is asked with it."""
 
     async def use(house: House) -> None:
         inner, stack = house.stack([refused(), refused()])
+        with pytest.raises(InDoubt):
+            await stack.fetch(make_request())
         with pytest.raises(StopRun, match="is refused") as caught:
             await stack.fetch(make_request())
         assert caught.value.reason == "credentials_refused"
@@ -269,18 +311,10 @@ def test_a_dead_token_costs_few_requests(
 
     async def use(house: House) -> None:
         inner, stack = house.stack(repeat(lambda _: refusal()), delay=0.1, permits=16)
-        ends: list[str] = []
-
-        async def fetch(number: int) -> None:
-            with pytest.raises(StopRun) as caught:
-                await stack.fetch(make_request(target(number)))
-            ends.append(caught.value.reason)
-
-        async with anyio.create_task_group() as group:
-            for number in range(64):
-                group.start_soon(fetch, number)
-        assert ends == ["credentials_refused"] * 64
-        assert len(inner.calls) <= (16 + 2 * 3 if rate == 0 else 8)
+        ends = await house.harvest(stack, range(64), workers=64)
+        assert house.stop.order is not None
+        assert (house.stop.order.reason, ends) == ("credentials_refused", {})
+        assert len(inner.calls) <= (16 + 2 * 3 if rate == 0 else 7)
 
     in_a_house(tmp_path, Tokens(*[None] * 9), use, rate=rate)
 
@@ -379,7 +413,7 @@ def test_others_wait_while_the_token_is_in_doubt(tmp_path: Path) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(stack.fetch, make_request(target(1)))
             await anyio.sleep(1.2)
-            assert repr(house.gate) == "<AuthGate in doubt, 0 refused>"
+            assert repr(house.gate) == "<AuthGate in doubt, 0 put off>"
             group.start_soon(stack.fetch, make_request(target(2)))
         assert inner.at == [0.0, 1.5, 2.5]
         assert [call.target for call in inner.calls] == [target(1), target(1), target(2)]
@@ -417,9 +451,9 @@ class Api:
         return self.bad() if request.target in self.bad_ones else "page"
 
 
-@pytest.mark.parametrize("workers", [2, 16])
+@pytest.mark.parametrize("workers", [1, 2, 16])
 @pytest.mark.parametrize("rate", [0.0, 3.3])
-@pytest.mark.parametrize("bad", [(50,), (0,), (99,), (0, 1), (20, 21, 22, 23, 24)])
+@pytest.mark.parametrize("bad", [(50,), (0,), (99,), (0, 1, 2, 3), (20, 21, 22, 23, 24)])
 @pytest.mark.parametrize(
     ("refusal", "kind", "most"), [(refused, "unauthorized", 2), (forbidden, "forbidden", 1)]
 )
@@ -438,18 +472,7 @@ def test_a_campaign_that_is_refused_alone_costs_itself(
 
     async def use(house: House) -> None:
         _, stack = house.stack(repeat(api), delay=0.1, permits=workers)
-        numbers = iter(range(100))
-
-        async def work() -> None:
-            for number in numbers:
-                try:
-                    assert await stack.fetch(make_request(target(number))) == "page"
-                except CampaignError as error:
-                    ends[number] = error
-
-        async with anyio.create_task_group() as group:
-            for _ in range(workers * 4):
-                group.start_soon(work)
+        ends.update(await house.harvest(stack, range(100), workers=workers))
         assert not house.stop.requested
 
     in_a_house(tmp_path, Tokens(*[None] * 9), use, rate=rate)

@@ -175,7 +175,7 @@ MORE_EVILS = {
 @pytest.mark.parametrize("evils", [EVILS, MORE_EVILS], ids=["evils", "more evils"])
 @pytest.mark.parametrize(
     ("concurrency", "rate", "first"),
-    [(1, 3.3, 1), (1, 3.3, 88), (2, 3.3, 44), (16, 3.3, 0), (16, 3.3, 88), (16, 0, 0), (16, 0, 88)],
+    [(1, 3.3, 0), (1, 0, 88), (2, 3.3, 0), (2, 3.3, 44), (16, 3.3, 0), (16, 3.3, 88), (16, 0, 0)],
 )
 def test_one_bad_campaign_of_each_kind_costs_itself(
     root: Path, concurrency: int, rate: float, first: int, evils: dict[str, str]
@@ -221,6 +221,122 @@ def test_a_refusal_everywhere_stops_within_a_few_requests(
             assert (report.exit_code, report.reason) == (4, "credentials_refused")
             assert report.campaigns.failed == 0
             assert sandbox.requests <= (8 if rate else 24)
+
+    virtually(main)
+
+
+async def refusing(
+    root: Path, kind: str, which: Callable[[list[str]], list[str]], **more: Any
+) -> tuple[HarvestReport, dict[str, str], int]:
+    """Harvest twelve campaigns, of which `which` are refused always: the report, what failed, and
+    the requests. `names` are harvested of them; in the API's own order where it is not given."""
+    clock: Any = LoopClock()
+    names, api = more.pop("names", None), more.pop("api", "v2")
+    settings = SandboxSettings(campaigns=12, pages=24, rows_per_page=2, latency=0.05, unsent=0)
+    world = Sandbox(settings).world
+    everyone = list(world.campaign_ids if api == "v2" else world.v3_campaign_ids)
+    pinned: dict[Any, Any] = {(name, None): kind for name in which(everyone)}
+    kept = root / "port"  # the next run into the same directory goes to the same origin
+    port = int(kept.read_text()) if kept.exists() else 0
+    settings = replace(settings, pinned=pinned, clock=clock.monotonic)
+    async with Sandbox(settings, port=port) as sandbox:
+        root.mkdir(exist_ok=True)
+        kept.write_text(sandbox.base_url.rpartition(":")[2])
+        config = _config(sandbox, Home(root), api=api, **more)
+        report = await Harvester(config, clock=clock).run(everyone if names is None else names)
+        errors = Home(root).out / "errors.ndjson"
+        lines = map(json.loads, errors.read_bytes().splitlines())
+        found = {line["campaign_id"]: line["kind"] for line in lines}
+        return report, found, sandbox.requests
+
+
+@pytest.mark.parametrize("api", ["v2", "v3"])
+@pytest.mark.parametrize("report", ["opens", "all"])
+@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize("kind", ["auth", "error403", "throttle429"])
+def test_campaigns_that_are_refused_before_any_is_accepted_cost_themselves(
+    root: Path, kind: str, concurrency: int, report: str, api: str
+) -> None:
+    """The first four of a run, whatever the number of reports: the others are harvested."""
+    names = {"auth": "unauthorized", "error403": "forbidden", "throttle429": "throttled"}
+    count = 1 if kind == "throttle429" else 4
+
+    async def main() -> None:
+        found, failed, _ = await refusing(
+            root,
+            kind,
+            lambda ids: ids[:count],
+            concurrency=concurrency,
+            rate=3.3,
+            report=report,
+            api=api,
+            counts=False,
+        )
+        assert (found.exit_code, found.campaigns.complete) == (3, 12 - count)
+        assert set(failed.values()) == {names[kind]}
+        assert len(failed) == found.campaigns.failed == count
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 16])
+def test_a_campaign_that_is_refused_alone_is_so_in_the_next_run_too(
+    root: Path, concurrency: int
+) -> None:
+    """No other one is left to ask for: one that was harvested before shows that the key works."""
+
+    async def main() -> None:
+        for sent in (26, 2):
+            report, failed, requests = await refusing(
+                root, "error403", lambda ids: ids[3:4], concurrency=concurrency
+            )
+            assert (report.exit_code, report.reason) == (3, "failures")
+            assert (list(failed.values()), report.campaigns.complete) == (["forbidden"], 11)
+            assert requests <= sent
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("kind", ["auth", "error403"])
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_a_key_that_is_refused_everywhere_is_found_out_in_few_requests(
+    root: Path, kind: str, count: int
+) -> None:
+    """However few campaigns there are, and with every report of each; also where a campaign was
+    harvested before."""
+
+    async def main() -> None:
+        def all_of(ids: list[str]) -> list[str]:
+            return ids[:count] if count < 12 else ids
+
+        settings: dict[str, Any] = {"concurrency": 1, "rate": 3.3, "report": "all"}
+        everyone = Sandbox(SandboxSettings(campaigns=12, pages=24)).world.campaign_ids
+        names = all_of(everyone)
+        report, failed, requests = await refusing(root, kind, all_of, names=names, **settings)
+        assert (report.exit_code, failed) == (4, {})
+        assert requests <= 11  # of 401 and `all`: five details and reports, one of them twice
+
+        home = root / "later"
+        await refusing(home, kind, lambda ids: [], names=names, **(settings | {"report": "opens"}))
+        report, failed, requests = await refusing(home, kind, all_of, names=names, **settings)
+        assert (report.exit_code, failed) == (4, {})
+        assert requests <= 5
+
+    virtually(main)
+
+
+def test_an_answer_in_flight_shows_that_the_key_works(root: Path) -> None:
+    """Five campaigns are refused at once, while the page of a sixth takes its time."""
+    clock: Any = LoopClock()
+
+    async def main() -> None:
+        settings = SandboxSettings(campaigns=12, pages=24, rows_per_page=2, slow_seconds=20.0)
+        ids = Sandbox(settings).world.campaign_ids
+        pinned: dict[Any, Any] = {(name, None): "error403" for name in ids[:5]}
+        pinned |= {(name, 1): ["slow", "ok"] for name in ids[5:]}
+        async with Sandbox(replace(settings, pinned=pinned, clock=clock.monotonic)) as sandbox:
+            report = await Harvester(_config(sandbox, Home(root)), clock=clock).run(ids)
+            assert (report.exit_code, report.campaigns.complete) == (3, 7)
 
     virtually(main)
 

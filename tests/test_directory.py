@@ -192,6 +192,7 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         directory.errors.append({"n": 1})
         layout = directory.layout
     left = (layout.final(TARGET), layout.part(TARGET), layout.grown(TARGET), layout.summary)
+    left = (*left, layout.report_page)
     for path in left:
         path.write_bytes(b"12345")
     with opened(fresh=True, page_size=100) as directory:
@@ -200,7 +201,7 @@ async def test_fresh_forgets_everything(opened: Open, removed: list[tuple[int, i
         record = directory.store.take(TARGET)
         assert record is not None
         assert record.state == "new"
-    assert removed == [(8, 20 + 8)]
+    assert removed == [(9, 25 + 8)]
     assert set(tree(layout.root)) == {
         "manifest.ndjson",
         "errors.ndjson",
@@ -225,6 +226,18 @@ def test_fresh_also_takes_files_that_no_state_accounts_for(opened: Open, tmp_pat
     with opened(fresh=True):
         pass
     assert "opens/7.ndjson" not in tree(tmp_path / "out")
+
+
+def test_fresh_leaves_a_directory_in_the_place_of_a_file(opened: Open, tmp_path: Path) -> None:
+    """It is none of ours, and may hold anything: nothing ends half removed for it."""
+    precious = tmp_path / "out" / "opens" / "7.ndjson" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    (tmp_path / "out" / "opens" / "8.ndjson").touch()
+    with opened(fresh=True):
+        pass
+    assert precious.exists()
+    assert "opens/8.ndjson" not in tree(tmp_path / "out")
 
 
 def test_a_directory_that_cannot_be_is_told(opened: Open, tmp_path: Path) -> None:

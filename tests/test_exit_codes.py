@@ -5,11 +5,12 @@
 """
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ from shell import (
     surroundings,
 )
 
+from harvester.disk.layout import Layout
+from harvester.disk.lock import locked
 from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 ROWS = 5
+NOW = datetime.now(UTC)
 
 
 @contextmanager
@@ -184,16 +188,52 @@ def test_2_for_a_mistake_in_the_call(
     assert not (tmp_path / "out").exists()
 
 
-def test_2_for_a_directory_that_holds_another_harvest(tmp_path: Path) -> None:
-    """Other settings in one directory: refused with the option's name, before anything is sent."""
-    with served() as server:
-        assert run(tmp_path, server).code == 0
-        before = server.sandbox.requests
-        done = run(tmp_path, server, "--page-size", "77")
-        assert done.code == 2
-        assert "--page-size was " in done.stderr
-        assert server.sandbox.requests == before
-        assert_harvested(tmp_path / "out", server.sandbox, server.sandbox.world.campaign_ids)
+def untrack(out: Path) -> None:
+    """Take the state away from finished files."""
+    shutil.rmtree(out / ".harvester")
+
+
+REFUSED: dict[str, tuple[int, str, list[str], Callable[[Path], Any]]] = {
+    "page size": (2, "--page-size was '5' and is '77'", ["--page-size", "77"], str),
+    "since": (2, "--since was", ["--since", "2026-01-01"], str),
+    "compress": (2, "--compress was", ["--compress", "gzip"], str),
+    "no state": (2, "but no state of it", [], untrack),
+    "sizes": (2, "is no manifest.ndjson", ["--sizes", __file__], str),
+    "state folder": (2, "--state-dir", ["--state-dir", __file__], str),
+    "locked": (
+        75,
+        "another run works in",
+        [],
+        lambda out: locked(Layout(out), now=NOW),
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_what_can_be_refused_is_refused_before_anything_is_sent(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: str,
+) -> None:
+    """Neither a request for the list nor one for a token, nor is a command run that makes one."""
+    code, why, options, before = REFUSED[refused]
+    (tmp_path / "token.sh").write_text("echo run >>runs; echo sandbox-token\n")
+    env = surroundings(tmp_path)
+    del env["HARVESTER_ACCESS_TOKEN"]
+    with served() as server, ExitStack() as stack:
+        assert quick(tmp_path, *arguments(server)).code == 0
+        sent = server.sandbox.requests
+        files = finals(tmp_path / "out")
+        if isinstance(held := before(tmp_path / "out"), AbstractContextManager):
+            stack.enter_context(held)
+        whole = arguments(server, "--token-command", "sh token.sh", "--all-sent", *options)
+        done = called(tmp_path, monkeypatch, capsys, *whole, env=env)
+        assert done.code == code
+        assert why in done.stderr
+        assert server.sandbox.requests == sent
+        assert finals(tmp_path / "out") == files
+    assert not (tmp_path / "runs").exists()
 
 
 # -- 3, 4 ----------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +65,20 @@ def test_a_byte_order_mark_on_a_later_line_is_no_id(tmp_path: Path) -> None:
         read(b"1\n\xef\xbb\xbf2\n", tmp_path / "ids")
 
 
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("1\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        ("1\n".encode("utf-16-be"), "line 1"),
+        (b"1\n" + b"#" * 100_000, "line 2 is longer than any id"),
+    ],
+)
+def test_a_file_that_is_no_list_is_told(tmp_path: Path, data: bytes, why: str) -> None:
+    """In another encoding, or without line ends: it is not taken into memory."""
+    with pytest.raises(ConfigError, match=why):
+        read(data, tmp_path / "ids")
+
+
 def test_arguments_come_before_the_file(tmp_path: Path) -> None:
     """Both can be given; an id in both is taken once."""
     (tmp_path / "ids").write_text("2\n3\n")
@@ -96,11 +109,14 @@ def test_a_standard_input_that_cannot_be_read_is_a_config_error(
 ) -> None:
     """A terminal that has gone away, say."""
 
-    def broken() -> Iterator[bytes]:
-        yield b"1\n"
+    lines = iter([b"1\n"])
+
+    def readline(_: int) -> bytes:
+        for line in lines:
+            return line
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=broken()))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(readline=readline)))
     with pytest.raises(ConfigError, match=r"^input: cannot read standard input: Input/output"):
         spool((), "-", check)
 

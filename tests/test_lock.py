@@ -189,5 +189,7 @@ def test_a_run_notices_that_its_directory_is_not_its_own_any_more(
             layout.state.mkdir(parents=True)
             layout.lock.touch()
         assert not lock.holds()
-        with pytest.raises(StorageError, match=f"{layout.root} was moved, removed or replaced"):
+        with pytest.raises(StorageError, match="Put the directory back to go on") as caught:
             lock.check()
+        assert f"{layout.root} was moved, removed or replaced" in str(caught.value)
+        assert caught.value.reason == "directory_lost"

@@ -14,9 +14,10 @@ from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
 from harvester.campaign.walk import Walk, Walker
+from harvester.disk.part import refuse_directory
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
-from harvester.errors import CampaignError, CursorDropped, Deferred, StopRun, describe_bug
+from harvester.errors import CampaignError, CursorDropped, Deferred, InDoubt, StopRun, describe_bug
 from harvester.input.lookup import Lookup
 from harvester.model import Position
 from harvester.runtime import stamp
@@ -35,16 +36,22 @@ class CampaignHarvester:
         self._lookup = lookup
         self._summaries = Summaries(context.fetcher, context.api)
 
-    async def harvest(self, saved: SavedWalk) -> None:
-        """Bring one campaign to its end, whatever that is. Raise only `StopRun`."""
+    async def harvest(self, saved: SavedWalk) -> SavedWalk | None:
+        """Bring one campaign to its end, whatever that is. Raise only `StopRun`.
+
+        Give the walk back if others are to be asked first.
+        """
         walk = self._walker.new(saved)
         at, expected = walk.position, self._context.options.counted(walk.target)
         self._emit(events.CampaignStarted(walk.target, at.pages, at.rows, expected))
         try:
+            refuse_directory(self._context.layout.final(walk.target))
             with self._walker.opened(walk):
                 finished = await self._finished(walk)
                 if finished is not None:
                     await self._publisher.publish(finished, walk.part)  # (3) to (7)
+        except InDoubt:
+            return walk.saved
         except Deferred as deferred:
             self._defer(walk, deferred)
         except CampaignError as error:
@@ -56,6 +63,7 @@ class CampaignHarvester:
         except Exception as bug:
             # One campaign's surprise, whatever it is, must not end the others.
             self._fail(walk, CampaignError("unexpected", f"a bug: {describe_bug(bug)}"))
+        return None
 
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""

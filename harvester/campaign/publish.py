@@ -43,6 +43,7 @@ class Publisher:
         self._layout = context.layout
         self._lock = context.lock
         self._store = context.store
+        self._reports = tuple(context.api.reports)
         self._manifest = context.manifest
         self._run_id = context.run_id
         self._clock = context.clock
@@ -164,12 +165,22 @@ class Publisher:
         """
         if self._manifest.lost or self._store.copied:
             await self._list_again()
+        if self._store.round:
+            self._remove_leftovers()
         batch = [_Finished(saved) for saved in self._store.walks_in("finishing")]
         if batch:
             await self._name(batch)
         for each in batch:
             if isinstance(each.error, Damaged):  # what is obstructed is left to its own campaign
                 self._begin_again(each.saved, each.error)
+
+    def _remove_leftovers(self) -> None:
+        """The parts of top-ups that brought nothing new: a kill left them after all was saved."""
+        for report in self._reports:
+            with storage(self._layout.root):
+                for target, path in list(self._layout.parts(report)):
+                    if self._store.peek(target).state == "complete":
+                        path.unlink(missing_ok=True)
 
     def _begin_again(self, saved: SavedWalk, damage: Damaged) -> None:
         if saved.base is None:  # what is not finished must not be called so meanwhile

@@ -18,7 +18,7 @@ from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.input.ids import spool
 from harvester.request.token_keeper import renew_at
-from harvester.runtime import Clock
+from harvester.runtime import Clock, raise_open_files
 from harvester.sandbox import Sandbox, SandboxSettings, SignInSettings
 from harvester.settings import REPAIR, WHERE
 
@@ -92,6 +92,7 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
             fresh=fresh,
             state_dir=private,  # neither its account nor its requests are the user's
         )
+        raise_open_files(config.open_files)
         await _sign_in(config)
         with closing(spool(sandbox.world.v3_campaign_ids, None, config.make_api().check_id)) as ids:
             report = await supervise(config, ids, screen)

@@ -13,12 +13,11 @@ from harvester.cli.options import build_config, harvest_options, screen_options,
 from harvester.client import requests_used_today
 from harvester.config import KNOWN, HarvestConfig
 from harvester.disk import inspect as inspection
-from harvester.disk.compress import CODECS
 from harvester.disk.disk_set import DiskSet
-from harvester.disk.layout import Layout
 from harvester.forecast import Estimate
 from harvester.forecast import ask as ask_api
 from harvester.input.queue import REFUSED_FOR_GOOD
+from harvester.preflight import layout_of
 from harvester.reporting.eta import Allowance, days_needed, finish_time
 from harvester.reporting.lines import count
 from harvester.runtime import Clock, stamp
@@ -43,6 +42,8 @@ def plan(ctx: click.Context, /, ask: bool, as_json: bool, **given: object) -> in
     """
     config = build_config(ctx)
     warn_of_environment(ctx)
+    if not config.fresh:
+        inspection.check_directory(layout_of(config), config.identity(), known_reports=KNOWN)
     ids, config = collect_ids(ctx, config)
     with closing(ids):
         forecast, estimate = _forecast(config, ids), None
@@ -60,10 +61,8 @@ def _forecast(config: HarvestConfig, ids: DiskSet) -> inspection.Forecast:
     if config.fresh:
         states = inspection.States(pending=len(ids))
         return inspection.Forecast(states, len(ids) * len(config.walks))
-    layout = Layout(config.directory, CODECS[config.compress].suffix)
-    inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     return inspection.classify(
-        layout,
+        layout_of(config),
         ids,
         config.walks,
         for_good=None if config.retry_failed else REFUSED_FOR_GOOD,

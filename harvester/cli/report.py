@@ -12,11 +12,12 @@ from tempfile import NamedTemporaryFile
 import click
 
 from harvester.cli.failures import CommandFailed
+from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.reporting.page.gather import gather, open_directory
 from harvester.reporting.page.render import render
 
-_NAME = "report.html"
+_NAME = Layout(Path()).report_page.name
 _ENDINGS = (".html", ".htm")
 
 
@@ -55,7 +56,7 @@ def report(directory: Path, output: str | None) -> int:
 def _target(directory: Path, output: str | None) -> Path:
     """The file to write. Raise `ConfigError` where it would take the place of the harvest's own."""
     if output is None:
-        return directory / _NAME
+        return Layout(directory).report_page
     if not output.strip():
         raise ConfigError("the path of the page (--output) is empty")
     target = Path(output)

@@ -19,10 +19,10 @@ from harvester.cli.options import (
     unknown_variables,
 )
 from harvester.cli.show import Screen, open_screen
-from harvester.client import require_credentials
 from harvester.config import HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import StopRun
+from harvester.preflight import preflight
 from harvester.reporting.lines import count
 from harvester.reporting.summary import HarvestReport, to_json
 from harvester.run import GRACE, Harvester
@@ -53,7 +53,8 @@ def run(ctx: click.Context, /, **given: object) -> int:
     command goes on · 129, 130, 143 interrupted, the same command goes on
     """
     config = build_config(ctx)
-    require_credentials(config)
+    raise_open_files(config.open_files)
+    preflight(config)
     ids, config = collect_ids(ctx, config)
     with closing(ids):
         screen = open_screen(
@@ -73,7 +74,6 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
 async def supervise(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
     """Run to the end, or to a signal, and show it."""
-    raise_open_files(config.open_files)
     screen.start()
     try:
         if ids.repeated:

@@ -109,8 +109,8 @@ def open_directory(
         if before and not all(folder.is_dir() for folder in folders):
             own["reports_at"] = stamp(now)  # what is known of campaigns may be older than they are
         store.begin_run({**own, **identity}, tops_up=tops_up, now=stamp(now))
-        with storage(layout.root):
-            for folder in folders:
+        for folder in folders:
+            with storage(folder):
                 folder.mkdir(exist_ok=True)
         yield Directory(
             layout=layout,
@@ -158,9 +158,11 @@ def reject_untracked_files(layout: Layout, known_reports: Sequence[str]) -> None
 def _wipe(
     layout: Layout, known_reports: Sequence[str], removing: Callable[[int, int], None]
 ) -> None:
-    """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
+    """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
+    A directory in the place of a file is none of ours, and stays."""
     state = list(layout.state.glob(f"{layout.database.name}*"))
-    files = [*_files(layout, known_reports), *(path for path in layout.logs if path.exists())]
+    found = (*_files(layout, known_reports), *layout.about)
+    files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))
     with storage(layout.root):
         for path in [*state, *files]:

@@ -1,8 +1,6 @@
 """What an output directory holds, and what a run would do with it; nothing is sent or changed."""
 
-import fcntl
 import hashlib
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -18,7 +16,7 @@ import orjson
 from harvester.disk.compress import CODECS, damage_errors
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
 from harvester.disk.layout import Layout
-from harvester.disk.lock import SILENT_FOR, described, is_foreign, this_host
+from harvester.disk.lock import SILENT_FOR, described, is_foreign, read_record, this_host
 from harvester.errors import ConfigError
 
 _CHUNK = 1 << 20
@@ -162,23 +160,23 @@ def _settings(db: sqlite3.Connection) -> dict[str, str]:
 
 @contextmanager
 def _state_if_any(layout: Layout) -> Iterator[sqlite3.Connection | None]:
+    """The state; None where there is none, or a run ended before it was made."""
     if not layout.database.exists():
         yield None
         return
     with open_state(layout) as db:
-        yield db
+        ((made,),) = db.execute("PRAGMA user_version")
+        yield db if made else None
 
 
 def check_directory(
     layout: Layout, identity: dict[str, str], *, known_reports: Sequence[str]
 ) -> None:
     """Raise the `ConfigError` that a run would: other settings, or files of unknown origin."""
-    if layout.database.exists():
-        with open_state(layout) as db:
-            before = _settings(db)
-        reject_changed_settings(layout, before, identity)
-    else:
+    if not layout.database.exists():
         reject_untracked_files(layout, known_reports)
+    with _state_if_any(layout) as db:
+        reject_changed_settings(layout, _settings(db) if db else {}, identity)
 
 
 @contextmanager
@@ -195,7 +193,10 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"file:{name}?{mode}", uri=True)) as db:
             yield db
     except sqlite3.Error as wrong:
-        raise ConfigError(f"cannot read the state of {layout.root}: {wrong}") from None
+        raise ConfigError(
+            f"cannot read {layout.database}: {wrong}: restore the directory from a copy, or start "
+            "over with --fresh"
+        ) from None
 
 
 def holder(layout: Layout) -> str | None:
@@ -205,15 +206,10 @@ def holder(layout: Layout) -> str | None:
     long.
     """
     try:
-        with layout.lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return described(file.read())
-            record, seen = file.read(), os.fstat(file.fileno()).st_mtime
+        record, seen, held = read_record(layout.lock)
     except OSError:
         return None
-    lives = is_foreign(record, this_host()) and time.time() - seen < SILENT_FOR
+    lives = held or (is_foreign(record, this_host()) and time.time() - seen < SILENT_FOR)
     return described(record) if lives else None
 
 
@@ -222,10 +218,10 @@ def holder(layout: Layout) -> str | None:
 
 def read_manifest(layout: Layout) -> tuple[dict[str, _Entry], list[Finding]]:
     """What the manifest says of each file, and what is wrong with the manifest itself."""
-    if not (layout.manifest.exists() or layout.database.exists()):
+    if not (layout.manifest.is_file() or layout.database.exists()):
         raise ConfigError(f"{layout.root} holds no harvest")
     known: dict[str, _Entry] = {}  # the last line of a file is the one that counts
-    if not layout.manifest.exists():
+    if not layout.manifest.is_file():
         return known, [Finding(layout.manifest.name, "is missing")]
     wrong = []
     with layout.manifest.open("rb") as lines:

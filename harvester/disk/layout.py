@@ -1,5 +1,8 @@
 """Where everything stands in an output directory."""
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -28,6 +31,13 @@ class Layout(Struct, frozen=True):
     def _of(self, target: Target, ending: str) -> Path:
         # From one text: joining paths costs a campaign of one page a tenth of its time.
         return Path(f"{self.root}/{target.report}/{target.campaign_id}.ndjson{self.suffix}{ending}")
+
+    def parts(self, report: str) -> Iterator[tuple[Target, Path]]:
+        """Every unfinished file of a report, in any order."""
+        with suppress(FileNotFoundError), os.scandir(self.root / report) as entries:
+            for entry in entries:
+                if entry.name.endswith(".part") and entry.is_file(follow_symlinks=False):
+                    yield Target(report, entry.name.partition(".")[0]), Path(entry.path)
 
     @property
     def state(self) -> Path:
@@ -70,13 +80,17 @@ class Layout(Struct, frozen=True):
         return self.root / "runs.ndjson"
 
     @property
-    def logs(self) -> tuple[Path, ...]:
+    def about(self) -> tuple[Path, ...]:
         """Every file about the harvest."""
-        return (
-            self.manifest, self.errors, self.retries, self.pages, self.runs, self.summary
-        )  # fmt: skip
+        logs = (self.manifest, self.errors, self.retries, self.pages, self.runs)
+        return (*logs, self.summary, self.report_page)
 
     @property
     def summary(self) -> Path:
         """The last run."""
         return self.root / "summary.json"
+
+    @property
+    def report_page(self) -> Path:
+        """What `harvester report` makes."""
+        return self.root / "report.html"

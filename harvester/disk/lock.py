@@ -22,7 +22,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from harvester.disk.layout import Layout
-from harvester.disk.storage import storage, write_all
+from harvester.disk.storage import open_regular, storage, write_all
 from harvester.errors import StopRun, StorageError
 from harvester.runtime import later, stamp
 
@@ -76,7 +76,7 @@ class DirectoryLock:
         if self.holds():
             return
         with suppress(OSError):
-            record = self._path.read_bytes()
+            record, _, _ = read_record(self._path)
             if os.path.samestat(self._path.lstat(), self._inode) and record != self._record:
                 raise StorageError(
                     f"another run works in {self._path.parent.parent} ({described(record)}): this "
@@ -85,7 +85,8 @@ class DirectoryLock:
                 )
         raise StorageError(
             f"{self._path.parent.parent} was moved, removed or replaced while this run worked "
-            "in it: the run stops and touches nothing there"
+            "in it: the run stops and touches nothing there. Put the directory back to go on",
+            reason="directory_lost",
         )
 
     def beat(self) -> None:
@@ -93,7 +94,7 @@ class DirectoryLock:
         does."""
         with suppress(OSError):  # what the disk refuses, the next commit finds out
             # Opened anew: a shared file system may answer from a cache until then.
-            if self._path.read_bytes() == self._record:
+            if read_record(self._path)[0] == self._record:
                 os.utime(self._file)
         self.check()
 
@@ -118,16 +119,16 @@ def locked(
     """
     host = host or this_host()
     with storage(layout.lock):
-        file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = open_regular(layout.lock, os.O_RDWR | os.O_CREAT)
     try:
         with storage(layout.lock):
             free = _take(file, sleep)
             record = os.pread(file, _LONGEST, 0)
         if not free:
-            raise _refused(layout, described(record))
+            raise refused(layout, described(record))
         with storage(layout.lock):
             if is_foreign(record, host) and (silent := _silent_for(layout, file)) < SILENT_FOR:
-                raise _refused(
+                raise refused(
                     layout,
                     f"{described(record)}, last seen {silent:.0f} s ago",
                     resume_at=later(now, SILENT_FOR - silent),
@@ -140,6 +141,20 @@ def locked(
             yield lock
         finally:
             lock.release()
+    finally:
+        os.close(file)
+
+
+def read_record(path: Path) -> tuple[bytes, float, bool]:
+    """The record of a lock file, when it was last beaten (seconds since 1970), and whether a
+    process of this machine holds it. Raise `OSError` if it cannot be read."""
+    file = open_regular(path, os.O_RDONLY)
+    try:
+        record, seen = os.pread(file, _LONGEST, 0), os.fstat(file).st_mtime
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return record, seen, False
+        return record, seen, True
     finally:
         os.close(file)
 
@@ -168,7 +183,8 @@ def _silent_for(layout: Layout, file: int) -> float:
     return max(0.0, now - os.fstat(file).st_mtime)
 
 
-def _refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
+def refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
+    """The order that ends a start in a directory where `holder` works."""
     return StopRun(
         "locked",
         f"another run works in {layout.root} ({holder}): wait for it or stop it",

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from harvester.disk.disk_set import DiskSet
-from harvester.disk.storage import storage, sync_directory, write_all
+from harvester.disk.storage import open_regular, storage, sync_directory, write_all
 
 _CHUNK = 1 << 20
 
@@ -23,7 +23,7 @@ class NdjsonLog:
         """
         self.path = path
         with storage(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = open_regular(path, os.O_RDWR | os.O_CREAT)
             size = os.fstat(self._file).st_size
             self.size = _whole_lines(self._file, size if keep is None else min(size, keep))
             self.lost = keep is not None and self.size < keep

@@ -142,6 +142,21 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
                 raise Obstructed(final) from None
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a file is there, and no link or directory in its place."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def refuse_directory(final: Path) -> None:
+    """Raise `Obstructed` if a directory has the name that a file is to get."""
+    with storage(final):
+        if final.is_dir() and not final.is_symlink():
+            raise Obstructed(final)
+
+
 def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
     """Whether a finished file is there, and is what was written."""
     with storage(final):

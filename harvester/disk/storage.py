@@ -1,8 +1,10 @@
 """The disk: every call that can fail for lack of space or luck, translated at one border."""
 
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -67,6 +69,16 @@ class flocked:  # noqa: N801 - used as a function
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Open a file. Raise `OSError` if it is a pipe or a device: that may wait for ever, or take
+    everything."""
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "it is not a regular file")
+
+
 def write_all(file: int, data: bytes, *, at: int | None = None) -> None:
     """Write every byte, however short the single writes are; at an offset, or where we stand."""
     view = memoryview(data)
@@ -90,12 +102,13 @@ def sync_directory(path: Path) -> None:
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put a whole new file in the place of `path`, in one step."""
     own = path.with_name(f"{path.name}.new")
-    with storage(path):
+    with storage(own):
         file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             write_all(file, data)
             os.fsync(file)
         finally:
             os.close(file)
+    with storage(path):
         own.replace(path)
         sync_directory(path.parent)

@@ -5,6 +5,7 @@ ids are spooled to a private temporary table, not to memory: a hundred thousand 
 """
 
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import BinaryIO
 
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import ConfigError
+
+_LONGEST_LINE = 64 * 1024  # bytes
 
 
 def spool(
@@ -56,7 +59,12 @@ def _opened(source: str, setting: str) -> Iterator[BinaryIO]:
 
 
 def _lines(file: BinaryIO, name: str, check: Callable[[str], str]) -> Iterator[str]:
-    for number, raw in enumerate(file, 1):
+    pieces = iter(lambda: file.readline(_LONGEST_LINE), b"")
+    for number, raw in enumerate(pieces, 1):
+        if len(raw) == _LONGEST_LINE:
+            raise ConfigError(f"{name}, line {number} is longer than any id")
+        if number == 1 and raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise ConfigError(f"{name} is UTF-16 text: save it as UTF-8")
         line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "backslashreplace").strip()
         if not line or line.startswith("#"):
             continue

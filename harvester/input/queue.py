@@ -16,7 +16,7 @@ from harvester.input.counts import CountsAhead
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.stream import BlockStream
-from harvester.model import Target
+from harvester.model import Request, Target
 from harvester.runtime import Clock, StopSignal
 
 CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
@@ -203,6 +203,16 @@ class WalkQueue:
 
     def _is_refused(self, saved: SavedWalk) -> bool:
         return saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD and not self._retry_failed
+
+    def accepted_before(self) -> Request[bytes] | None:
+        """A request for a campaign of which an earlier run had all; None if there is none."""
+        for walk in self._store.walks_in("complete"):
+            target, details = walk.target, self._api.details
+            if details is not None and details.required:
+                return Request(target, details.link(target.campaign_id), bytes)
+            if target.report in self._api.reports:
+                return Request(target, self._api.first_link(target, limit=1, since=None), bytes)
+        return None
 
     def drain(self) -> None:
         """After a stop, count the walks that were not begun, if there is an end to them."""

@@ -37,7 +37,7 @@ class RequestsLeft:
     def _follow(self, event: Event) -> None:
         """Take in what happens to one walk."""
         match event:
-            case events.CampaignStarted(target=target):
+            case events.CampaignStarted(target=target) if target not in self._open:
                 self._open[target] = self._take(event.expected, event.pages)
             case events.PageCommitted(target=target):
                 if left := self._open.get(target):

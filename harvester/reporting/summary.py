@@ -15,6 +15,7 @@ EXIT_CODES = {
     "complete": 0,
     "bug": 1,
     "storage": 1,
+    "directory_lost": 1,
     "bad_input": 2,
     "failures": 3,
     "credentials_refused": 4,

@@ -98,9 +98,8 @@ class Pacer:
         self._next_start = float("-inf")
         self.held_until = float("-inf")
         self._throttled_at = float("-inf")
-        self._throttles = 0
-        self._waiting = 0
-        self.starts = 0
+        self._throttles = self._waiting = 0
+        self.in_flight = 0
         self.last_success = float("-inf")  # when the latest request that succeeded was sent
         self._spent_by_api: Spent | None = None
 
@@ -112,7 +111,7 @@ class Pacer:
         if urgent:
             return await self._slot(urgent=True)
         if self._is_free() and isinstance(answer := self._ledger.claim(0.0), Granted):
-            self.starts += 1
+            self.in_flight += 1
             return answer.used
         self._waiting += 1
         try:
@@ -145,7 +144,7 @@ class Pacer:
                     # From the moment of this start, not from its due time: a late start must not
                     # bring the next one nearer.
                     self._next_start = self._clock.monotonic() + self.spacing.gap
-                    self.starts += 1
+                    self.in_flight += 1
                     if self._left is not None:
                         self._left -= 1
                     return used
@@ -226,6 +225,10 @@ class Pacer:
     def _growing_hold(self, throttles: int) -> float:
         wait = min(_FIRST_HOLD * 2.0 ** min(throttles, 10), _LONGEST_HOLD)
         return wait * (1 + self._jitter() / 10)
+
+    def ended(self) -> None:
+        """A request is answered, or lost."""
+        self.in_flight -= 1
 
     def succeeded(self, *, sent: float) -> None:
         """An answer came: narrow the spacing again, slowly."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from harvester.api.base import PAGE_SIZES, Api
-from harvester.errors import CampaignError, Unreadable
+from harvester.errors import CampaignError, Moving, Unreadable
 from harvester.model import Fetcher, Page, Position, Request, Target
 
 MAX_PAGES = 100_000  # 50 million rows: more than any campaign has
@@ -102,13 +102,18 @@ async def walk_links(
         # Before it is taken for a report that moves.
         following, cursor = page.next, _new_cursor(page, number, seen)
         if fit is not None:
-            page = await fit(link, page)
+            try:
+                page = await fit(link, page)
+            except Moving:
+                # Of equal rows, the same page for ever looks like a report that moves.
+                await _refuse_endless(fetcher, read, target, page, number, max_same)
+                raise
             if page.next != following:
                 cursor = _new_cursor(page, number, seen)
         if cursor is not None:
             seen.add(cursor)
             if repeats.count(page.ndjson) >= max_same:
-                raise CampaignError("endless_cursor", f"{max_same} pages in a row bring no new row")
+                raise _endless(max_same)
         yield Page(page.ndjson, page.rows, page.next, link, cursor)
         link = page.next
         del page  # many walks wait for their next page: none keeps its last one in memory
@@ -120,6 +125,30 @@ def _new_cursor(page: Page, number: int, seen: set[int]) -> int | None:
     if cursor in seen:
         raise CampaignError("looping_cursor", f"page {number} leads back to an earlier page")
     return cursor
+
+
+async def _refuse_endless(
+    fetcher: Fetcher,
+    read: Callable[[str, bytes], Page],
+    target: Target,
+    page: Page,
+    number: int,
+    max_same: int,
+) -> None:
+    """Raise `CampaignError` if so many pages after `page` are equal to it; none is taken."""
+    link, rows = page.next, page.ndjson
+    for after in range(1, max_same):
+        if link is None:
+            return
+        page = await fetcher.fetch(Request(target, link, partial(read, link), number + after))
+        if page.ndjson != rows:
+            return
+        link = page.next
+    raise _endless(max_same)
+
+
+def _endless(count: int) -> CampaignError:
+    return CampaignError("endless_cursor", f"{count} pages in a row bring no new row")
 
 
 class _Repeats:

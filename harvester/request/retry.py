@@ -9,12 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from harvester.errors import (
     CampaignError,
     Deferred,
+    InDoubt,
     PoisonPage,
     Refused,
     ServerTrouble,
@@ -24,7 +22,7 @@ from harvester.errors import (
     Unreadable,
 )
 from harvester.events import Observer, RequestFailed, RequestSucceeded, RetryScheduled
-from harvester.model import Page, Request, Sender
+from harvester.model import Page, Request, Sender, Target
 from harvester.request.auth import AuthGate
 from harvester.request.credentials import Credentials
 from harvester.request.retry_policy import (
@@ -32,6 +30,7 @@ from harvester.request.retry_policy import (
     RetryAfter,
     RetryBudget,
     RetryPolicy,
+    Tries,
     WaitTooLong,
 )
 from harvester.runtime import Clock, StopSignal, later
@@ -72,10 +71,13 @@ class RetryingFetcher:
         self._emit = emit
         self._draw = draw
         self._probed_at = float("-inf")
+        self._put_off: dict[Target, Tries] = {}
+        self._throttled_for = 0.0  # s that a page waited before anything was accepted
 
     async def fetch(self, request: Request[T]) -> T:
         """Give the answer of the first attempt that has one."""
-        tries = _Tries()
+        waited = 0.0 if self._auth_gate.proven else self._throttled_for
+        tries = self._put_off.pop(request.target, None) or Tries(waited=waited)
         try:
             while True:
                 try:
@@ -88,28 +90,34 @@ class RetryingFetcher:
                     if not again.pacer_waits:
                         await self._stop.sleep(again.wait)
                     if isinstance(trouble, Throttled) and not trouble.alone:
-                        await self._probe(trouble, tries)
+                        await self._probe(request, trouble, tries)
                 else:
                     self._budget.succeeded()
                     return found
         except CampaignError as error:
             error.attempts = tries.made
             raise
+        except InDoubt:
+            self._put_off[request.target] = tries
+            raise
 
-    async def _try(self, request: Request[T], tries: "_Tries") -> T:
+    async def _try(self, request: Request[T], tries: Tries) -> T:
         """One attempt, and what follows a refusal of the token."""
-        try:
-            return await self._attempt(request, tries)
-        except Refused as refused:
-            refusal = refused  # `except` forgets its own name
+        refusal = self._auth_gate.refusal_of(request)
+        sent = refusal is None
+        if refusal is None:
+            try:
+                return await self._attempt(request, tries)
+            except Refused as refused:
+                refusal = refused  # `except` forgets its own name
 
         async def send(again: Request[Any], hold: float) -> Any:
             self._announce(again, tries, refusal, hold, "unauthorized" if hold else "none")
             return await self._attempt(again, tries)
 
-        return await self._auth_gate.retry_after_refusal(request, refusal, send)
+        return await self._auth_gate.retry_after_refusal(request, refusal, send, sent=sent)
 
-    async def _attempt(self, request: Request[T], tries: "_Tries") -> T:
+    async def _attempt(self, request: Request[T], tries: Tries) -> T:
         """Send once and read. An error quotes no secret that the answer repeats."""
         await self._credentials.refresh()
         request = tries.next(request)
@@ -125,15 +133,16 @@ class RetryingFetcher:
         self._auth_gate.accept(request)
         return found
 
-    async def _probe(self, trouble: Throttled, tries: "_Tries") -> None:
+    async def _probe(self, request: Request[Any], trouble: Throttled, tries: Tries) -> None:
         """After some throttles, send a request that was accepted before: if it is accepted again,
-        the API throttles this page alone. One probe serves all pages throttled before it."""
-        accepted = self._auth_gate.accepted
-        if (
-            accepted is None
-            or tries.throttles < _PROBE_AFTER
-            or self._probed_at >= tries.throttled_since
-        ):
+        the API throttles this page alone. One probe serves all pages throttled before it. Where
+        there is none, other campaigns are asked first, once."""
+        if tries.throttles < _PROBE_AFTER or self._probed_at >= tries.throttled_since:
+            return
+        if (accepted := self._auth_gate.known()) is None:
+            self._throttled_for = max(self._throttled_for, tries.waited)
+            if tries.throttles == _PROBE_AFTER:
+                self._auth_gate.put_off(request, trouble)
             return
         self._probed_at = self._clock.monotonic()
         self._announce(accepted, tries, trouble, 0.0, "none")
@@ -145,7 +154,7 @@ class RetryingFetcher:
         if self._credentials.redactor.scrub(link) != link:
             raise CampaignError("bad_link", "the next link repeats a credential")
 
-    def _decide(self, trouble: TryAgain, tries: "_Tries", *, optional: bool) -> RetryAfter:
+    def _decide(self, trouble: TryAgain, tries: Tries, *, optional: bool) -> RetryAfter:
         """The next try, or the error that stands for having none."""
         if optional and (tries.failures > _OPTIONAL_RETRIES or tries.throttles >= _PROBE_AFTER):
             raise CampaignError(
@@ -180,7 +189,7 @@ class RetryingFetcher:
                 raise self._too_long(trouble, wait) from None
         return decision
 
-    def _all_fail(self, tries: "_Tries") -> bool:
+    def _all_fail(self, tries: Tries) -> bool:
         """Whether other requests failed as well since this page first did, and none succeeded."""
         others = self._budget.failures - tries.failures - tries.failures_before
         return others > 0 and self._budget.successes == tries.successes_before
@@ -201,7 +210,7 @@ class RetryingFetcher:
         return StopRun("throttled", why, resume_at=resume_at)
 
     def _announce(
-        self, request: Request[T], tries: "_Tries", trouble: TryAgain, wait: float, source: str
+        self, request: Request[T], tries: Tries, trouble: TryAgain, wait: float, source: str
     ) -> None:
         self._emit(
             RetryScheduled(
@@ -230,38 +239,3 @@ def _failure(request: Request[Any], error: TryAgain | CampaignError) -> RequestF
 def _may_be_too_large(trouble: TryAgain) -> bool:
     """Whether the same rows may come through in smaller pages."""
     return isinstance(trouble, ServerTrouble | Unreadable) or trouble.cause in _OF_LARGE_PAGES
-
-
-class _Tries(Struct):
-    """What one page has cost so far: attempts made, failures that count, seconds waited.
-
-    `failures_before` and `successes_before` are those of the run before this page first failed;
-    `throttles` and `throttled_since` as in `Request`.
-    """
-
-    made: int = 0
-    failures: int = 0
-    waited: float = 0.0
-    failures_before: int = 0
-    successes_before: int = 0
-    throttles: int = 0
-    throttled_since: float = float("inf")
-
-    def next(self, request: Request[T]) -> Request[T]:
-        """The request of the next attempt."""
-        self.made += 1
-        if self.made == 1:
-            return request
-        return replace(
-            request,
-            attempt=self.made,
-            throttles=self.throttles,
-            throttled_since=self.throttled_since,
-        )
-
-    def failed(self, trouble: TryAgain) -> None:
-        """Count an attempt that failed."""
-        self.failures += trouble.counted
-        if isinstance(trouble, Throttled):
-            self.throttles += 1
-            self.throttled_since = min(self.throttled_since, trouble.sent)

@@ -1,8 +1,14 @@
 """The decision after a failed attempt, and the failures that a whole run may have. No I/O."""
 
+from typing import TypeVar
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harvester.errors import QuotaExceeded, Throttled, TryAgain
+from harvester.model import Request
+
+T = TypeVar("T")
 
 
 class RetryAfter(Struct, frozen=True):
@@ -57,6 +63,41 @@ class RetryPolicy(Struct, frozen=True):
         if floor is not None and floor > wait:
             return RetryAfter(floor, "retry-after")
         return RetryAfter(wait, "backoff")
+
+
+class Tries(Struct):
+    """What one page has cost so far: attempts made, failures that count, seconds waited.
+
+    `failures_before` and `successes_before` are those of the run before this page first failed;
+    `throttles` and `throttled_since` as in `Request`.
+    """
+
+    made: int = 0
+    failures: int = 0
+    waited: float = 0.0
+    failures_before: int = 0
+    successes_before: int = 0
+    throttles: int = 0
+    throttled_since: float = float("inf")
+
+    def next(self, request: Request[T]) -> Request[T]:
+        """The request of the next attempt."""
+        self.made += 1
+        if self.made == 1:
+            return request
+        return replace(
+            request,
+            attempt=self.made,
+            throttles=self.throttles,
+            throttled_since=self.throttled_since,
+        )
+
+    def failed(self, trouble: TryAgain) -> None:
+        """Count an attempt that failed."""
+        self.failures += trouble.counted
+        if isinstance(trouble, Throttled):
+            self.throttles += 1
+            self.throttled_since = min(self.throttled_since, trouble.sent)
 
 
 class RetryBudget:

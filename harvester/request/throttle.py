@@ -56,15 +56,15 @@ class ThrottledSender:
     async def _send(self, request: Request[Any]) -> bytes:
         used = await self._pacer.slot(urgent=request.urgent)
         sent = self._clock.monotonic()
-        self._emit(
-            RequestSent(
-                target=request.target,
-                page=request.page,
-                attempt=request.attempt,
-                used_today=used,
-            )
-        )
         try:
+            self._emit(
+                RequestSent(
+                    target=request.target,
+                    page=request.page,
+                    attempt=request.attempt,
+                    used_today=used,
+                )
+            )
             body = await self._inner.send(request)
         except TryAgain as trouble:
             trouble.sent = sent
@@ -74,5 +74,7 @@ class ThrottledSender:
                 case QuotaExceeded():
                     self._pacer.day_spent()
             raise
+        finally:
+            self._pacer.ended()
         self._pacer.succeeded(sent=sent)
         return body

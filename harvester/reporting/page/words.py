@@ -16,6 +16,7 @@ REASONS = {
     "max_duration": "--max-duration was reached",
     "credentials_refused": "the key or token was refused",
     "storage": "the disk refused to write",
+    "directory_lost": "the directory was moved or removed",
     "bad_input": "the list of campaigns could not be read",
     "bug": "an unexpected error came up",
     "cancelled": "it was cancelled",

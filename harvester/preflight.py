@@ -1,0 +1,50 @@
+"""What can be refused before anything is sent, a token request included: exit 2, or 75."""
+
+from contextlib import closing
+from pathlib import Path
+
+from harvester.client import open_ledger, require_credentials
+from harvester.config import KNOWN, HarvestConfig
+from harvester.disk import inspect as inspection
+from harvester.disk.compress import CODECS
+from harvester.disk.layout import Layout
+from harvester.disk.lock import refused
+from harvester.errors import ConfigError, StorageError
+from harvester.input.order import KnownSizes
+from harvester.runtime import Clock, require_open_files
+
+
+def layout_of(config: HarvestConfig) -> Layout:
+    """Where everything of the config's harvest is."""
+    return Layout(config.directory, CODECS[config.compress].suffix)
+
+
+def preflight(config: HarvestConfig) -> None:
+    """Raise `ConfigError` if a run of `config` cannot begin: for its credentials, its ledger, its
+    files, or a directory that holds another harvest; `StopRun` ("locked") if a run works there.
+
+    Nothing is changed. What the directory's lock guards is checked once more when it is held.
+    """
+    require_open_files(config.open_files)
+    require_credentials(config)
+    _require_ledger(config)
+    if config.sizes is not None:
+        with closing(KnownSizes()) as sizes:
+            sizes.read(Path(config.sizes))
+    layout = layout_of(config)
+    try:
+        if not config.fresh:
+            inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
+    except OSError as wrong:
+        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
+    if (holder := inspection.holder(layout)) is not None:
+        raise refused(layout, holder)
+
+
+def _require_ledger(config: HarvestConfig) -> None:
+    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
+    try:
+        with closing(open_ledger(config, Clock())) as ledger:
+            ledger.used_today()
+    except StorageError as wrong:
+        raise ConfigError(f"{wrong} (--state-dir)") from None
