@@ -9,11 +9,14 @@ import orjson
 
 from harvester.cli.command import Command, option
 from harvester.disk import inspect as inspection
+from harvester.disk import verified
 from harvester.disk.layout import Layout
+from harvester.disk.verified import Verified
 from harvester.reporting.lines import count, size
 from harvester.runtime import Clock, next_reset, stamp
 
 _FOUND = 3
+_EXAMPLES = 3  # of what differs, kept for the page
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 
 
@@ -96,6 +99,9 @@ def verify(directory: Path, quiet: bool, as_json: bool) -> int:
         wrong.append({"file": finding.file, "what": finding.what})
         if not as_json:
             click.echo(f"{finding.file}: {finding.what}")
+    some = tuple(f"{each['file']}: {each['what']}" for each in wrong[:_EXAMPLES])
+    found = Verified(at=Clock().now(), files=files, differences=len(wrong), examples=some)
+    verified.save(layout, found)
     if as_json:
         facts = {"files": files, "wrong": wrong}
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))

@@ -156,7 +156,7 @@ def _wipe(
     layout: Layout, known_reports: Sequence[str], removing: Callable[[int, int], None]
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done."""
-    state = list(layout.state.glob(f"{layout.database.name}*"))
+    state = [*layout.state.glob(f"{layout.database.name}*"), *layout.state.glob("verified.json*")]
     files = [*_files(layout, known_reports), *(path for path in layout.logs if path.exists())]
     removing(len(files), sum(path.lstat().st_size for path in files))
     with storage(layout.root):

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from harvester.reporting.page.scan import DATE_FIELDS
 from harvester.reporting.page.sources import Campaigns, Run
-from harvester.reporting.page.words import because
+from harvester.reporting.page.words import DATE_FIELDS, because
 
 _FINAL = frozenset({"not_found", "rejected", "forbidden"})  # not tried again unasked
 

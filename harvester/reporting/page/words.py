@@ -2,6 +2,19 @@
 
 import re
 
+DATE_FIELDS = {
+    "opens": "open_date",
+    "clicks": "click_date",
+    "sends": "send_date",
+    "bounces": "bounce_date",
+    "forwards": "forward_date",
+    "unsubscribes": "unsubscribe_date",
+}
+"""The date of a v2 row, by report (v2, "Campaign tracking"). Every row of v3 has `created_time`."""
+
+UNDATED = frozenset({"links"})
+"""Reports whose rows are no events."""
+
 _ADDRESS = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+")
 _NUMBER = re.compile(r"\d{8,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
