@@ -137,7 +137,7 @@ def _stopped(order: StopRun) -> tuple[str, int]:
     said = str(order)
     if order.resume_at is not None:
         said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
-    if "harvester login" in said:  # with the options that this account needs
+    if order.reason == "locked" or "harvester login" in said:  # the message has the step
         said += ", then the same command"
     elif step := next_step(order.reason, "the same command"):
         said += f"; next step: {step}"

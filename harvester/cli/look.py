@@ -38,6 +38,9 @@ def status(directory: Path, as_json: bool) -> int:
     for kind, number in content.failed.items():
         click.echo(f"{number:>9,} failed with {kind}: see {layout.errors}")
     click.echo(f"{content.rows:>9,} records, {size(content.bytes)}")
+    if quota := facts["quota"]:
+        of = f"{quota['used_today']:>9,} of {quota['limit']:,}" if quota["limit"] else "no quota of"
+        click.echo(f"{of} requests today, as far as the last run saw; reset {quota['resets_at']}")
     click.echo(_last_run(facts))
     return 0
 
