@@ -166,7 +166,7 @@ def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account 
             return Verdict("server", f"the API gives no answer now ({error}); try again", _LATER)
         case _:
             return Verdict(
-                "origin", f"this does not answer as the API does ({error}): see --base-url", _USAGE
+                "origin", f"this does not answer as the API does ({error}): see `base_url`", _USAGE
             )
 
 

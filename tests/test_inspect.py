@@ -247,7 +247,7 @@ def test_other_settings_and_strangers_are_refused(tmp_path: Path) -> None:
         check_directory(layout, IDENTITY, known_reports=("opens",))
     fill(layout)
     check_directory(layout, IDENTITY, known_reports=("opens",))
-    with pytest.raises(ConfigError, match="--compress was 'not given' and is 'gzip'"):
+    with pytest.raises(ConfigError, match="`compress` was 'not given' and is 'gzip'"):
         check_directory(layout, {**IDENTITY, "compress": "gzip"}, known_reports=("opens",))
 
 

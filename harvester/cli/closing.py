@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from textwrap import shorten
 
+from harvester.cli.flags import by_flags
 from harvester.config import HarvestConfig
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
@@ -133,4 +134,4 @@ def same_command(config: HarvestConfig) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    return f"{name:>10}  {text}"
+    return f"{name:>10}  {by_flags(text)}"

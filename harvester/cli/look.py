@@ -8,6 +8,7 @@ import click
 import orjson
 
 from harvester.cli.command import Command, option
+from harvester.cli.flags import by_flags
 from harvester.disk import inspect as inspection
 from harvester.disk import verified
 from harvester.disk.layout import Layout
@@ -80,7 +81,7 @@ def _last_run(facts: dict[str, Any]) -> str:
     if facts["reason"] is None:
         return "no run has ended yet: the same command goes on"
     line = f"the last run ended {facts['finished_at']}: {facts['reason']}"
-    line += f" ({facts['message']})" if facts["message"] else ""
+    line += f" ({by_flags(facts['message'])})" if facts["message"] else ""
     if facts["resume_at"]:
         line += f"; the same command goes on from {facts['resume_at']}"
     return line
