@@ -150,7 +150,7 @@ def require_ledger(config: HarvestConfig) -> None:
         with closing(open_ledger(config, Clock())) as ledger:
             ledger.used_today()
     except StorageError as wrong:
-        raise ConfigError(f"{wrong} (--state-dir)") from None
+        raise ConfigError(f"{wrong} (`state_dir`)") from None
 
 
 def requests_used_today(config: HarvestConfig) -> int:
