@@ -347,10 +347,12 @@ def test_status_tells_what_is_there_and_why_it_stopped(served: Served, tmp_path:
     for name in ("complete", "failed", "partial", "pending"):
         assert f"{states[name]:>9} {name}" in done.stdout
     assert "quota_spent" in done.stdout
+    assert "        4 of 4 requests today, as the last run left it" in done.stdout
     assert "the same command goes on from " in done.stdout
     assert harvester(tmp_path, *arguments, "--daily-quota", 0).code == 0
     done = harvester(tmp_path, "status", "out")
     assert "6 complete" in done.stdout
+    assert re.search(r"^ +\d+ requests today", done.stdout, re.MULTILINE)
     found = json.loads(harvester(tmp_path, "status", "--json", "out").stdout)
     assert found["campaigns"] == {"complete": 6, "failed": 0, "partial": 0, "pending": 0}
     manifest = lines(tmp_path / "out/manifest.ndjson")

@@ -97,7 +97,9 @@ def _main(arguments: Sequence[str]) -> int:
     except ConfigError as wrong:
         return _say(_by_option(wrong), USAGE)
     except StopRun as order:
-        return _say(*_stopped(order))
+        from harvester.cli.closing import without_report
+
+        return _say(*without_report(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
     except CommandFailed as wrong:
@@ -120,21 +122,6 @@ def _by_option(wrong: ConfigError) -> str:
     if wrong.setting is None:
         return str(wrong)
     return flag(wrong.setting) + str(wrong).removeprefix(wrong.setting)
-
-
-def _stopped(order: StopRun) -> tuple[str, int]:
-    """An end without a report, with the next step."""
-    from harvester.cli.closing import next_step
-    from harvester.reporting.summary import EXIT_CODES
-
-    said = str(order)
-    if order.resume_at is not None:
-        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
-    if order.reason == "locked" or "harvester login" in said:  # the message has the step
-        said += ", then the same command"
-    elif step := next_step(order.reason, "the same command"):
-        said += f"; next step: {step}"
-    return said, EXIT_CODES.get(order.reason, BROKEN)
 
 
 def _describe(bug: Exception) -> str:

@@ -7,9 +7,10 @@ from textwrap import shorten
 
 from harvester.cli.flags import by_flags
 from harvester.config import HarvestConfig
+from harvester.errors import StopRun
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
-from harvester.reporting.summary import HarvestReport
+from harvester.reporting.summary import EXIT_CODES, HarvestReport
 
 _MOST_KINDS = 5
 _LONGEST_COMMAND = 160
@@ -100,6 +101,18 @@ def next_step(
         return f"correct these ids, or ask for them once more: {command}{more}"
     step = NEXT_STEP.get(reason, _SAME)
     return step.format(command=command, sign_in=sign_in)
+
+
+def without_report(order: StopRun) -> tuple[str, int]:
+    """An end without a report: what to say, with the next step, and the exit code."""
+    said = str(order)
+    if order.resume_at is not None:
+        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
+    if order.reason == "locked" or "harvester login" in said:  # the message has the step
+        said += ", then the same command"
+    elif step := next_step(order.reason, "the same command"):
+        said += f"; next step: {step}"
+    return by_flags(said), EXIT_CODES.get(order.reason, 1)
 
 
 def _sign_in(config: HarvestConfig) -> str:

@@ -40,8 +40,8 @@ def status(directory: Path, as_json: bool) -> int:
         click.echo(f"{number:>9,} failed with {kind}: see {layout.errors}")
     click.echo(f"{content.rows:>9,} records, {size(content.bytes)}")
     if quota := facts["quota"]:
-        of = f"{quota['used_today']:>9,} of {quota['limit']:,}" if quota["limit"] else "no quota of"
-        click.echo(f"{of} requests today, as far as the last run saw; reset {quota['resets_at']}")
+        of = f" of {quota['limit']:,}" if quota["limit"] else ""
+        click.echo(f"{quota['used_today']:>9,}{of} requests today, as the last run left it")
     click.echo(_last_run(facts))
     return 0
 

@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from harvester.cli.closing import without_report
 from harvester.cli.collect import collect_ids
 from harvester.cli.command import Command, option
 from harvester.cli.options import (
@@ -64,7 +65,14 @@ def run(ctx: click.Context, /, **given: object) -> int:
         )
         for message in unknown_variables(ctx):
             screen.note(message, logging.WARNING)
-        report = asyncio.run(supervise(config, ids, screen))
+        try:
+            report = asyncio.run(supervise(config, ids, screen))
+        except StopRun as order:
+            if ctx.params["log_format"] == "text":
+                raise
+            text, code = without_report(order)
+            screen.note(text, logging.ERROR)
+            return code
     screen.close(report, config)
     if ctx.params["as_json"]:
         sys.stdout.buffer.write(to_json(report))
