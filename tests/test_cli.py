@@ -142,6 +142,16 @@ def test_an_id_of_the_other_version_names_the_option(
     assert (done.code, "is an id of" in done.stderr) == (2, False)
 
 
+def test_an_end_before_the_run_is_json_where_the_logs_are(served: Served, tmp_path: Path) -> None:
+    """The list of campaigns cannot be asked for: the day is spent already."""
+    listing = ["run", "--all-sent", *options(served), "-q"]
+    assert harvester(tmp_path, *listing, "--max-requests", 1).code == 75
+    done = harvester(tmp_path, *listing, "--daily-quota", 1, "--log-format", "json")
+    (line,) = map(json.loads, done.complaints)
+    assert (done.code, line["level"], line["event"]) == (75, "error", "note")
+    assert "the day's quota of requests is spent; not before " in line["message"]
+
+
 def test_no_command_at_all_shows_the_help(call: Call) -> None:
     """Exit code 2, with every command."""
     done = call()

@@ -55,24 +55,24 @@ def run(ctx: click.Context, /, **given: object) -> int:
     """
     config = build_config(ctx)
     require_credentials(config)
-    ids, config = collect_ids(ctx, config)
-    with closing(ids):
-        screen = open_screen(
-            quiet=ctx.params["quiet"],
-            verbose=ctx.params["verbose"],
-            live=not ctx.params["no_progress"],
-            log_format=ctx.params["log_format"],
-        )
-        for message in unknown_variables(ctx):
-            screen.note(message, logging.WARNING)
-        try:
+    screen = open_screen(
+        quiet=ctx.params["quiet"],
+        verbose=ctx.params["verbose"],
+        live=not ctx.params["no_progress"],
+        log_format=ctx.params["log_format"],
+    )
+    try:
+        ids, config = collect_ids(ctx, config)
+        with closing(ids):
+            for message in unknown_variables(ctx):
+                screen.note(message, logging.WARNING)
             report = asyncio.run(supervise(config, ids, screen))
-        except StopRun as order:
-            if ctx.params["log_format"] == "text":
-                raise
-            text, code = without_report(order)
-            screen.note(text, logging.ERROR)
-            return code
+    except StopRun as order:
+        if ctx.params["log_format"] == "text":
+            raise
+        text, code = without_report(order)
+        screen.note(text, logging.ERROR)
+        return code
     screen.close(report, config)
     if ctx.params["as_json"]:
         sys.stdout.buffer.write(to_json(report))
