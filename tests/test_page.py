@@ -30,7 +30,8 @@ from harvester.reporting.page.days import requests_by_day
 from harvester.reporting.page.gather import open_directory
 from harvester.reporting.page.sources import Campaigns, Quota, Requests, Run
 from harvester.reporting.page.verdict import Standing, Verdict, run_command, verdict
-from harvester.reporting.page.words import plain
+from harvester.reporting.page.words import REASONS, plain
+from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
@@ -632,10 +633,13 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
             "harvester run -i IDS -o out",
         ),
         ({"campaigns": FAILED}, "Over, with 1 failed campaign", "harvester run -i IDS -o out"),
-        (
-            {"campaigns": OPEN, "last_run": ended("credentials_refused")},
-            "The key or token was refused",
-            "harvester check",
+        *(
+            (
+                {"campaigns": OPEN, "last_run": ended(reason)},
+                "The key or token was refused",
+                "harvester check",
+            )
+            for reason in ("credentials_refused", "sign_in_refused")
         ),
     ],
 )
@@ -648,6 +652,11 @@ def test_the_verdict_and_the_next_command(
     assert found.sentence.endswith(".")
     if command is not None:
         assert found.command == command
+
+
+def test_every_reason_of_an_end_is_in_words() -> None:
+    """The page does not fall back to the name of one."""
+    assert EXIT_CODES.keys() <= REASONS.keys()
 
 
 def test_a_stopped_run_says_why_and_when_it_goes_on() -> None:

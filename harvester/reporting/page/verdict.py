@@ -87,7 +87,7 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             next_step=again,
             command=command,
         )
-    if last.reason == "credentials_refused":
+    if last.reason in {"credentials_refused", "sign_in_refused"}:
         return Verdict(
             headline="The key or token was refused",
             sentence=f"The last run stopped for it; {_done(facts)}.",
