@@ -628,6 +628,11 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
             "harvester run -i IDS -o out --retry-failed",
         ),
         (
+            {"campaigns": FAILED, "failed_kinds": frozenset({"rejected", "forbidden"})},
+            "Over, with 1 failed campaign",
+            "harvester run -i IDS -o out",
+        ),
+        (
             {"campaigns": FAILED, "failed_kinds": frozenset({"not_found", "reset"})},
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out",

@@ -8,7 +8,7 @@ from datetime import datetime
 from harvester.reporting.page.sources import Campaigns, Run
 from harvester.reporting.page.words import DATE_FIELDS, because
 
-_FINAL = frozenset({"not_found", "rejected", "forbidden"})  # not tried again unasked
+_FOR_GOOD = {"not_found"}  # not tried again unasked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def _over(facts: Standing, command: str) -> Verdict:
     """Every campaign is complete, or failed."""
     failed = facts.campaigns.failed
     if failed:
-        final = bool(facts.failed_kinds) and facts.failed_kinds <= _FINAL
+        final = facts.failed_kinds == _FOR_GOOD
         return Verdict(
             headline=f"Over, with {failed:,} failed {'campaign' if failed == 1 else 'campaigns'}",
             sentence=f"{_done(facts)}, with {facts.rows:,} rows. "

@@ -48,8 +48,7 @@ ADVICE = {
     "not_found": "The API does not know this campaign. Check the id and the account; then add "
     "--retry-failed to the command.",
     "not_sent": "The campaign is not sent yet. Later runs try it again.",
-    "rejected": "The API refuses this request. Read the message; then add --retry-failed to the "
-    "command.",
+    "rejected": "The API refuses this request; the message says why. " + _AGAIN,
     "forbidden": _ASK_OWNER,
     "unauthorized": _ASK_OWNER,
     "redirected": "The API sent the request elsewhere, and that is not followed. Check --base-url.",
