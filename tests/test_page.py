@@ -597,8 +597,8 @@ def standing(**more: Any) -> Verdict:
         "last_run": ran(at(27, 8), at(27, 9), 10, 10),
         "under_way": False,
         "killed": False,
-        "differing_files": 0,
-        "now": NOW,
+        "differing": 0,
+        "made_at": NOW,
     }
     return verdict(Standing(**{**facts, **more}))
 
@@ -621,7 +621,7 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
         ({"last_run": None, "campaigns": OPEN}, "The last run was cut off", None),
         ({"campaigns": OPEN}, "Stopped before the end", "harvester run -i IDS -o out"),
         ({"campaigns": Campaigns()}, "Nothing is harvested yet", None),
-        ({"differing_files": 2}, "Finished files differ from the manifest", None),
+        ({"differing": 2}, "Finished files differ from the manifest", None),
         (
             {"campaigns": FAILED, "failed_kinds": frozenset({"not_found"})},
             "Over, with 1 failed campaign",

@@ -1,15 +1,15 @@
 """The figures of the page: values that the template shows."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from harvester.disk.verified import Verified
 from harvester.reporting.page.charts import Periods
 from harvester.reporting.page.days import Day
-from harvester.reporting.page.sources import Campaigns, Failure, Finished, Run
-from harvester.reporting.page.verdict import Verdict
+from harvester.reporting.page.sources import Failure, Finished, Run
+from harvester.reporting.page.verdict import Standing, Verdict, verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,18 +72,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(Standing):
     """Everything that the template is given.
 
     `runs` are all that left figures, oldest first; `history`: none but killed ones is missing.
-    `cut_off`: ids of runs that left no figures. `differing` files are not as the manifest says;
-    `differences` are some of them. `state_readable`: the private state was there.
+    `cut_off`: ids of runs that left no figures. `differences`: some files that differ, with what
+    does. `state_readable`: the private state was there.
     """
 
-    directory: str
-    made_at: datetime
-    verdict: Verdict
-    campaigns: Campaigns
     reports: Sequence[ReportFigures]
     periods: Periods | None  # None: no event has a date
     largest: Sequence[tuple[str, int]]  # campaigns by rows
@@ -94,19 +90,17 @@ class Figures:
     estimate: Estimate | None
     failures: Sequence[FailureKind]
     causes: Sequence[Cause]
-    differing: int
     differences: Sequence[tuple[str, str]]
     verified: Verified | None
-    settings: Mapping[str, str]
     state_readable: bool
     manifest_sha256: str
     manifest_bytes: int
     broken_lines: Counter[str]
 
     @property
-    def rows(self) -> int:
-        """Rows of every finished file."""
-        return sum(report.rows for report in self.reports)
+    def verdict(self) -> Verdict:
+        """How the harvest stands, and what to do next."""
+        return verdict(self)
 
     @property
     def bytes(self) -> int:

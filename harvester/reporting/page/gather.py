@@ -8,7 +8,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from heapq import nlargest
 from pathlib import Path
 
 from harvester.disk import inspect, verified
@@ -32,7 +31,6 @@ from harvester.reporting.page.sources import (
     read_runs,
 )
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
-from harvester.reporting.page.verdict import Standing, verdict
 
 _LARGEST = 10  # campaigns
 _DAYS = 31
@@ -75,18 +73,6 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     history = layout.runs.is_file()
     cut_off = _unrecorded(run_ids, runs, history=history, under_way=under_way)
     campaigns = _campaigns(state, last, complete=len(files.sizes))
-    facts = Standing(
-        directory=str(layout.root),
-        settings=settings,
-        campaigns=campaigns,
-        failed_kinds=frozenset(each.kind for each in failures if each.now),
-        rows=sum(report.rows for report in files.reports),
-        last_run=last,
-        under_way=under_way,
-        killed=bool(cut_off) and (last is None or cut_off[-1] > last.run_id),
-        differing_files=files.differing,
-        now=now,
-    )
     broken = {
         "manifest.ndjson": manifest.broken,
         "runs.ndjson and summary.json": run_lines.broken,
@@ -97,11 +83,17 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     return Figures(
         directory=str(layout.root),
         made_at=now,
-        verdict=verdict(facts),
+        settings=settings,
         campaigns=campaigns,
+        failed_kinds=frozenset(each.kind for each in failures if each.now),
+        rows=sum(report.rows for report in files.reports),
+        last_run=last,
+        under_way=under_way,
+        killed=bool(cut_off) and (last is None or cut_off[-1] > last.run_id),
+        differing=files.differing,
         reports=files.reports,
         periods=_periods(files.reports),
-        largest=[each for each in nlargest(_LARGEST, files.sizes.items(), _rows) if each[1]],
+        largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
         days=requests_by_day(runs)[-_DAYS:],
         runs=runs,
         history=history,
@@ -109,19 +101,13 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
         estimate=_estimate(campaigns, files.reports, runs, settings, now=now),
         failures=failures,
         causes=causes,
-        differing=files.differing,
         differences=files.differences,
         verified=verified.read(layout),
-        settings=settings,
         state_readable=state is not None,
         manifest_sha256=_sha256(layout.manifest) if is_there else "",
         manifest_bytes=layout.manifest.stat().st_size if is_there else 0,
         broken_lines=+Counter(broken),
     )
-
-
-def _rows(item: tuple[str, int]) -> int:
-    return item[1]
 
 
 def _state(layout: Layout) -> inspect.Content | None:

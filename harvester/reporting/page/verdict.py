@@ -24,7 +24,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The facts that the verdict follows from."""
+    """The facts that the verdict follows from. `differing` files are not as the manifest says."""
 
     directory: str
     settings: Mapping[str, str]
@@ -34,8 +34,8 @@ class Standing:
     last_run: Run | None
     under_way: bool
     killed: bool  # a run began after the last one that left a summary
-    differing_files: int
-    now: datetime
+    differing: int
+    made_at: datetime
 
 
 def verdict(facts: Standing) -> Verdict:
@@ -59,10 +59,10 @@ def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
             next_step="Nothing to do. Watch it with:",
             command=shlex.join(["harvester", "status", facts.directory]),
         )
-    if facts.differing_files:
+    if facts.differing:
         return Verdict(
             headline="Finished files differ from the manifest",
-            sentence=f"{_files(facts.differing_files)} not what was harvested; {_done(facts)}.",
+            sentence=f"{_files(facts.differing)} not what was harvested; {_done(facts)}.",
             next_step="Harvest these files again:",
             command=f"{command} --repair",
         )
@@ -100,7 +100,7 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             sentence=f"{_done(facts)}; the last run ended because {because(last.reason)}.",
             next_step=again,
             command=command,
-            not_before=last.resume_at if (last.resume_at or facts.now) > facts.now else None,
+            not_before=last.resume_at if last.resume_at and last.resume_at > facts.made_at else None,
         )
     return None
 
