@@ -94,13 +94,14 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             next_step="Find out what is wrong, correct it, and run the same command again:",
             command="harvester check",
         )
+    resume_at = last.resume_at
     if facts.campaigns.partial or facts.campaigns.pending:
         return Verdict(
             headline="Stopped before the end",
             sentence=f"{_done(facts)}; the last run ended because {because(last.reason)}.",
             next_step=again,
             command=command,
-            not_before=last.resume_at if last.resume_at and last.resume_at > facts.made_at else None,
+            not_before=resume_at if resume_at and resume_at > facts.made_at else None,
         )
     return None
 
