@@ -3,8 +3,9 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
 from harvester.disk.compress import CODECS, damage_errors
 
@@ -14,16 +15,12 @@ Recorded: TypeAlias = tuple[int, str, int]
 """What a line of the manifest says: bytes, sha256, rows."""
 
 
-def _nothing(_: Any) -> None:
-    pass
-
-
 def differences(
     path: Path,
     expected: Recorded,
     *,
-    take: Callable[[bytes], None] = _nothing,
-    advance: Callable[[int], None] = _nothing,
+    take: Callable[[bytes], None] | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> Iterator[str]:
     """What is not as expected, each with what it is and what it should be.
 
@@ -43,16 +40,20 @@ def differences(
 
 
 def _read(
-    path: Path, take: Callable[[bytes], None], advance: Callable[[int], None]
+    path: Path,
+    take: Callable[[bytes], None] | None,
+    advance: Callable[[int], None] | None,
 ) -> tuple[int, str, int | None]:
     """Bytes, sha256, and rows; these are None where the file cannot be decompressed."""
     codec = next(codec for codec in reversed(CODECS.values()) if path.name.endswith(codec.suffix))
     rows: int | None = 0
     with _Metered(path, advance) as raw:
         try:
-            for chunk in whole_lines(codec.open(cast("IO[bytes]", raw)).read):
+            read = codec.open(cast("IO[bytes]", raw)).read
+            for chunk in whole_lines(read) if take else iter(partial(read, _CHUNK), b""):
                 rows = (rows or 0) + chunk.count(b"\n")
-                take(chunk)
+                if take:
+                    take(chunk)
         except damage_errors():
             rows = None
         while raw.read(_CHUNK):
@@ -63,7 +64,7 @@ def _read(
 class _Metered(io.FileIO):
     """A file that hashes and counts what is read from it."""
 
-    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, advance: Callable[[int], None] | None) -> None:
         super().__init__(path)
         self._advance = advance
         self.digest = hashlib.sha256()
@@ -73,7 +74,8 @@ class _Metered(io.FileIO):
         data = super().read(size) or b""
         self.digest.update(data)
         self.size += len(data)
-        self._advance(len(data))
+        if self._advance:
+            self._advance(len(data))
         return data
 
 
