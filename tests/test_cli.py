@@ -411,6 +411,20 @@ def harvested(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def test_status_knows_the_quota_of_this_day(harvested: Path, tmp_path: Path, call: Call) -> None:
+    """After the reset nothing is used; a summary that was edited by hand is no bug."""
+    shutil.copytree(harvested / "out", tmp_path / "out")
+    path = tmp_path / "out/summary.json"
+    summary = json.loads(path.read_text())
+    past = {"limit": 9, "used_today": 5, "resets_at": "2020-01-01T00:00:00.000Z"}
+    for quota, used in ((summary["quota"], summary["requests"]["sent"]), (past, 0), ({}, None)):
+        path.write_text(json.dumps({**summary, "quota": quota}))
+        found = json.loads(call("status", "out", "--json").stdout)["quota"]
+        assert (found and found["used_today"]) == used
+        said = call("status", "out")
+        assert (said.code, f"{used} of " in said.stdout) == (0, used is not None)
+
+
 def test_verify_says_nothing_is_different(harvested: Path) -> None:
     """Exit code 0, and nothing on standard output."""
     done = harvester(harvested, "verify", "out")

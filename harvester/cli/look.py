@@ -68,11 +68,12 @@ def _facts(content: inspection.Content, summary: dict[str, Any]) -> dict[str, An
 def _quota_now(quota: Any, now: datetime) -> dict[str, Any] | None:
     """The quota as the last run saw it; of a new day nothing is used yet, as far as it knows."""
     try:
+        found = {"limit": int(quota["limit"]), "used_today": int(quota["used_today"])}
         if datetime.fromisoformat(quota["resets_at"]) <= now:
-            return {**quota, "used_today": 0, "resets_at": stamp(next_reset(now))}
+            return {**found, "used_today": 0, "resets_at": stamp(next_reset(now))}
     except (KeyError, TypeError, ValueError):
         return None
-    return dict(quota)
+    return {**found, "resets_at": quota["resets_at"]}
 
 
 def _last_run(facts: dict[str, Any]) -> str:
