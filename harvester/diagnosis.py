@@ -138,8 +138,8 @@ def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account 
         case Throttled():
             return Verdict("pace", f"the API says: too fast ({error}); try again", _LATER)
         case QuotaExceeded():
-            reset = next_reset(Clock().now())
-            return Verdict("quota", f"the day is spent ({error}); resets at {reset}", _LATER)
+            reset = f"{next_reset(Clock().now()):%a %d %b %Y, %H:%M} UTC"
+            return Verdict("quota", f"the day is spent ({error}); resets {reset}", _LATER)
         case Unauthorized():
             step = "sign in again: harvester login" if account else "get a new token"
             return Verdict(
@@ -166,7 +166,7 @@ def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account 
             return Verdict("server", f"the API gives no answer now ({error}); try again", _LATER)
         case _:
             return Verdict(
-                "origin", f"this does not answer as the API does ({error}): see --base-url", _USAGE
+                "origin", f"this does not answer as the API does ({error}): see `base_url`", _USAGE
             )
 
 

@@ -50,7 +50,7 @@ def test_digits_are_an_id(good: str) -> None:
 )  # fmt: skip
 def test_nothing_else_is_an_id(bad: str) -> None:
     """No path, no blank, no digit of another script; the message is short whatever came."""
-    with pytest.raises(ConfigError, match=r"1 to 20 digits.*--api v3") as caught:
+    with pytest.raises(ConfigError, match=r"1 to 20 digits.*`api` v3") as caught:
         API.check_id(bad)
     assert len(str(caught.value)) < 300
 

@@ -67,7 +67,7 @@ def test_a_uuid_is_an_id(given: str) -> None:
 )
 def test_nothing_else_is_an_id(bad: Any) -> None:
     """Also not an id of v2, and the message says so."""
-    with pytest.raises(ConfigError, match=r"UUIDs.*--api v2"):
+    with pytest.raises(ConfigError, match=r"UUIDs.*`api` v2"):
         API.check_id(bad)
 
 

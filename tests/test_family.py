@@ -449,7 +449,7 @@ async def test_a_directory_begun_by_a_top_up_has_no_other_beginning(
     async with world() as sandbox:
         account = Account(tmp_path, sandbox)
         await harvest(account.ids, HarvestConfig(**account.config, since="last", max_requests=3))
-        with pytest.raises(ConfigError, match="--since was 'not given'"):
+        with pytest.raises(ConfigError, match="`since` was 'not given'"):
             await harvest(account.ids, HarvestConfig(**account.config, since=since))
         await account.harvest()
         account.assert_equals_a_late_harvest()

@@ -129,7 +129,7 @@ class V2(Struct, frozen=True):
         if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits; "
-                "UUIDs are ids of --api v3)"
+                "UUIDs are ids of `api` v3)"
             )
         return campaign_id
 

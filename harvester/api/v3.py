@@ -141,7 +141,7 @@ class V3(Struct, frozen=True):
         if not _ID.fullmatch(found):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v3 ids are UUIDs, as in "
-                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; numbers are ids of --api v2)"
+                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; numbers are ids of `api` v2)"
             )
         return found
 

@@ -75,7 +75,7 @@ class CheckpointStore:
         if self._group.read("PRAGMA integrity_check") != [("ok",)]:
             raise ConfigError(
                 f"{self.path} is damaged, as in a copy that was made while a run worked: copy the "
-                "directory again when no run works in it, or start over with --fresh"
+                "directory again when no run works in it, or start over with `fresh`"
             )
 
     # -- one run -------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class CheckpointStore:
             if name != "synced" and checksum(name, value) != stored:
                 raise StorageError(
                     f"cannot use {self.path}: the setting {name!r} is damaged: restore the "
-                    "directory from a copy, or start over with --fresh"
+                    "directory from a copy, or start over with `fresh`"
                 )
         return {name: value for name, value, _ in found}
 

@@ -15,13 +15,6 @@ from harvester.disk.storage import storage, sync_directory
 from harvester.errors import ConfigError
 from harvester.runtime import stamp
 
-_NAMES = {
-    "api": "--api",
-    "base_url": "--base-url",
-    "since": "--since",
-    "page_size": "--page-size",
-    "compress": "--compress",
-}
 _OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.grown.part", "*.ndjson.gz*", "*.ndjson.zst*")
 
 
@@ -82,7 +75,7 @@ def open_directory(
     try:
         layout.state.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
-        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
+        raise ConfigError(f"cannot use {layout.root} (`output`): {wrong.strerror}") from None
     with ExitStack() as stack:
         lock = stack.enter_context(locked(layout, now=now))
         if fresh:
@@ -131,14 +124,14 @@ def _since(store: CheckpointStore) -> datetime | None:
 def reject_changed_settings(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
     """One directory holds one harvest: nothing could tell two apart again."""
     changed = [
-        f"{_NAMES[name]} was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
+        f"`{name}` was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]
     if changed:
         raise ConfigError(
             f"{layout.root} holds a harvest with other settings ({'; '.join(changed)}): give the "
-            "same ones, another --output, or --fresh to start over"
+            "same ones, another `output`, or `fresh` to start over"
         )
 
 
@@ -148,7 +141,7 @@ def reject_untracked_files(layout: Layout, known_reports: Sequence[str]) -> None
         if path.exists():
             raise ConfigError(
                 f"{layout.root} has files of a harvest ({path.name}) but no state of it: "
-                "move them away, or give another --output, or --fresh to remove them"
+                "move them away, or give another `output`, or `fresh` to remove them"
             )
 
 
@@ -157,7 +150,7 @@ def _wipe(
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
     A directory in the place of a file is none of ours, and stays."""
-    state = list(layout.state.glob(f"{layout.database.name}*"))
+    state = [*layout.state.glob(f"{layout.database.name}*"), *layout.state.glob("verified.json*")]
     found = (*_files(layout, known_reports), *layout.about)
     files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))
