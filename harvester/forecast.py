@@ -4,29 +4,28 @@ All that is asked for is charged, and kept in the directory's state for the run.
 """
 
 import heapq
+import math
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean, stdev
 
-from harvester.campaign.context import RunContext, WalkOptions
-from harvester.campaign.details import CampaignDetails
 from harvester.client import open_credentials, open_stack
 from harvester.config import KNOWN, HarvestConfig
-from harvester.disk.compress import CODECS
-from harvester.disk.directory import Directory, open_directory
+from harvester.disk.directory import open_directory
 from harvester.disk.part import is_regular
-from harvester.disk.saved_walk import SavedWalk
-from harvester.errors import CampaignError
 from harvester.input.counts import CountsAhead
-from harvester.input.known import known
+from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.queue import WalkQueue
-from harvester.model import Target
 from harvester.preflight import layout_of, preflight
 from harvester.runtime import Clock, StopSignal
 
-_SAMPLE = 30  # details
+_SAMPLE = 30  # details that are asked for together
+_LEAST, _MOST = 60, 240  # details
+_NEAR = 0.02  # of all requests: twice the error of the estimate is to be less
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +82,21 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             emit=lambda event: None,
             call_after_commit=directory.store.call_after_commit,
         ) as way:
-            ahead = queue.use_counts(way.fetcher, page_size=config.page_size)
-            await queue.count()
-            stop.check()
-            context = RunContext(
-                run_id="",
-                fetcher=way.fetcher,
-                api=api,
-                options=WalkOptions(page_size=config.page_size, max_pages=config.max_pages),
-                layout=directory.layout,
-                lock=directory.lock,
-                store=directory.store,
-                manifest=directory.manifest,
-                codec=CODECS[config.compress],
+            lookup = Lookup(
+                way.fetcher,
+                api,
+                directory.store,
+                reports=config.reports,
+                links=config.links,
+                summary=config.summary,
+                believed=config.counts,
                 clock=clock,
                 emit=lambda event: None,
             )
-            forecast = _Forecast(directory, ahead, CampaignDetails(context), config, clock)
-            estimate = await forecast.make(campaign_ids)
+            ahead = queue.use_counts(lookup, page_size=config.page_size)
+            await queue.count()
+            estimate = await _Forecast(ahead, config, clock).make(campaign_ids)
+            stop.check()
             directory.sync()
             return estimate
 
@@ -108,74 +104,83 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
 class _Forecast:
     """Adds up the campaigns, and what a sample of them takes beyond its counts."""
 
-    def __init__(
-        self,
-        directory: Directory,
-        ahead: CountsAhead,
-        details: CampaignDetails,
-        config: HarvestConfig,
-        clock: Clock,
-    ) -> None:
-        self._store = directory.store
+    def __init__(self, ahead: CountsAhead, config: HarvestConfig, clock: Clock) -> None:
         self._ahead = ahead
-        self._details = details
-        self._config = config
+        self._lookup = ahead.lookup
+        self._page_size = config.page_size
         self._clock = clock
         self._has_details = config.make_api().details is not None
 
     async def make(self, campaign_ids: Collection[str]) -> Estimate:
         """The requests of all campaigns."""
-        requests = without_detail = 0
-        unknown = False
-        sample: list[tuple[int, str]] = []
+        requests, unknown, chosen = 0, False, _Sample(_MOST)
         for campaign_id in campaign_ids:
-            walks = list(self._ahead.to_make(campaign_id))
-            if not walks:
-                continue
-            found, certain = self._requests(campaign_id, walks)
+            found, certain = self._requests(campaign_id)
             requests, unknown = requests + found, unknown or not certain
-            if self._has_details and self._asks_detail(campaign_id, walks):
-                without_detail += 1
-                # Those of the lowest digests: by chance, and the same ones each time.
-                each = (-zlib.crc32(campaign_id.encode()), campaign_id)
-                heapq.heappush(sample, each)
-                if len(sample) > _SAMPLE:
-                    heapq.heappop(sample)
-        beyond = 0
-        for _, campaign_id in sample:
-            walks = list(self._ahead.to_make(campaign_id))
-            before, _ = self._requests(campaign_id, walks)
-            try:
-                await self._details.of(Target(self._config.walks[0], campaign_id))
-            except CampaignError:  # its walks will ask again, and fail
-                continue
-            after, _ = self._requests(campaign_id, walks)
-            beyond += after - (before - 1)  # the detail is not to be asked for again
-            requests += after - before
-        if sample:
-            requests += round((without_detail - len(sample)) * beyond / len(sample))
+            if self._asks_detail(campaign_id):
+                chosen.add(campaign_id)
+        beyond: list[float] = []
+        for group in chosen.groups(_SAMPLE):
+            before = [self._requests(each)[0] for each in group]
+            shared = await self._ahead.details(group) / len(group)
+            for each, had in zip(group, before, strict=True):
+                more = self._requests(each)[0] - had
+                requests += more
+                beyond.append(more + 1 + shared)  # the detail is not to be asked for again
+            left = chosen.seen - len(beyond)
+            if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
+                break
+        if beyond:
+            requests += round((chosen.seen - len(beyond)) * fmean(beyond))
         return Estimate(requests, unknown and requests > 0)
 
-    def _asks_detail(self, campaign_id: str, walks: list[SavedWalk]) -> bool:
-        campaign = known(self._store.campaign(campaign_id))
-        begins = any(walk.position.pages == 0 or walk.state == "complete" for walk in walks)
-        return begins and not campaign.detail_is_current(self._store.round, self._clock.now())
+    def _asks_detail(self, campaign_id: str) -> bool:
+        begins = any(
+            walk.position.pages == 0 or walk.state == "complete"
+            for walk in self._ahead.to_make(campaign_id)
+        )
+        campaign = self._lookup.kept(campaign_id)
+        return self._has_details and begins and not self._lookup.has_current_detail(campaign)
 
-    def _requests(self, campaign_id: str, walks: list[SavedWalk]) -> tuple[int, bool]:
+    def _requests(self, campaign_id: str) -> tuple[int, bool]:
         """What a campaign takes by what is known of it, and whether all of it is known."""
-        campaign, certain = known(self._store.campaign(campaign_id)), True
-        requests = int(self._has_details and self._asks_detail(campaign_id, walks))
-        for walk, pages in zip(walks, self._pages(campaign_id, walks), strict=True):
-            if pages is None:
-                certain = False
-                requests += 1
-            else:
-                requests += max(0, pages - walk.position.pages)
-        return requests, certain and campaign.counts is not None
-
-    def _pages(self, campaign_id: str, walks: list[SavedWalk]) -> Iterator[int | None]:
-        campaign, now = known(self._store.campaign(campaign_id)), self._clock.now()
-        for walk in walks:
+        campaign, certain = self._lookup.kept(campaign_id), True
+        requests, now = int(self._asks_detail(campaign_id)), self._clock.now()
+        for walk in self._ahead.to_make(campaign_id):
             grows = walk.state == "complete" or walk.base is not None
             report = walk.target.report
-            yield None if grows else campaign.pages(report, self._config.page_size, now)
+            pages = None if grows else campaign.pages(report, self._page_size, now)
+            certain = certain and pages is not None and campaign.counts is not None
+            requests += 1 if pages is None else max(0, pages - walk.position.pages)
+        return requests, certain
+
+
+class _Sample:
+    """Some of many campaigns: those of the lowest digests, by chance and the same ones each time.
+
+    `seen` is how many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heap: list[tuple[int, str]] = []
+        self.seen = 0
+
+    def add(self, campaign_id: str) -> None:
+        """Take one into account."""
+        self.seen += 1
+        heapq.heappush(self._heap, (-zlib.crc32(campaign_id.encode()), campaign_id))
+        if len(self._heap) > self._most:
+            heapq.heappop(self._heap)
+
+    def groups(self, size: int) -> Iterator[list[str]]:
+        """Those that were chosen."""
+        each = (campaign_id for _, campaign_id in sorted(self._heap, reverse=True))
+        while group := list(islice(each, size)):
+            yield group
+
+
+def _error(sample: Sequence[float], left: int) -> float:
+    """Twice the standard error of the sum over `left` more, from a sample."""
+    share = left / (left + len(sample))
+    return 2 * left * stdev(sample) * math.sqrt(share / len(sample))

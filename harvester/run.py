@@ -24,6 +24,7 @@ from harvester.disk.part import is_regular, is_whole
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun, describe_bug
 from harvester.events import Event, Observer
+from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.preflight import layout_of, preflight
@@ -166,6 +167,7 @@ class _Run:
 
     async def harvest(self, campaign_ids: CampaignIds, credentials: Credentials) -> HarvestReport:
         """Do the work, then conclude, however the work ended."""
+        layout = self._directory.layout
         queue = WalkQueue(
             campaign_ids,
             self._api,
@@ -173,7 +175,7 @@ class _Run:
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
-            is_there=self._is_there,
+            is_there=lambda saved: is_regular(layout.final(saved.target)),
             is_whole=self._is_whole if self._config.repair else None,
             sizes=self._sizes,
             clock=self._clock,
@@ -206,9 +208,6 @@ class _Run:
             raise queue.refused
         return report
 
-    def _is_there(self, saved: SavedWalk) -> bool:
-        return is_regular(self._directory.layout.final(saved.target))
-
     def _is_whole(self, saved: SavedWalk) -> bool:
         final = self._directory.layout.final(saved.target)
         return is_whole(final, size=saved.position.offset, digest=saved.digest)
@@ -236,8 +235,6 @@ class _Run:
                 min_page_size=config.min_page_size,
                 since=directory.since,
                 max_pages=config.max_pages,
-                reports=config.reports,
-                links=config.links,
                 summary=config.summary,
                 expected=self._sizes.pages,
                 counted=self._sizes.counted,
@@ -251,23 +248,28 @@ class _Run:
             clock=self._clock,
             emit=self.emit,
         )
-        publisher = Publisher(context)
-        await publisher.republish()
-        campaigns = CampaignHarvester(context, publisher)
+        lookup = Lookup(
+            stack.fetcher,
+            self._api,
+            directory.store,
+            reports=config.reports,
+            links=config.links,
+            summary=config.summary,
+            believed=config.counts,
+            clock=self._clock,
+            emit=self.emit,
+        )
+        await (publisher := Publisher(context)).republish()
+        campaigns = CampaignHarvester(context, publisher, lookup)
         coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
+        if config.counts or config.summary:
+            queue.use_counts(lookup, page_size=config.page_size, summary=config.summary)
         timer = self._stop_after(config.max_duration)
         try:
             async with anyio.create_task_group() as group:
-                if config.counts or config.summary:
-                    queue.use_counts(
-                        stack.fetcher,
-                        page_size=config.page_size,
-                        summary=config.summary,
-                        believed=config.counts,
-                    )
-                group.start_soon(queue.count)
+                group.start_soon(queue.look_ahead)
                 await coordinator.run(queue.walks())
-                group.cancel_scope.cancel()
+                queue.end(group.cancel_scope)
             all_asked = not self._stop.requested and self._tally.deferred_until is None
             if config.tops_up and all_asked:
                 directory.store.end_round()

@@ -392,10 +392,12 @@ class Lab:
 
 @contextmanager
 def lab(sandbox: Sandbox | None = None, *options: str, api: str = "v2") -> Iterator[Lab]:
-    """A lab while the block lasts. v3 is harvested without counts: they would save requests."""
+    """A lab while the block lasts. The opens of v3 are harvested without counts: they would save
+    requests."""
     sandbox = sandbox or small()
     ids = ids_of(sandbox, api)
-    options = ("--api", api, *(("--no-counts",) if api == "v3" else ()), *options)
+    opens_alone = api == "v3" and "--report" not in options
+    options = ("--api", api, *(("--no-counts",) if opens_alone else ()), *options)
     with Served(sandbox) as served, Forks() as forks:
         expected = reference(sandbox, ids)
         if api == "v3" and "--summary" in options:  # the counts of all campaigns: one request

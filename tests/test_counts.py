@@ -21,6 +21,7 @@ from harvester.input.known import KnownCampaign, known
 from harvester.reporting.counters import Counters
 from harvester.reporting.progress import Progress
 from harvester.run import harvest
+from harvester.runtime import stamp
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.sandbox.counts import CountSettings
 
@@ -105,7 +106,7 @@ def campaign(
     )
     detail = Detail(activities=("a",), updated_at=None if updated is None else NOON - updated)
     empty = KnownCampaign(SavedCampaign(campaign_id=ONE))
-    found = empty.with_counts(counts, NOON - counted).with_detail(detail, 0, NOON)
+    found = empty.with_counts(counts, NOON - counted).with_detail(detail, NOON)
     assert known(found.saved) == found
     return found
 
@@ -157,26 +158,27 @@ def test_a_report_is_known_to_be_unmoved(
 
 
 @pytest.mark.parametrize(
-    ("round_", "asked", "sends", "refreshed", "current"),
+    ("since", "asked", "sends", "refreshed", "current"),
     [
-        (1, HOUR, 9, HOUR, True),
-        (2, 5 * DAY, 9, HOUR, True),  # the sends have not moved
-        (1, HOUR, 10, HOUR, False),  # a resend
-        (2, HOUR, 9, 2 * DAY, False),  # these counts are too old to show a resend
-        (1, HOUR, 9, 2 * DAY, True),
-        (1, 25 * HOUR, 9, 2 * DAY, False),
+        (2 * HOUR, HOUR, 9, HOUR, True),
+        (HOUR, 5 * DAY, 9, HOUR, True),  # the sends have not moved
+        (2 * HOUR, HOUR, 10, HOUR, False),  # a resend
+        (HOUR, 2 * HOUR, 9, 2 * DAY, False),  # these counts are too old to show a resend
+        (2 * HOUR, HOUR, 9, 2 * DAY, True),
+        (2 * DAY, 25 * HOUR, 9, 2 * DAY, False),
     ],
 )
 def test_a_detail_is_current(
-    round_: int, asked: timedelta, sends: int, refreshed: timedelta, current: bool
+    since: timedelta, asked: timedelta, sends: int, refreshed: timedelta, current: bool
 ) -> None:
-    """In the round in which it was asked for, or for as long as the sends do not move."""
+    """If it is no older than the run wants, or for as long as the sends do not move."""
     found = campaign(recipients={"sends": 9}, counted=asked)
-    found = found.with_detail(Detail(activities=("a",)), 1, NOON - asked)
+    found = found.with_detail(Detail(activities=("a",)), NOON - asked)
     later = CampaignCounts(
         campaign_id=ONE, recipients={"sends": sends}, refreshed_at=NOON - refreshed
     )
-    assert found.with_counts(later, NOON).detail_is_current(round_, NOON) is current
+    found = found.with_counts(later, NOON)
+    assert found.detail_is_current(stamp(NOON - since), NOON) is current
 
 
 # -- whole harvests ----------------------------------------------------------------------------
@@ -418,3 +420,24 @@ async def test_a_campaign_of_v2_without_a_detail_has_its_reports(
     for each in ids:
         file = account.home / "out" / "opens" / f"{each}.ndjson"
         assert file.read_bytes().splitlines() == list(account.sandbox.world.records("opens", each))
+
+
+async def test_a_top_up_of_v2_asks_only_for_what_may_have_moved(serve: Callable[..., Any]) -> None:
+    """One detail shows which of the reports that list a contact once did not; opens and clicks may
+    have more events of the same contacts. Without counts all is asked for."""
+    account = await serve(campaigns=5, pages=9, resends=0, unsent=0)
+    world, ids = account.sandbox.world, list(account.sandbox.world.campaign_ids)
+    assert (await harvest(ids, v2(account))).exit_code == 0
+    world.add_events("bounces", ids[0], 3)
+    world.add_events("opens", ids[1], 2)
+    before = account.sandbox.requests
+    report = await harvest(ids, v2(account, since="last"))
+    assert report.exit_code == 0
+    assert account.sandbox.requests - before <= 3 * len(ids) + 1
+    again = await harvest(ids, v2(account, since="last", counts=False))
+    assert again.requests.sent == 6 * len(ids)
+    for name in v2(account).reports:
+        for each in ids:
+            file = account.home / "out" / name / f"{each}.ndjson"
+            rows = sorted(world.records(name, each))
+            assert sorted(file.read_bytes().splitlines()) == rows, (name, each)

@@ -11,6 +11,7 @@ from harvester.config import HarvestConfig
 from harvester.reporting.summary import HarvestReport
 from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
+from harvester.sandbox.counts import CountSettings
 
 ACCOUNT: dict[str, Any] = {
     "campaigns": 8,
@@ -96,3 +97,41 @@ async def test_a_campaign_that_is_not_there_is_asked_for_once(account: Account) 
     assert len([each for each in account.sandbox.log if each.path.endswith(f"/emails/{gone}")]) == 1
     await account.run([gone], retry_failed=True)
     assert len([each for each in account.sandbox.log if each.path.endswith(f"/emails/{gone}")]) == 2
+
+
+@pytest.mark.parametrize("age", [0.0, 7 * 86_400.0])
+async def test_a_resend_made_later_is_found_by_a_new_report(tmp_path: Path, age: float) -> None:
+    """Also on the same day; the reports that were there are not asked for. Where the counts show
+    that nothing was sent, no other detail is asked for again."""
+    settings = SandboxSettings(**ACCOUNT, counts=CountSettings(age=age))
+    async with Sandbox(settings) as sandbox:
+        account = Account(sandbox, tmp_path)
+        await account.run(report="opens,bounces")
+        again = account.ids[5]
+        sandbox.world.resend(again)
+        before = len(sandbox.log)
+        config = account.config(report="opens,bounces,clicks,sends")
+        assert (await harvest(account.ids, config)).exit_code == 0
+        account.assert_whole(account.config(report="clicks,sends"))
+        new = sandbox.log[before:]
+        assert not [hit for hit in new if hit.report in ("opens", "bounces")]
+        asked = {hit.campaign_id for hit in new if hit.report == "campaign"}
+        assert asked == ({again} if not age else set(account.ids))
+
+
+@pytest.mark.parametrize("age", [0.0, 7 * 86_400.0])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_resend_made_later_is_found_by_a_top_up(
+    tmp_path: Path, age: float, times: int
+) -> None:
+    """Whatever the age of the counts, and after a top-up that found nothing."""
+    settings = SandboxSettings(**ACCOUNT, counts=CountSettings(age=age))
+    async with Sandbox(settings) as sandbox:
+        account = Account(sandbox, tmp_path)
+        await account.run(report="opens,bounces,sends")
+        for _ in range(times - 1):
+            await account.run(report="opens,bounces,sends", since="last")
+        for each in account.ids[4:6]:  # the first was sent once, as was the second
+            sandbox.world.resend(each)
+        await account.run(report="opens,bounces,sends", since="last")
+        account.assert_whole(account.config(report="opens,bounces,sends"))

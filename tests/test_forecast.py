@@ -1,13 +1,23 @@
 """`plan --ask`: what a run will send, known before it sends it."""
 
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_details import ACCOUNT, Account
 
-from harvester.forecast import ask
+from harvester.config import HarvestConfig
+from harvester.disk.saved_walk import SavedWalk
+from harvester.events import Event, RequestSent
+from harvester.forecast import _Forecast, ask
+from harvester.model import Target
+from harvester.reporting.counters import Counters
+from harvester.reporting.progress import Progress
+from harvester.run import harvest
+from harvester.runtime import Clock
 from harvester.sandbox import Sandbox, SandboxSettings
 from harvester.sandbox.counts import CountSettings
 
@@ -28,15 +38,15 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         await sandbox.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize("resends", [0, 9, 60])
+@pytest.mark.parametrize("resends", [0, 4, 24])
 async def test_the_requests_of_a_run_are_known_before(
     serve: Callable[..., Any], resends: int
 ) -> None:
     """Within 3 %; and the run asks for nothing again that the plan asked for."""
-    account = await serve(campaigns=60, pages=240, rows_per_page=20, resends=resends)
+    account = await serve(campaigns=24, pages=72, rows_per_page=5, resends=resends)
     estimate = await ask(account.ids, account.config())
     asked = account.sandbox.requests
-    assert asked <= 1 + 30
+    assert asked <= 1 + 24 + 5 + 2  # counts, details, those of activities, looks at sends
     report = await account.run()
     assert not estimate.at_least
     assert estimate.requests == pytest.approx(report.requests.sent, rel=0.03)
@@ -71,3 +81,110 @@ async def test_counts_that_are_wrong_do_not_stop_a_plan(serve: Callable[..., Any
     """It is then as wrong as they are."""
     account = await serve(counts=CountSettings(numbers="wrong"))
     assert (await ask(account.ids, account.config())).requests > 0
+
+
+# -- by a sample ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Campaign:
+    """Its `pages` by the counts, and by its detail as well."""
+
+    by_counts: list[int]
+    by_detail: list[int]
+    detailed: bool = False
+    counts = True
+
+    def pages(self, report: str, page_size: int, now: object) -> int:
+        """What a walk takes, as far as it is known."""
+        return (self.by_detail if self.detailed else self.by_counts)[int(report)]
+
+
+class Population:
+    """Many campaigns of six reports of some pages, `share` of them with a resend."""
+
+    def __init__(self, seed: int, campaigns: int, pages: float, share: float) -> None:
+        chance = random.Random(seed)
+        self.known: dict[str, Campaign] = {}
+        for number in range(campaigns):
+            size = pages * chance.paretovariate(1.3) / 4
+            counts = [int(size * part) + 1 for part in (1, 1, 0.2, 0.04, 0.03, 0)]
+            resent = chance.random() < share
+            detail = [each + (chance.random() < 0.6) for each in counts] if resent else counts
+            self.known[f"{seed}-{number}"] = Campaign(counts, detail)
+        self.lookup, self.asked = self, 0
+
+    def kept(self, campaign_id: str) -> Campaign:
+        """What is known of a campaign."""
+        return self.known[campaign_id]
+
+    def has_current_detail(self, campaign: Campaign) -> bool:
+        """Whether its detail was asked for."""
+        return campaign.detailed
+
+    def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
+        """Its walks."""
+        for report in range(6):
+            yield SavedWalk(id=0, target=Target(str(report), campaign_id))
+
+    async def details(self, group: Iterable[str]) -> int:
+        """Ask for details."""
+        for each in group:
+            self.known[each].detailed, self.asked = True, self.asked + 1
+        return 0
+
+
+@pytest.mark.parametrize("pages", [0.8, 3.0, 8.0])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.14, 0.5])
+async def test_a_sample_of_details_shows_what_all_take(pages: float, share: float) -> None:
+    """Small, middle and large campaigns, heavy tail included: within 3 %, by some details."""
+    config = HarvestConfig(api="v3", client_id="id", access_token="token")
+    for seed in range(4):
+        many: Any = Population(seed, 700, pages, share)
+        estimate = await _Forecast(many, config, Clock()).make(many.known)
+        took = sum(sum(each.by_detail) for each in many.known.values()) + 700 - many.asked
+        assert estimate.requests == pytest.approx(took, rel=0.03)
+        assert many.asked <= 240
+    if not share:
+        assert many.asked == 60
+
+
+# -- while it runs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("campaigns", "pages", "seed"),
+    [(30, 1.1, 1), (30, 1.1, 2), (16, 3, 1), (16, 3, 2), (8, 8, 3), (6, 20, 4)],
+)
+async def test_the_requests_left_are_right_from_a_twentieth_of_a_run_on(
+    serve: Callable[..., Any], campaigns: int, pages: float, seed: int
+) -> None:
+    """Within 15 % of what is left, on accounts of small, middle and large campaigns, and where a
+    few have most pages; without a plan before."""
+    resends = campaigns // 5
+    account = await serve(
+        campaigns=campaigns,
+        pages=round((campaigns + resends) * pages),
+        rows_per_page=5,
+        resends=resends,
+        seed=seed,
+    )
+    counters = Counters()
+    progress = Progress(counters)
+    seen: list[tuple[int, int, bool]] = []
+
+    def observe(event: Event) -> None:
+        counters(event)
+        progress(event)
+        if isinstance(event, RequestSent):
+            figures = progress.figures()
+            seen.append((counters.sent, figures.requests_left or 0, figures.at_least))
+
+    report = await harvest(account.ids, account.config(concurrency=2), observe=observe)
+    assert report.exit_code == 0
+    for number, left, at_least in seen:
+        rest = report.requests.sent - number
+        if number >= report.requests.sent * 0.05 and rest > 10:
+            assert not at_least
+            # What is sent and not saved yet is among what is left.
+            assert abs(left - rest) <= 0.15 * rest + 2 + 1, number

@@ -41,7 +41,7 @@ def count(bench: Workbench, **rows: int) -> None:
     )
     detail = Detail(activities=("a",), updated_at=now - timedelta(days=9))
     campaign = known(bench.store.campaign(CAMPAIGN_V3)).with_counts(counts, now)
-    bench.store.keep([campaign.with_detail(detail, bench.store.round, now).saved])
+    bench.store.keep([campaign.with_detail(detail, now).saved])
     bench.store.save()
 
 
@@ -72,7 +72,8 @@ async def to_make(bench: Workbench, *, believed: bool = True) -> list[SavedWalk]
         stop=StopSignal(),
         emit=bench.seen,
     )
-    queue.use_counts(FakeFetcher([]), page_size=500, believed=believed)
+    lookup = bench.lookup(FakeFetcher([]), V3(), reports=("opens", "bounces"), believed=believed)
+    queue.use_counts(lookup, page_size=500)
     await queue.count()
     return [walk async for walk in queue.walks()]
 

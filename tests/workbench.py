@@ -20,6 +20,7 @@ import pytest
 from fakes import TARGET, FakeClock, FakeFetcher, Seen
 from msgspec.structs import replace
 
+from harvester.api.base import Api
 from harvester.api.v2 import V2
 from harvester.campaign.context import RunContext, WalkOptions
 from harvester.campaign.harvest import CampaignHarvester
@@ -31,6 +32,7 @@ from harvester.disk.lock import locked
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.disk.saved_walk import SavedWalk
+from harvester.input.lookup import Lookup
 from harvester.model import Page, Position, Target
 
 
@@ -129,8 +131,15 @@ class Workbench:
         """Harvest a campaign against a script, in the present run."""
         fetcher = FakeFetcher(script, delay=delay)
         context = self.context(fetcher, **options)
-        await CampaignHarvester(context, self.publisher).harvest(self.take(target))
+        lookup = self.lookup(fetcher, believed=context.options.counts)
+        await CampaignHarvester(context, self.publisher, lookup).harvest(self.take(target))
         return fetcher
+
+    def lookup(self, fetcher: Any, api: Api | None = None, **wanted: Any) -> Lookup:
+        """What asks of campaigns in this run."""
+        clock: Any = self.clock
+        wanted = {"reports": (), "links": False, "summary": False, "believed": True} | wanted
+        return Lookup(fetcher, api or V2(), self.store, clock=clock, emit=self.seen, **wanted)
 
     # -- what is there -------------------------------------------------------------------------
 

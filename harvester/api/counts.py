@@ -2,7 +2,8 @@
 
 v3 gives those of many campaigns at once (`/reports/stats/email_campaigns`, OpenAPI 3.0.178: at most
 150 ids). The guide and the description spell some names in two ways, numbers may come as strings,
-and a campaign may be missing: what cannot be read is passed over.
+and a campaign may be missing: what cannot be read is passed over. Those of the activities of a
+campaign, each alone, come ten at a time (`/reports/stats/email_campaign_activities`).
 """
 
 import re
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harvester.api.page import read_object
 
@@ -18,8 +20,7 @@ FRESH = timedelta(hours=24)
 """Older counts are asked for again, and nothing is concluded from them."""
 _SETTLED = timedelta(days=1)  # how long after a campaign's last change its counts are trusted
 _NUMBER = re.compile(rb'"?([0-9]{1,15})"?')
-_MOST_IDS = 150
-_STATS = "/v3/reports/stats/email_campaigns/"
+_STATS = "/v3/reports/stats"
 _RECIPIENTS = {
     "opens": "em_opens",
     "clicks": "em_clicks",
@@ -42,13 +43,16 @@ class CampaignCounts(Struct, frozen=True, kw_only=True):
     """The API's numbers for one campaign, by report.
 
     `recipients` counts contacts, `rows` events where the API counts them. The numbers were taken
-    at `refreshed_at` (None: not known).
+    at `refreshed_at` (None: not known). `activities` are those of each activity, by its id, where
+    they were asked for. `unsent` says that a look at the sends showed that there are none.
     """
 
     campaign_id: str
     recipients: Mapping[str, int] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
     refreshed_at: datetime | None = None
+    activities: Mapping[str, "CampaignCounts"] = field(default_factory=dict)
+    unsent: bool = False
 
     @property
     def sends(self) -> int | None:
@@ -75,17 +79,19 @@ class BulkCounts(Struct, frozen=True):
     """Counts of many campaigns in one request.
 
     `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its
-    200 by campaign id. `read` raises `Unreadable`.
+    200 by campaign id. `read` raises `Unreadable`. `activities` is the same for ids of activities.
     """
 
     most_ids: int
     link: Callable[[Sequence[str]], str]
     read: Callable[[bytes], dict[str, CampaignCounts]]
+    activities: "BulkCounts | None" = None
 
 
 class _Entry(msgspec.Struct):
-    campaign_id: str
     stats: dict[str, msgspec.Raw]
+    campaign_id: str | None = None
+    campaign_activity_id: str | None = None
     last_refresh_time: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -98,25 +104,29 @@ _entry = msgspec.json.Decoder(_Entry)
 _text = msgspec.json.Decoder(str)
 
 
-def _stats_link(ids: Sequence[str]) -> str:
-    return f"{_STATS}{','.join(ids)}"
+def _stats_of(path: str, id_field: str, most_ids: int) -> BulkCounts:
+    def link(ids: Sequence[str]) -> str:
+        return f"{_STATS}/{path}/{','.join(ids)}"
+
+    def read(body: bytes) -> dict[str, CampaignCounts]:
+        entries = (_read_entry(raw, id_field) for raw in read_object(body, _stats).results)
+        return {entry.campaign_id: entry for entry in entries if entry is not None}
+
+    return BulkCounts(most_ids, link, read)
 
 
-def _read_stats(body: bytes) -> dict[str, CampaignCounts]:
-    entries = (_read_entry(raw) for raw in read_object(body, _stats).results)
-    return {entry.campaign_id: entry for entry in entries if entry is not None}
-
-
-def _read_entry(raw: msgspec.Raw) -> CampaignCounts | None:
-    """The counts of one campaign; None if the entry is not the documented one."""
+def _read_entry(raw: msgspec.Raw, id_field: str) -> CampaignCounts | None:
+    """The counts of one campaign or activity; None if the entry is not the documented one."""
     try:
         found = _entry.decode(raw)
     except (msgspec.DecodeError, ValueError):
         return None
+    if not (own_id := getattr(found, id_field)):
+        return None
     recipients = {name: _number(found.stats, key) for name, key in _RECIPIENTS.items()}
     rows = {name: _number(found.stats, *keys) for name, keys in _ROWS.items()}
     return CampaignCounts(
-        campaign_id=found.campaign_id.lower(),
+        campaign_id=own_id.lower(),
         recipients={name: number for name, number in recipients.items() if number is not None},
         rows={name: number for name, number in rows.items() if number is not None},
         refreshed_at=read_moment(found.last_refresh_time),
@@ -140,7 +150,10 @@ def read_moment(raw: msgspec.Raw) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-V3_COUNTS = BulkCounts(_MOST_IDS, _stats_link, _read_stats)
+V3_COUNTS = replace(
+    _stats_of("email_campaigns", "campaign_id", 150),
+    activities=_stats_of("email_campaign_activities", "campaign_activity_id", 10),
+)
 
 
 # -- what may be concluded -------------------------------------------------------------------------
@@ -151,29 +164,30 @@ def is_fresh(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and now - FRESH < moment < now + FRESH
 
 
-def says_empty(
-    counts: CampaignCounts | None,
-    report: str,
+def is_settled(
+    counts: CampaignCounts,
     *,
     counted_at: datetime | None,
     updated_at: datetime | None,
     now: datetime,
 ) -> bool:
-    """Whether a report need not be asked, because it certainly has no rows.
-
-    The counts, taken at `counted_at`, are fresh and were refreshed a day or more after the
-    campaign's last change. A campaign that was sent has recipients: one without is odd, and proves
-    nothing.
-    """
+    """Whether counts are believed where they say 0: taken at `counted_at` they are fresh, and the
+    API refreshed them a day or more after the campaign's last change."""
     return (
-        counts is not None
-        and counts.least_rows(report) == 0
-        and bool(counts.sends)
-        and is_fresh(counted_at, now)
+        is_fresh(counted_at, now)
         and counts.refreshed_at is not None
         and updated_at is not None
         and counts.refreshed_at >= updated_at + _SETTLED
     )
+
+
+def says_empty(counts: CampaignCounts, report: str) -> bool:
+    """Whether counts say that a report has no rows.
+
+    A campaign that was sent has recipients: one without is odd, and says nothing, unless its sends
+    were looked at.
+    """
+    return counts.least_rows(report) == 0 and (bool(counts.sends) or counts.unsent)
 
 
 def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int | None:
@@ -197,7 +211,23 @@ def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
     return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)
 
 
-def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
+def empty_activities(recipients: int, activities: int) -> float:
+    """How many of so many activities have none of so many recipients, by chance."""
+    return activities * (1 - 1 / activities) ** recipients
+
+
+def detail_is_worth_it(
+    reports: Iterable[str], *, links: bool, summary: bool, top_up: bool = False
+) -> bool:
     """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
-    links and the counts, which are a request each, and shows the empty reports."""
+    links and the counts, which are a request each, and shows the empty reports; in a top-up those
+    that did not move, of those that list a contact once."""
+    if top_up:
+        return len(set(reports) - set(_REPEATED)) > 1
     return requests_saved(reports) + links + summary > 1
+
+
+def activity_counts_may_pay(reports: Iterable[str]) -> bool:
+    """Whether the reports of a small campaign with two activities are often empty in one of them,
+    so that it pays to have some campaigns share a request for the counts of these."""
+    return requests_saved(reports) > 0.5

@@ -19,8 +19,8 @@ from harvester.runtime import Clock
 class WalkOptions(Struct, frozen=True, kw_only=True):
     """What is asked of every campaign.
 
-    `reports` are wanted and, if `links`, the links of each campaign. `page_size` rows a page; where
-    no try at a page succeeds, pages may shrink to `min_page_size` rows (None: they never do).
+    `page_size` rows a page; where no try at a page succeeds, pages may shrink to `min_page_size`
+    rows (None: they never do).
     Events from `since` on (None: all), at most `max_pages` pages. `summary` compares each file with
     the API's own counts. `expected` gives the pages that a walk is thought to have, 0 if that is
     not known; `counted` those by the API's counts, None if it has none. Where `counts` are used,
@@ -31,8 +31,6 @@ class WalkOptions(Struct, frozen=True, kw_only=True):
     min_page_size: int | None = None
     since: datetime | None = None
     max_pages: int
-    reports: tuple[str, ...] = ()
-    links: bool = False
     summary: bool = False
     expected: Callable[[Target], int] = lambda target: 0
     counted: Callable[[Target], int | None] = lambda target: None

@@ -12,10 +12,11 @@ from functools import partial
 import anyio
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
+from harvester.campaign.heads import Head, Heads, digest_of
 from harvester.campaign.overlap import Edge, may_come_again, newest_first, tells
 from harvester.campaign.rows import Row, RowReader
 from harvester.disk.compress import Codec
@@ -40,6 +41,13 @@ class _Seen(Struct, frozen=True, kw_only=True):
     moved: int
 
 
+class _Last(_Seen, frozen=True, kw_only=True, omit_defaults=True):
+    """The last page as the state keeps it, with the heads of its walk."""
+
+    head: Head | None = None
+    unproven: frozenset[Head] = frozenset()
+
+
 class Trail(Struct):
     """The last pages of a walk. `highest` and `lowest` are the moments at the beginning and the end
     of the last one (None: not known), `end` its last bytes; `counts_rows`: whether its cursors do
@@ -51,16 +59,22 @@ class Trail(Struct):
     end: bytes = b""
     counts_rows: bool | None = None
     resumed: bool = False
+    heads: Heads = field(default_factory=Heads)
 
     def last(self) -> str | None:
         """The last page as text, for the state."""
-        return msgspec.json.encode(self.pages[-1]).decode() if self.pages else None
+        if not self.pages:
+            return None
+        heads = {"head": self.heads.current, "unproven": self.heads.unproven}
+        return msgspec.json.encode(_Last(**{**asdict(self.pages[-1]), **heads})).decode()
 
     def resume(self, last: str | None) -> None:
         """Go on after the page that `last` says."""
         self.resumed = True
         if last is not None:
-            self.pages.append(msgspec.json.decode(last, type=_Seen))
+            seen = msgspec.json.decode(last, type=_Last)
+            self.heads.current, self.heads.unproven = seen.head, seen.unproven
+            self.pages.append(seen)
 
     def see(self, page: Page, ends: tuple[datetime | None, datetime | None]) -> None:
         """Remember where a page that has rows ends."""
@@ -74,6 +88,7 @@ class Edges(Struct, frozen=True, kw_only=True):
     fetcher: Fetcher
     api: Api
     codec: Codec
+    now: Callable[[], datetime]
     readers: dict[str, RowReader] = field(default_factory=dict)
 
     def reader(self, report: str) -> RowReader:
@@ -92,7 +107,7 @@ class Edges(Struct, frozen=True, kw_only=True):
         if not has_cursor(link):  # the first page of a report, or of an activity
             trail.pages.clear()
             trail.lowest = trail.highest = None
-            trail.counts_rows = None
+            trail.counts_rows = trail.heads.current = None
             trail.resumed = resumed = False
         else:
             resumed = not trail.pages
@@ -112,13 +127,29 @@ class Edges(Struct, frozen=True, kw_only=True):
             page, shift = await self._shift(target, trail, part, rows, link, page)
             ends = ends if page is asked else read.ends(page.ndjson)
             moved, begin = moved + shift, begin - shift
-            trail.counts_rows = trail.counts_rows or (True if shift else None)
+            if shift:
+                trail.counts_rows, trail.heads.current = True, None
         end = begin + page.rows
         seen = _Seen(link=link, begin=begin, end=end, offset=part.offset, moved=moved)
         trail.pages.append(seen)
         if page.rows:
             trail.see(page, ends)
+            if not has_cursor(link) and has_cursor(page.next or ""):
+                trail.heads.see(link, page, *ends, self.now())
         return without_first(page, rows - begin)
+
+    async def prove(self, target: Target, trail: Trail, rows: int, counted: int | None) -> None:
+        """Show that no edge of a walk has shifted, as it was taken to be; `rows` are all it has.
+
+        `counted` is the API's number of rows from before the walk (None: not known). Rows only
+        come: if as many were read as there were, none was read twice. Else a look at each head
+        shows it. Raise `Moving` where one is not what it was.
+        """
+        if rows != counted:
+            for link, digest in sorted(trail.heads.unproven):
+                if digest_of(await self._ask(target, link)) != digest:
+                    raise _moved()
+        trail.heads.unproven = frozenset()
 
     async def _shift(
         self, target: Target, trail: Trail, part: PartFile, rows: int, link: str, page: Page
@@ -137,6 +168,11 @@ class Edges(Struct, frozen=True, kw_only=True):
         edge = Edge(taken, begin - least, trail.counts_rows is True)
         pages = [page]
         edge.see_page(new)
+        decision = edge.decide()
+        if decision is None and edge.may_be_still and trail.heads.wait():
+            return page, 0
+        if trail.heads.waited and (decision is None or decision.shift):
+            raise _moved()
         before = _telling(trail, taken, least)
         looks = 0
         while (decision := edge.decide()) is None:
@@ -202,6 +238,10 @@ def _telling(trail: Trail, taken: Sequence[Row], least: int) -> _Seen | None:
         if seen.begin >= least and tells(taken, seen.begin - least, seen.end - seen.begin):
             return seen
     return trail.pages[-1] if trail.pages else None
+
+
+def _moved() -> Moving:
+    return Moving("events came to a report that was at rest")
 
 
 def without_first(page: Page, count: int) -> Page:

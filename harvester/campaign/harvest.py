@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from harvester import events
 from harvester.api.counts import CampaignCounts
 from harvester.campaign.context import RunContext
-from harvester.campaign.details import CampaignDetails
 from harvester.campaign.publish import Publisher
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
 from harvester.campaign.topup import TopUp
@@ -19,6 +18,7 @@ from harvester.disk.part import refuse_directory
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CampaignError, CursorDropped, Deferred, InDoubt, StopRun, describe_bug
+from harvester.input.lookup import Lookup
 from harvester.model import Position
 from harvester.runtime import stamp
 
@@ -26,14 +26,14 @@ from harvester.runtime import stamp
 class CampaignHarvester:
     """Harvests one campaign at a call; shared by all workers."""
 
-    def __init__(self, context: RunContext, publisher: Publisher) -> None:
+    def __init__(self, context: RunContext, publisher: Publisher, lookup: Lookup) -> None:
         self._context = context
         self._store = context.store
         self._emit = context.emit
         self._publisher = publisher
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
-        self._details = CampaignDetails(context)
+        self._lookup = lookup
         self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> SavedWalk | None:
@@ -68,11 +68,15 @@ class CampaignHarvester:
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
         # A walk that goes on has its way in its position.
-        if walk.position.pages:
-            walk.campaign = self._details.kept(walk.target)
+        goes_on, counted = walk.position.pages > 0, walk.saved.counted
+        if goes_on:
+            walk.campaign = self._lookup.kept(walk.target.campaign_id)
         elif (empty := await self._begin(walk)) is not None:
             return empty
         if (base := walk.saved.base) is not None:
+            if not goes_on and self._is_unmoved(walk, counted):
+                self._top_up.cancel(walk, base)
+                return None
             finished = await self._top_up.walk(walk, base)
             if finished is None:
                 return None
@@ -89,18 +93,29 @@ class CampaignHarvester:
         """Learn what there is to know of the campaign first. If that is all there is to the report,
         give the walk as it is finished without a request of its own."""
         context, base = self._context, walk.saved.base
-        walk.campaign = campaign = await self._details.of(walk.target, top_up=base is not None)
+        walk.campaign = campaign = await self._lookup.detail(walk.target, top_up=base is not None)
         report, now = walk.target.report, context.clock.now()
         walk.saved = replace(walk.saved, counted=campaign.mark(report, now))
         if base is not None:
             return None
         if not context.api.reports[report].paged:
-            links = campaign.current_links(self._store.round, now)
+            links = campaign.current_links(self._store.ask_since, now)
             return None if links is None else self._unasked(walk, links.encode(), pages=1)
-        if not context.options.counts or not campaign.is_empty(report, now):
+        if not context.options.counts:
+            return None
+        if not campaign.is_empty(report, now):
+            walk.empty = campaign.empty_activities(report, now)
             return None
         facts = {"asked": False, "counted_at": campaign.saved.counted_at}
         return replace(self._unasked(walk, b""), findings=orjson.dumps(facts).decode())
+
+    def _is_unmoved(self, walk: Walk, counted: str | None) -> bool:
+        """Whether the campaign's detail shows that nothing came to a report; `counted` is the mark
+        of its finished file."""
+        if walk.campaign is None or not self._context.options.counts:
+            return False
+        now = self._context.clock.now()
+        return walk.campaign.is_unmoved(walk.target.report, counted, now)
 
     def _unasked(self, walk: Walk, rows: bytes, *, pages: int = 0) -> SavedWalk:
         """The walk as it is finished with these rows."""

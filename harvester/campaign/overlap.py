@@ -144,6 +144,11 @@ class Edge(Struct):
         self._answers.append(answer)
         self._is_page.append(is_page)
 
+    @property
+    def may_be_still(self) -> bool:
+        """Whether the page as it was seen first fits without a shift."""
+        return 0 in self._answers[0]
+
     def decide(self) -> Decision | None:
         """The page that can be taken, with its shift; None if what was seen does not say."""
         if self._other_order and not self._is_page[-1]:

@@ -54,6 +54,7 @@ class Walk:
         self.unfiltered = False
         self.resumed = False
         self.campaign: KnownCampaign | None = None
+        self.empty: set[str] = set()  # activities that are not asked for
 
     @property
     def target(self) -> Target:
@@ -74,7 +75,9 @@ class Walker:
         self._options = context.options
         self._api = context.api
         self._store = context.store
-        self._edges_of = Edges(fetcher=context.fetcher, api=context.api, codec=context.codec)
+        self._edges_of = Edges(
+            fetcher=context.fetcher, api=context.api, codec=context.codec, now=context.clock.now
+        )
 
     def new(self, saved: SavedWalk) -> Walk:
         """The walk of this run."""
@@ -117,6 +120,9 @@ class Walker:
         since = None if walk.unfiltered else walk.marks.get("")
         since = since or self._options.since
         detail = walk.campaign.detail if walk.campaign else None
+        if detail is not None and walk.empty:
+            left = tuple(each for each in detail.activities if each not in walk.empty)
+            detail = replace(detail, activities=left)
         return self._api.first_link(walk.target, limit=walk.page_size, since=since, detail=detail)
 
     async def _begin(self, walk: Walk) -> None:
@@ -142,9 +148,12 @@ class Walker:
             try:
                 await self._follow(walk)
             except Moving as moving:
-                if not walk.resumed:
+                # Since the last run more came than a page shows, or at an edge that was not looked
+                # at: once more, with a look at each.
+                if not walk.resumed and not walk.trail.heads.unproven:
                     raise
-                self._restart(walk, moving)  # since the last run more came than a page shows
+                self._restart(walk, moving)
+                walk.trail.heads.waits = False
             except CursorDropped as dropped:
                 if walk.saved.restarts:
                     raise
@@ -193,7 +202,17 @@ class Walker:
             if cut is not page and cut.rows:
                 walk.ends = read.ends(cut.ndjson)
             page = cut
+        if page.next is None and walk.trail.heads.unproven:
+            counted = self._counted(walk)
+            await self._edges_of.prove(target, walk.trail, rows + page.rows, counted)
         return page
+
+    def _counted(self, walk: Walk) -> int | None:
+        """The rows of the whole report by counts from before the walk; None if they do not say."""
+        partial = walk.saved.base is not None or self._options.since is not None
+        if partial or not self._options.counts or walk.campaign is None:
+            return None
+        return walk.campaign.rows_before(walk.target.report, walk.saved.started_at or "")
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""

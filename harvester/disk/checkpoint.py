@@ -51,7 +51,7 @@ class CheckpointStore:
     ) -> None:
         self.path = path
         self.run = self.round = 0
-        self.round_at = ""
+        self.ask_since = ""
         self._group = GroupCommit(path, durable=durable, check=check)
         try:
             self._create()
@@ -95,19 +95,19 @@ class CheckpointStore:
         """Remember the settings, and count this run.
 
         Where finished files are to grow (`tops_up`), it goes on with the round of top-ups that was
-        begun and not ended, or begins another: `round_at` is the moment (ISO-8601) of its begin.
+        begun and not ended, or begins another. What is older than `ask_since` is asked for again.
         """
         before = self.settings()
         self.run = int(before.get("run", 0)) + 1
         self.round = int(before.get("round", 0))
-        values = {**settings, "run": str(self.run), "inode": self._inode}
+        own = {**settings, "run": str(self.run), "inode": self._inode}
         if tops_up:
             goes_on = before.get("round_under_way") == "yes"
             self.round += not goes_on
-            self.round_at = before.get("round_at", now) if goes_on else now
-            values |= {"round_under_way": "yes", "round_at": self.round_at}
-            values["round"] = str(self.round)
-        for name, value in values.items():
+            self.ask_since = before.get("round_at", now) if goes_on else now
+            own |= {"round_under_way": "yes", "round_at": self.ask_since, "round": str(self.round)}
+        self.ask_since = max(self.ask_since, settings.get("reports_at", ""))
+        for name, value in own.items():
             self._set(name, value)
         self._group.commit()
 

@@ -86,9 +86,6 @@ def open_directory(
         stack.enter_context(closing(store))
         before = store.settings()
         reject_changed_settings(layout, before, identity)
-        for report in reports:
-            with storage(folder := layout.root / report):
-                folder.mkdir(exist_ok=True)
 
         def opened(path: Path, *, keep: int | None = None) -> NdjsonLog:
             return stack.enter_context(closing(NdjsonLog(path, keep=keep)))
@@ -100,8 +97,15 @@ def open_directory(
             if (layout.root / report).is_dir():
                 sync_directory(layout.root / report)
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
-        since = {"since": before.get("since", "")}
-        store.begin_run({**since, **identity}, tops_up=tops_up, now=stamp(now))
+        own = {"since": before.get("since", ""), "reports_at": before.get("reports_at", "")}
+        folders = [layout.root / report for report in reports]
+        if before and not all(folder.is_dir() for folder in folders):
+            own["reports_at"] = stamp(now)  # what is known of campaigns may be older than they are
+        store.begin_run({**own, **identity}, tops_up=tops_up, now=stamp(now))
+        for folder in folders:
+            with storage(folder):
+                folder.mkdir(exist_ok=True)
+        sync_directory(layout.root)
         yield Directory(
             layout=layout,
             lock=lock,

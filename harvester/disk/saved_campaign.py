@@ -20,8 +20,8 @@ COLUMNS = (
 class SavedCampaign(Struct, frozen=True, kw_only=True):
     """The JSON of a detail and of counts; None: not asked for yet.
 
-    The detail was asked for at `detail_at` (ISO-8601), in the round of top-ups `detail_round`, when
-    the API counted `detail_sends` sends (None: not known); the counts at `counted_at`.
+    The detail was asked for at `detail_at` (ISO-8601), when the API counted `detail_sends` sends
+    (None: not known); the counts at `counted_at`. `detail_round` has no meaning any more.
     """
 
     campaign_id: str

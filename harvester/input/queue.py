@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
+import anyio
 import anyio.lowlevel
 
 from harvester import events
@@ -12,9 +13,10 @@ from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, StopRun
 from harvester.events import Observer
 from harvester.input.counts import CountsAhead
-from harvester.input.known import known
+from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
-from harvester.model import Fetcher, Request, Target
+from harvester.input.stream import BlockStream
+from harvester.model import Request, Target
 from harvester.runtime import Clock, StopSignal
 
 CampaignIds: TypeAlias = Iterable[str | int] | AsyncIterable[str | int]
@@ -61,16 +63,15 @@ class WalkQueue:
         self._sizes = sizes
         self._clock = clock
         self.counts: CountsAhead | None = None
+        self._stream: BlockStream[str | int] | None = None
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
-    def use_counts(
-        self, fetcher: Fetcher, *, page_size: int, summary: bool = False, believed: bool = True
-    ) -> CountsAhead:
-        """Have each walk wait for the counts of its campaign, where the API has them and the ids
-        can be read twice; `count` asks for them. See `CountsAhead`."""
+    def use_counts(self, lookup: Lookup, *, page_size: int, summary: bool = False) -> CountsAhead:
+        """Have each walk wait for the counts of its campaign, where the API has them; `count` asks
+        for them. See `CountsAhead`."""
         counts = CountsAhead(
-            fetcher,
+            lookup,
             self._api,
             self._store,
             self._sizes,
@@ -79,28 +80,46 @@ class WalkQueue:
             is_to_make=self.is_to_make,
             top_up=self._top_up,
             summary=summary,
-            believed=believed,
             clock=self._clock,
+            stop=self._stop,
             emit=self._emit,
         )
-        if self._all is not None and self._api.bulk_counts is not None:
+        if lookup.bulk is not None:
             self.counts = counts
+            if self._all is None:
+                self._stream = BlockStream(self._ids, lookup.bulk.most_ids, counts.block)
         return counts
 
     async def count(self) -> None:
         """Ask for the counts of all campaigns, ahead of the walks."""
-        if self.counts is not None and self._all is not None:
-            try:
-                await self.counts.run(self._all)
-            except StopRun as order:
-                self._stop.request(order)
+        if self._stream is not None:
+            await self._stream.run()
+        elif self.counts is not None and self._all is not None:
+            await self.counts.run(self._all)
+
+    async def look_ahead(self) -> None:
+        """Ask for the counts, and for details some campaigns ahead of the walks."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.count)
+            if self.counts is not None and self._all is not None:
+                group.start_soon(self.counts.prepare, self._all)
+
+    def end(self, ahead: anyio.CancelScope) -> None:
+        """No walk begins any more. `ahead` is the scope of `look_ahead`, whose requests in flight
+        come to their end after an order to stop, as those of walks do."""
+        if self.counts is None or self._stream is not None or not self._stop.requested:
+            ahead.cancel()
+            return
+        self.counts.end()
+        if self._stop.grace is not None:
+            ahead.deadline = anyio.current_time() + self._stop.grace
 
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
             number = 0
             async for campaign_id in self._each():
-                if self.counts is not None:
+                if self.counts is not None and self._stream is None:
                     await self.counts.reached(number)
                 number += 1
                 self._rest = self._targets(campaign_id)
@@ -115,11 +134,12 @@ class WalkQueue:
             self._stop.request(StopRun("bad_input", str(wrong)))
 
     async def _each(self) -> AsyncIterator[str | int]:
-        if isinstance(self._ids, AsyncIterator):
-            async for campaign_id in self._ids:
+        source = self._stream or self._ids
+        if isinstance(source, AsyncIterable):
+            async for campaign_id in source:
                 yield campaign_id
         else:
-            for number, campaign_id in enumerate(self._ids):
+            for number, campaign_id in enumerate(source):
                 yield campaign_id
                 if number % _YIELD_EVERY == 0:  # after it: a cancel here loses no id
                     await anyio.lowlevel.checkpoint()
@@ -166,10 +186,10 @@ class WalkQueue:
 
     def _is_unmoved(self, saved: SavedWalk) -> bool:
         """Whether the API's count of a finished report is what it was."""
-        if self.counts is None or not self.counts.believed or saved.counted is None:
+        if self.counts is None or saved.counted is None or not self.counts.lookup.believed:
             return False
-        campaign = known(self._store.campaign(saved.target.campaign_id))
-        if not campaign.is_counted_since(self._store.round_at):
+        campaign = self.counts.lookup.kept(saved.target.campaign_id)
+        if not campaign.is_counted_since(self._store.ask_since):
             return False
         return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
 
