@@ -23,8 +23,8 @@ def collect_ids(
     *,
     before_asking: Callable[[HarvestConfig], None] = require_credentials,
 ) -> tuple[DiskSet, HarvestConfig]:
-    """Spool them all, checked. `before_asking` is called before the API is asked. The config goes on with the token that has read the API's list: a
-    token command is run once.
+    """Spool them all, checked. `before_asking` is called before the API is asked. The config goes
+    on with the token that has read the API's list: a token command is run once.
 
     Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
     none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
