@@ -136,9 +136,11 @@ class _Files:
 
     def read(self, listed: Finished) -> None:
         """One file. Of more than ten reports, the last ones are left out."""
-        if listed.report not in self._scanners and len(self._scanners) == _REPORTS:
-            return
-        scanner = self._scanners.setdefault(listed.report, Scanner(listed.report, now=self._now))
+        if listed.report not in self._scanners:
+            if len(self._scanners) == _REPORTS:
+                return
+            self._scanners[listed.report] = Scanner(listed.report, now=self._now)
+        scanner = self._scanners[listed.report]
         figures, before = scanner.figures, scanner.figures.rows
         path, recorded = self._root / listed.file, (listed.bytes, listed.sha256, listed.rows)
         found = differences(path, recorded, take=scanner.take, advance=self._advance)
