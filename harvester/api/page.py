@@ -69,6 +69,15 @@ def read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None = None) ->
     return _read(body, lambda compact: _read_rows(compact, shape, expected))
 
 
+def with_owner(rows: bytes, **owner: str) -> bytes:
+    """NDJSON whose rows do not say where they belong, each with these members after its own."""
+    members, name = msgspec.json.encode(owner)[1:], b'"%s":' % next(iter(owner)).encode()
+    return b"".join(
+        (row if name in row else row[:-1] + (b"," if row != b"{}" else b"") + members) + b"\n"
+        for row in rows.split(b"\n")[:-1]
+    )
+
+
 def read_record(record: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Read some fields of a row, whatever else it holds. Raise `Unreadable` if they are not so."""
     return _read(record, decoder.decode)
