@@ -420,24 +420,3 @@ async def test_a_campaign_of_v2_without_a_detail_has_its_reports(
     for each in ids:
         file = account.home / "out" / "opens" / f"{each}.ndjson"
         assert file.read_bytes().splitlines() == list(account.sandbox.world.records("opens", each))
-
-
-async def test_a_top_up_of_v2_asks_only_for_what_may_have_moved(serve: Callable[..., Any]) -> None:
-    """One detail shows which of the reports that list a contact once did not; opens and clicks may
-    have more events of the same contacts. Without counts all is asked for."""
-    account = await serve(campaigns=5, pages=9, resends=0, unsent=0)
-    world, ids = account.sandbox.world, list(account.sandbox.world.campaign_ids)
-    assert (await harvest(ids, v2(account))).exit_code == 0
-    world.add_events("bounces", ids[0], 3)
-    world.add_events("opens", ids[1], 2)
-    before = account.sandbox.requests
-    report = await harvest(ids, v2(account, since="last"))
-    assert report.exit_code == 0
-    assert account.sandbox.requests - before <= 3 * len(ids) + 1
-    again = await harvest(ids, v2(account, since="last", counts=False))
-    assert again.requests.sent == 6 * len(ids)
-    for name in v2(account).reports:
-        for each in ids:
-            file = account.home / "out" / name / f"{each}.ndjson"
-            rows = sorted(world.records(name, each))
-            assert sorted(file.read_bytes().splitlines()) == rows, (name, each)

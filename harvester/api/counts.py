@@ -216,14 +216,9 @@ def empty_activities(recipients: int, activities: int) -> float:
     return activities * (1 - 1 / activities) ** recipients
 
 
-def detail_is_worth_it(
-    reports: Iterable[str], *, links: bool, summary: bool, top_up: bool = False
-) -> bool:
+def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
     """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
-    links and the counts, which are a request each, and shows the empty reports; in a top-up those
-    that did not move, of those that list a contact once."""
-    if top_up:
-        return len(set(reports) - set(_REPEATED)) > 1
+    links and the counts, which are a request each, and shows the empty reports."""
     return requests_saved(reports) + links + summary > 1
 
 

@@ -68,15 +68,11 @@ class CampaignHarvester:
     async def _finished(self, walk: Walk) -> SavedWalk | None:
         """Walk to the end; give what is to be published, if anything."""
         # A walk that goes on has its way in its position.
-        goes_on, counted = walk.position.pages > 0, walk.saved.counted
-        if goes_on:
+        if walk.position.pages:
             walk.campaign = self._lookup.kept(walk.target.campaign_id)
         elif (empty := await self._begin(walk)) is not None:
             return empty
         if (base := walk.saved.base) is not None:
-            if not goes_on and self._is_unmoved(walk, counted):
-                self._top_up.cancel(walk, base)
-                return None
             finished = await self._top_up.walk(walk, base)
             if finished is None:
                 return None
@@ -108,14 +104,6 @@ class CampaignHarvester:
             return None
         facts = {"asked": False, "counted_at": campaign.saved.counted_at}
         return replace(self._unasked(walk, b""), findings=orjson.dumps(facts).decode())
-
-    def _is_unmoved(self, walk: Walk, counted: str | None) -> bool:
-        """Whether the campaign's detail shows that nothing came to a report; `counted` is the mark
-        of its finished file."""
-        if walk.campaign is None or not self._context.options.counts:
-            return False
-        now = self._context.clock.now()
-        return walk.campaign.is_unmoved(walk.target.report, counted, now)
 
     def _unasked(self, walk: Walk, rows: bytes, *, pages: int = 0) -> SavedWalk:
         """The walk as it is finished with these rows."""

@@ -58,7 +58,7 @@ class TopUp:
                 return await self._replace(walk)
             await self._walker.walk_anew(walk)
         if grown is None:
-            self.cancel(walk, base)
+            self._cancel(walk, base)
             return None
         at = Position(None, base.pages + walk.position.pages, base.rows + grown.added, grown.size)
         return replace(walk.saved, position=at, digest=grown.digest)
@@ -67,7 +67,7 @@ class TopUp:
         """A derived report is walked whole: its stored rows do not stay."""
         await self._walker.walk(walk)
         if walk.saved.digest == base.digest:
-            self.cancel(walk, base)
+            self._cancel(walk, base)
             return None
         return replace(walk.saved, base=None, findings=_REPLACED)
 
@@ -121,8 +121,7 @@ class TopUp:
             )
         )
 
-    def cancel(self, walk: Walk, base: Base) -> None:
-        """Leave the finished file as it is: nothing came."""
+    def _cancel(self, walk: Walk, base: Base) -> None:
         walk.saved = self._context.store.cancel_top_up(walk.saved, base)
         with storage(walk.part.path):
             walk.part.path.unlink()

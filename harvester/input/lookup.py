@@ -88,7 +88,7 @@ class Lookup:
         asking = self._asking.setdefault(campaign_id, asyncio.Lock())
         async with asking:
             campaign = self.kept(campaign_id)
-            if not self._is_current(campaign, top_up=top_up):
+            if not self.has_current_detail(campaign):
                 try:
                     campaign = await self._ask_detail(campaign, target, details)
                 except CampaignError:
@@ -101,14 +101,10 @@ class Lookup:
             return campaign
 
     def _is_worth_it(self, *, top_up: bool) -> bool:
+        if top_up:  # whether something came is seen by asking
+            return False
         reports = self._reports if self.believed else ()
-        links, summary = self._links, self._summary
-        return detail_is_worth_it(reports, links=links, summary=summary, top_up=top_up)
-
-    def _is_current(self, campaign: KnownCampaign, *, top_up: bool) -> bool:
-        """Whether the detail is, and in a top-up the counts that may come with it only."""
-        counted = self.bulk is not None or campaign.is_counted_since(self._store.ask_since)
-        return self.has_current_detail(campaign) and (counted or not top_up)
+        return detail_is_worth_it(reports, links=self._links, summary=self._summary)
 
     async def _ask_detail(
         self, campaign: KnownCampaign, target: Target, details: Details
