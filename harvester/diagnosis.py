@@ -80,7 +80,7 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
         used = ledger.used_today()
         ledger.close()
     return Diagnosis(
-        verdict=judge(error, api=str(config.api), account=before),
+        verdict=verdict_of(error, api=str(config.api), account=before),
         api=str(config.api),
         origin=config.origin,
         quota=Quota(config.daily_quota, used, next_reset(clock.now())),
@@ -129,7 +129,9 @@ async def _start(ledger: QuotaLedger, gap: float, stop: StopSignal) -> None:
         await stop.sleep(answer.wait)
 
 
-def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account | None) -> Verdict:
+def verdict_of(
+    error: TryAgain | CampaignError | None, *, api: str, account: Account | None
+) -> Verdict:
     """What the answer to one request says about the credentials."""
     if error is None:
         return Verdict(None, "the API accepts the credentials", _FINE)
