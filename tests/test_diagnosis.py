@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harvester.diagnosis import verdict_of, sign_in_age
+from harvester.diagnosis import sign_in_age, verdict_of
 from harvester.disk.token_store import Account
 from harvester.errors import (
     CampaignError,
