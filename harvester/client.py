@@ -68,18 +68,14 @@ def require_credentials(config: HarvestConfig) -> None:
         open_keeper(config)
     elif config.api == "v3" and not limits_owner(config):
         raise ConfigError(
-            "no client id, which owns the pace and the quota: set HARVESTER_CLIENT_ID or give "
-            "--client-id ID; or sign in with `harvester login` instead of a token of your own"
+            "no client id, which owns the pace and the quota: give `client_id` "
+            "(HARVESTER_CLIENT_ID); or run `harvester login` instead of giving a token of your own"
         )
     elif config.api == "v2" and not config.api_key:
-        raise ConfigError(
-            "no API key: set HARVESTER_API_KEY or give --api-key-file FILE (v2); for v3 run "
-            "`harvester login`"
-        )
+        raise ConfigError("no API key: give `api_key` (v2); for v3 run `harvester login`")
     elif not gives_token(config):
         raise ConfigError(
-            "no access token: set HARVESTER_ACCESS_TOKEN, or give --access-token-file FILE "
-            "or --token-command CMD"
+            "no access token: give `access_token`, `access_token_file` or `token_command`"
         )
 
 

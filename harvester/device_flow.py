@@ -90,7 +90,7 @@ async def sign_out(config: HarvestConfig) -> Path | None:
 def _client_id(config: HarvestConfig, store: TokenStore) -> str:
     """The app to sign in with: the given one, else the one this account had before."""
     if config.api != "v3":
-        raise ConfigError("api (--api): only v3 has a sign-in")
+        raise ConfigError("`api`: only v3 has a sign-in")
     known = None
     with suppress(ConfigError):  # a damaged file is no reason not to sign in anew
         known = store.read()
@@ -98,7 +98,7 @@ def _client_id(config: HarvestConfig, store: TokenStore) -> str:
     if found := config.client_id or stored or config.api_key:
         return found
     raise ConfigError(
-        "no client id: set HARVESTER_CLIENT_ID or give --client-id ID. It stands in the developer "
+        "no client id: give `client_id` (HARVESTER_CLIENT_ID). It stands in the developer "
         "portal (https://developer.constantcontact.com), My Applications; the app's "
         "OAuth2 setting must be Device Flow"
     )

@@ -80,7 +80,7 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
         used = ledger.used_today()
         ledger.close()
     return Diagnosis(
-        verdict=judge(error, api=str(config.api), account=before),
+        verdict=verdict_of(error, api=str(config.api), account=before),
         api=str(config.api),
         origin=config.origin,
         quota=Quota(config.daily_quota, used, next_reset(clock.now())),
@@ -129,7 +129,9 @@ async def _start(ledger: QuotaLedger, gap: float, stop: StopSignal) -> None:
         await stop.sleep(answer.wait)
 
 
-def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account | None) -> Verdict:
+def verdict_of(
+    error: TryAgain | CampaignError | None, *, api: str, account: Account | None
+) -> Verdict:
     """What the answer to one request says about the credentials."""
     if error is None:
         return Verdict(None, "the API accepts the credentials", _FINE)
@@ -138,8 +140,8 @@ def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account 
         case Throttled():
             return Verdict("pace", f"the API says: too fast ({error}); try again", _LATER)
         case QuotaExceeded():
-            reset = next_reset(Clock().now())
-            return Verdict("quota", f"the day is spent ({error}); resets at {reset}", _LATER)
+            reset = f"{next_reset(Clock().now()):%a %d %b %Y, %H:%M} UTC"
+            return Verdict("quota", f"the day is spent ({error}); resets {reset}", _LATER)
         case Unauthorized():
             step = "sign in again: harvester login" if account else "get a new token"
             return Verdict(
@@ -166,7 +168,7 @@ def judge(error: TryAgain | CampaignError | None, *, api: str, account: Account 
             return Verdict("server", f"the API gives no answer now ({error}); try again", _LATER)
         case _:
             return Verdict(
-                "origin", f"this does not answer as the API does ({error}): see --base-url", _USAGE
+                "origin", f"this does not answer as the API does ({error}): see `base_url`", _USAGE
             )
 
 

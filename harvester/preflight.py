@@ -36,7 +36,7 @@ def preflight(config: HarvestConfig) -> None:
         if not config.fresh:
             inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     except OSError as wrong:
-        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
+        raise ConfigError(f"cannot use {layout.root} (`output`): {wrong.strerror}") from None
     if (holder := inspection.holder(layout)) is not None:
         raise refused(layout, holder)
 
@@ -47,4 +47,4 @@ def _require_ledger(config: HarvestConfig) -> None:
         with closing(open_ledger(config, Clock())) as ledger:
             ledger.used_today()
     except StorageError as wrong:
-        raise ConfigError(f"{wrong} (--state-dir)") from None
+        raise ConfigError(f"{wrong} (`state_dir`)") from None

@@ -284,7 +284,7 @@ class _Run:
             return None
 
         def stop() -> None:
-            why = f"the run has lasted --max-duration {seconds:g} s"
+            why = f"the run has lasted `max_duration` {seconds:g} s"
             now = self._clock.now()
             resume_at = max(now, self._tally.paused_until or now)  # it may be waiting for the quota
             self._stop.request(StopRun("max_duration", why, resume_at=resume_at))

@@ -124,7 +124,7 @@ def require_open_files(count: int) -> None:
     if not _enough(soft, count):
         raise ConfigError(
             f"concurrency: so many campaigns at once need {count} open files, and this process "
-            f"may have {soft}: allow it more (ulimit -n {count}), or give a lower --concurrency"
+            f"may have {soft}: allow it more (ulimit -n {count}), or give a lower `concurrency`"
         )
 
 

@@ -50,7 +50,7 @@ def test_digits_are_an_id(good: str) -> None:
 )  # fmt: skip
 def test_nothing_else_is_an_id(bad: str) -> None:
     """No path, no blank, no digit of another script; the message is short whatever came."""
-    with pytest.raises(ConfigError, match=r"1 to 20 digits.*--api v3") as caught:
+    with pytest.raises(ConfigError, match=r"1 to 20 digits.*`api` v3") as caught:
         API.check_id(bad)
     assert len(str(caught.value)) < 300
 
@@ -283,13 +283,19 @@ def test_a_campaigns_links_are_one_page() -> None:
     assert API.first_link(LINK_TARGET, limit=500, since=None) == "/v2/emailmarketing/campaigns/7"
     raw = b'{"id":"7","name":"x","click_through_details":[{"url": "a b"},{"url_uid":1.10}]}'
     assert API.read_page(LINK_TARGET, "", raw) == Page(
-        b'{"url":"a b"}\n{"url_uid":1.10}\n', 2, None
+        b'{"url":"a b","campaign_id":"7"}\n{"url_uid":1.10,"campaign_id":"7"}\n', 2, None
     )
     empty = b'{"id":7,"click_through_details":[]}'
     assert API.read_page(LINK_TARGET, "", empty) == Page(b"", 0, None)
     assert API.read_page(LINK_TARGET, "", b'{"id":7}') == Page(b"", 0, None)
     lone = b'{"id":"7","name":"\\ud800","click_through_details":[{"url":"\\ud800"}]}'
-    assert API.read_page(LINK_TARGET, "", lone) == Page(b'{"url":"\\ud800"}\n', 1, None)
+    assert API.read_page(LINK_TARGET, "", lone) == Page(
+        b'{"url":"\\ud800","campaign_id":"7"}\n', 1, None
+    )
+    bare = b'{"id":7,"click_through_details":[{},{"campaign_id":7}]}'
+    assert API.read_page(LINK_TARGET, "", bare).ndjson == (
+        b'{"campaign_id":"7"}\n{"campaign_id":7}\n'
+    )
 
 
 @pytest.mark.parametrize(

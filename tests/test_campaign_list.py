@@ -62,7 +62,7 @@ def test_a_status_that_the_api_does_not_have_is_refused() -> None:
         async for _ in list_campaigns(moving, API, status="ERROR"):
             raise AssertionError
 
-    with pytest.raises(ConfigError, match=r"--status.*ALL, DRAFT.*not 'ERROR'"):
+    with pytest.raises(ConfigError, match=r"`status`.*ALL, DRAFT.*not 'ERROR'"):
         virtually(read)
     assert not moving.calls
     assert {*API.statuses, "ERROR"} == set(STATUSES)

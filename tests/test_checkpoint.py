@@ -178,7 +178,7 @@ def altered(bench: Workbench, *statements: str) -> None:
 def test_another_format_is_refused(bench: Workbench) -> None:
     """The error says which, and what to do."""
     altered(bench, f"PRAGMA user_version = {FORMAT + 1}")
-    with pytest.raises(ConfigError, match=f"has format {FORMAT + 1}.*--fresh"):
+    with pytest.raises(ConfigError, match=f"has format {FORMAT + 1}.*`fresh`"):
         bench.begin()
     altered(bench, f"PRAGMA user_version = {FORMAT}")
     bench.begin()
@@ -317,7 +317,7 @@ async def test_a_damaged_setting_is_refused(bench: Workbench, name: str) -> None
     await bench.store.complete([], bench.manifest)
     bench.begin(tops_up=True)
     altered(bench, f"UPDATE settings SET value = value || '0' WHERE name = '{name}'")
-    with pytest.raises(StorageError, match=f"setting '{name}' is damaged.*--fresh"):
+    with pytest.raises(StorageError, match=f"setting '{name}' is damaged.*`fresh`"):
         bench.begin()
 
 

@@ -142,6 +142,16 @@ def test_an_id_of_the_other_version_names_the_option(
     assert (done.code, "is an id of" in done.stderr) == (2, False)
 
 
+def test_an_end_before_the_run_is_json_where_the_logs_are(served: Served, tmp_path: Path) -> None:
+    """The list of campaigns cannot be asked for: the day is spent already."""
+    listing = ["run", "--all-sent", *options(served), "-q"]
+    assert harvester(tmp_path, *listing, "--max-requests", 1).code == 75
+    done = harvester(tmp_path, *listing, "--daily-quota", 1, "--log-format", "json")
+    (line,) = map(json.loads, done.complaints)
+    assert (done.code, line["level"], line["event"]) == (75, "error", "note")
+    assert "the day's quota of requests is spent; not before " in line["message"]
+
+
 def test_no_command_at_all_shows_the_help(call: Call) -> None:
     """Exit code 2, with every command."""
     done = call()
@@ -347,10 +357,12 @@ def test_status_tells_what_is_there_and_why_it_stopped(served: Served, tmp_path:
     for name in ("complete", "failed", "partial", "pending"):
         assert f"{states[name]:>9} {name}" in done.stdout
     assert "quota_spent" in done.stdout
+    assert "        4 of 4 requests today, as the last run left it" in done.stdout
     assert "the same command goes on from " in done.stdout
     assert harvester(tmp_path, *arguments, "--daily-quota", 0).code == 0
     done = harvester(tmp_path, "status", "out")
     assert "6 complete" in done.stdout
+    assert re.search(r"^ +\d+ requests today", done.stdout, re.MULTILINE)
     found = json.loads(harvester(tmp_path, "status", "--json", "out").stdout)
     assert found["campaigns"] == {"complete": 6, "failed": 0, "partial": 0, "pending": 0}
     manifest = lines(tmp_path / "out/manifest.ndjson")
@@ -397,6 +409,20 @@ def harvested(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = served.sandbox.world.campaign_ids
     assert harvester(home, "run", *options(served), "-o", "out", *ids).code == 0
     return home
+
+
+def test_status_knows_the_quota_of_this_day(harvested: Path, tmp_path: Path, call: Call) -> None:
+    """After the reset nothing is used; a summary that was edited by hand is no bug."""
+    shutil.copytree(harvested / "out", tmp_path / "out")
+    path = tmp_path / "out/summary.json"
+    summary = json.loads(path.read_text())
+    past = {"limit": 9, "used_today": 5, "resets_at": "2020-01-01T00:00:00.000Z"}
+    for quota, used in ((summary["quota"], summary["requests"]["sent"]), (past, 0), ({}, None)):
+        path.write_text(json.dumps({**summary, "quota": quota}))
+        found = json.loads(call("status", "out", "--json").stdout)["quota"]
+        assert (found and found["used_today"]) == used
+        said = call("status", "out")
+        assert (said.code, f"{used} of " in said.stdout) == (0, used is not None)
 
 
 def test_verify_says_nothing_is_different(harvested: Path) -> None:

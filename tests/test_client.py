@@ -47,10 +47,10 @@ def longest(sandbox: Sandbox) -> str:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, r"not signed in: harvester login \(v2: set HARVESTER_API_KEY"),
-        ({"api": "v2"}, "no API key: set HARVESTER_API_KEY"),
+        ({}, r"not signed in: harvester login \(v2: give `api_key`"),
+        ({"api": "v2"}, "no API key: give `api_key`"),
         ({"api_key": ""}, "no API key"),
-        ({"api_key": "k"}, "no access token: set HARVESTER_ACCESS_TOKEN"),
+        ({"api_key": "k"}, "no access token: give `access_token`"),
         ({"api_key": "k", "access_token": ""}, "no access token"),
         ({"api_key": "k", "access_token_file": "/no/such/file"}, "cannot read /no/such/file"),
         ({"api_key": "k", "token_command": "/no/such/command"}, "cannot run the token command"),

@@ -545,8 +545,7 @@ def _killed_at(lab: Lab, root: Path, call: str) -> Home:
     whole, trace = Home(root / "whole"), root / "trace"
     assert lab.run(whole, "-j", "1", durable=True, trace=str(trace)).code == 0
     home = Home(root / "killed")
-    of_the_opening = call == "fsync opens"  # the first makes durable what an earlier run left
-    at = _nth(1 + of_the_opening, call)(trace.read_text().splitlines())
+    at = _nth(1, call)(trace.read_text().splitlines())
     assert lab.run(home, "-j", "1", durable=True, kill_at=at).killed
     return home
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harvester.diagnosis import judge, sign_in_age
+from harvester.diagnosis import sign_in_age, verdict_of
 from harvester.disk.token_store import Account
 from harvester.errors import (
     CampaignError,
@@ -59,7 +59,7 @@ def test_each_answer_names_what_is_wrong(
     error: TryAgain | CampaignError | None, wrong: str | None, code: int, api: str
 ) -> None:
     """With the exit code of the contract."""
-    verdict = judge(error, api=api, account=None)
+    verdict = verdict_of(error, api=api, account=None)
     assert (verdict.wrong, verdict.exit_code) == (wrong, code)
     assert error is None or str(error) in verdict.message
 
@@ -67,12 +67,12 @@ def test_each_answer_names_what_is_wrong(
 def test_a_missing_scope_is_not_a_missing_privilege() -> None:
     """By what the sign-in was granted; and a refused token says how to get another."""
     refusal = Forbidden("HTTP 403", status=403)
-    granted = judge(refusal, api="v3", account=account(scope="campaign_data offline_access"))
+    granted = verdict_of(refusal, api="v3", account=account(scope="campaign_data offline_access"))
     assert granted.wrong == "privilege"
-    missing = judge(refusal, api="v3", account=account(scope="contact_data"))
+    missing = verdict_of(refusal, api="v3", account=account(scope="contact_data"))
     assert missing.wrong == "scope"
     assert "campaign_data" in missing.message
-    assert "harvester login" in judge(Unauthorized("x"), api="v3", account=account()).message
+    assert "harvester login" in verdict_of(Unauthorized("x"), api="v3", account=account()).message
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ def test_two_runs_do_not_share_a_directory(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("settings", "option"),
     [
-        ({"page_size": 100}, "--page-size was '500' and is '100'"),
-        ({"since": "2026-01-31"}, "--since was 'not given' and is '2026-01-31T00:00:00Z'"),
-        ({"compress": "gzip"}, "--compress was 'not given' and is 'gzip'"),
-        ({"base_url": "https://h"}, "--base-url was"),
+        ({"page_size": 100}, "`page_size` was '500' and is '100'"),
+        ({"since": "2026-01-31"}, "`since` was 'not given' and is '2026-01-31T00:00:00Z'"),
+        ({"compress": "gzip"}, "`compress` was 'not given' and is 'gzip'"),
+        ({"base_url": "https://h"}, "`base_url` was"),
     ],
 )
 def test_changed_settings_are_refused(opened: Open, settings: dict[str, Any], option: str) -> None:
@@ -244,7 +244,7 @@ def test_a_directory_that_cannot_be_is_told(opened: Open, tmp_path: Path) -> Non
     """A file in its place is a mistake in the call."""
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(ConfigError, match="--output"), opened(root=root):
+        with pytest.raises(ConfigError, match="`output`"), opened(root=root):
             pass
 
 
@@ -267,7 +267,7 @@ def test_a_top_up_keeps_where_the_harvest_began(opened: Open) -> None:
     for _ in range(2):
         with opened(since="last") as directory:
             assert directory.since == since
-    with pytest.raises(ConfigError, match="--since"), opened(since="2026-02-01"):
+    with pytest.raises(ConfigError, match="`since`"), opened(since="2026-02-01"):
         pass
 
 

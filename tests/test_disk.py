@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import json
 import os
 import re
 import shutil
@@ -258,9 +259,13 @@ def test_a_directory_that_another_run_holds_ends_with_75(bench: list[Lab], root:
     before = lab.seen()
     with (home.out / ".harvester" / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = lab.run(home)
-    assert (ended.code, lab.seen()) == (75, before)
+        ended, logged = lab.run(home), lab.run(home, "--log-format", "json")
+    assert (ended.code, logged.code, lab.seen()) == (75, 75, before)
     (line,) = ended.stderr.splitlines()
     assert f"another run works in {home.out}" in line
+    assert line.endswith(": wait for it or stop it, then the same command")
+    (record,) = map(json.loads, logged.stderr.splitlines())
+    assert (record["level"], record["event"]) == ("error", "note")
+    assert f"another run works in {home.out}" in record["message"]
     assert lab.run(home).code == 0
     home.assert_undisturbed(lab.expected)

@@ -1,5 +1,6 @@
 """What the package promises to those who import it."""
 
+import ast
 import asyncio
 import inspect
 import json
@@ -18,6 +19,7 @@ import pytest
 from crashlab import config_of, environment
 
 import harvester
+from harvester.cli.flags import by_flags
 from harvester.errors import ConfigError
 from harvester.run import harvest
 from harvester.sandbox import Sandbox, SandboxSettings
@@ -116,6 +118,47 @@ async def test_an_id_may_be_a_number(tmp_path: Path) -> None:
     for wrong in (True, 1.5, -1, None):
         with pytest.raises(ConfigError, match="not a campaign id"):
             await harvest([wrong], config)  # type: ignore[list-item]
+
+
+def texts(source: str) -> set[str]:
+    """Every text in a module, but for what is no message: docstrings."""
+    tree = ast.parse(source)
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {each.value for each in found if isinstance(each.value, str) and id(each) not in docs}
+
+
+def test_the_library_speaks_of_settings_and_not_of_flags() -> None:
+    """A message names `max_wait`, which the command line turns into --max-wait. Only a command to
+    sign in has its options."""
+    root = Path(harvester.__file__).parent
+    above = ("cli", "sandbox", "reporting/page")
+    modules = [
+        path
+        for path in root.rglob("*.py")
+        if not any(path.is_relative_to(root / folder) for folder in above)
+    ]
+    found = {
+        text
+        for path in modules
+        for text in texts(path.read_text())
+        if re.search(r"(^|[^\w-])--[a-z]|HARVESTER_", text)
+    }
+    sign_in = {"--account", "--base-url", "--auth-url"}
+    assert {each for each in found - sign_in if "harvester login --account" not in each} == {
+        "no client id: give `client_id` (HARVESTER_CLIENT_ID). It stands in the developer portal "
+        "(https://developer.constantcontact.com), My Applications; the app's OAuth2 setting must "
+        "be Device Flow",
+        "no client id, which owns the pace and the quota: give `client_id` (HARVESTER_CLIENT_ID); "
+        "or run `harvester login` instead of giving a token of your own",
+    }
+    for setting, option in {
+        "max_wait": "--max-wait",
+        "counts": "--no-counts",
+        "api_key": "HARVESTER_API_KEY",
+        "unknown": "`unknown`",
+    }.items():
+        assert by_flags(f"longer than `{setting}` 5") == f"longer than {option} 5"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

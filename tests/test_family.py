@@ -449,7 +449,7 @@ async def test_a_directory_begun_by_a_top_up_has_no_other_beginning(
     async with world() as sandbox:
         account = Account(tmp_path, sandbox)
         await harvest(account.ids, HarvestConfig(**account.config, since="last", max_requests=3))
-        with pytest.raises(ConfigError, match="--since was 'not given'"):
+        with pytest.raises(ConfigError, match="`since` was 'not given'"):
             await harvest(account.ids, HarvestConfig(**account.config, since=since))
         await account.harvest()
         account.assert_equals_a_late_harvest()
@@ -644,7 +644,8 @@ async def test_links_of_a_campaign_go_to_a_file_of_their_own(tmp_path: Path) -> 
         await account.harvest()
         for each in account.ids:
             links: Any = sandbox.world.detail(each)["click_through_details"]
-            assert lines(account.out / "links" / f"{each}.ndjson") == links
+            found = lines(account.out / "links" / f"{each}.ndjson")
+            assert found == [{**link, "campaign_id": each} for link in links]
             clicked = {row["link_id"] for row in lines(account.file("clicks", each))}
             assert clicked <= {link["url_uid"] for link in links}
         manifest = lines(account.out / "manifest.ndjson")

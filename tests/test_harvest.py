@@ -453,7 +453,7 @@ async def test_a_run_has_a_longest_duration(field: Field) -> None:
     """The order is given when the time is over, and the run can go on."""
     report = await field.run(max_duration=0.05, timeout=0.2, retries=0)
     assert (report.exit_code, report.reason) == (75, "max_duration")
-    assert "--max-duration 0.05" in (report.message or "")
+    assert "`max_duration` 0.05" in (report.message or "")
 
 
 async def test_a_run_that_ends_while_it_waits_for_the_quota_goes_on_at_the_reset(
@@ -475,7 +475,7 @@ async def test_a_count_that_cannot_be_kept_is_refused(field: Field, content: byt
         (count,) = (field.folder / "state").glob("*.json")
         count.write_bytes(content)
     before = field.sandbox.requests
-    with pytest.raises(ConfigError, match="--state-dir"):
+    with pytest.raises(ConfigError, match="`state_dir`"):
         await harvest(field.ids, field.config())
     assert field.sandbox.requests == before
 
@@ -554,7 +554,7 @@ async def test_changed_settings_are_refused(field: Field) -> None:
     """One directory is one harvest; the error says what changed, and nothing is sent."""
     await field.run()
     before = field.sandbox.requests
-    with pytest.raises(ConfigError, match="--page-size was '5' and is '4'"):
+    with pytest.raises(ConfigError, match="`page_size` was '5' and is '4'"):
         await field.run(page_size=4)
     assert field.sandbox.requests == before
     report = await field.run(page_size=4, fresh=True)

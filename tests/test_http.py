@@ -29,8 +29,8 @@ from harvester.errors import (
 )
 from harvester.model import Request
 from harvester.request.http import HttpSender, open_session
-from harvester.request.retry import RetryingFetcher, _Tries
-from harvester.request.retry_policy import RetryBudget, RetryPolicy
+from harvester.request.retry import RetryingFetcher
+from harvester.request.retry_policy import RetryBudget, RetryPolicy, Tries
 from harvester.runtime import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary-token-5678"
@@ -327,7 +327,7 @@ async def read_by_the_layer_above(sender: HttpSender, request: Request[Any]) -> 
         stop=StopSignal(),
         auth_gate=gate,
     )
-    await fetcher._attempt(request, _Tries())
+    await fetcher._attempt(request, Tries())
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 429, 500])

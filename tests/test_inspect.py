@@ -222,7 +222,7 @@ def test_a_state_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.state.mkdir()
     layout.database.write_bytes(b"no database" * 100)
-    with pytest.raises(ConfigError, match=r"cannot read .*state.sqlite: .*--fresh"):
+    with pytest.raises(ConfigError, match=r"cannot read .*state.sqlite: .*`fresh`"):
         read_content(layout)
 
 
@@ -247,7 +247,7 @@ def test_other_settings_and_strangers_are_refused(tmp_path: Path) -> None:
         check_directory(layout, IDENTITY, known_reports=("opens",))
     fill(layout)
     check_directory(layout, IDENTITY, known_reports=("opens",))
-    with pytest.raises(ConfigError, match="--compress was 'not given' and is 'gzip'"):
+    with pytest.raises(ConfigError, match="`compress` was 'not given' and is 'gzip'"):
         check_directory(layout, {**IDENTITY, "compress": "gzip"}, known_reports=("opens",))
 
 

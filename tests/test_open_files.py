@@ -54,7 +54,7 @@ async def test_too_few_are_told_before_anything_is_made(
 ) -> None:
     """With both ways out of it; the default concurrency needs fewer than any system allows."""
     settings = {"api_key": "key", "access_token": "token", "output": str(tmp_path / "out")}
-    with pytest.raises(ConfigError, match=r"964 open files.*256.*ulimit -n 964.*--concurrency"):
+    with pytest.raises(ConfigError, match=r"964 open files.*256.*ulimit -n 964.*`concurrency`"):
         await harvest([], HarvestConfig(concurrency=100, **settings))
     assert not (tmp_path / "out").exists()
     report = await harvest([], HarvestConfig(state_dir=str(tmp_path / "state"), **settings))

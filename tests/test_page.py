@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -22,13 +23,15 @@ from pagelab import NOW, Html, Made, opened, run
 
 from harvester import HarvestConfig, harvest
 from harvester.cli import main
+from harvester.disk import finished
 from harvester.errors import ConfigError
 from harvester.reporting.page import charts
 from harvester.reporting.page.days import requests_by_day
 from harvester.reporting.page.gather import open_directory
 from harvester.reporting.page.sources import Campaigns, Quota, Requests, Run
 from harvester.reporting.page.verdict import Standing, Verdict, run_command, verdict
-from harvester.reporting.page.words import plain
+from harvester.reporting.page.words import REASONS, plain
+from harvester.reporting.summary import EXIT_CODES
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
@@ -183,7 +186,7 @@ def test_the_file_that_grew_is_counted_once(made: Made) -> None:
     made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")])
     made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")] * 3)
     figures = made.figures()
-    assert (figures.files, figures.rows, figures.checks.differing) == (1, 3, 0)
+    assert (figures.files, figures.rows, figures.differing) == (1, 3, 0)
 
 
 # -- files against the manifest --------------------------------------------------------------------
@@ -230,6 +233,32 @@ def test_files_that_agree_are_said_to_agree(made: Made) -> None:
     )
 
 
+def test_the_page_shows_the_last_verify(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    """When it was, how much it read and what differed; a record that is damaged is none."""
+    path = made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")])
+    state = made.root / ".harvester"
+    state.mkdir()
+    assert "Last verify none that is recorded" in check(made.page()).text
+    assert main(["verify", str(made.root)]) == 0
+    assert "UTC: 1 file checked, no difference" in check(made.page()).text
+    flip(path)
+    assert main(["verify", str(made.root), "--json"]) == 3
+    assert "1 file checked, 1 difference: opens/1.ndjson: sha256: " in check(made.page()).text
+    record = state / "verified.json"
+    record.write_bytes(record.read_bytes() + b"}")
+    assert "Last verify none that is recorded" in check(made.page()).text
+    assert [each.name for each in state.iterdir()] == ["verified.json"]
+    assert capsys.readouterr().err == f"1 file checked in {made.root}: no difference\n"
+
+
+def test_verify_adds_nothing_to_data_without_a_state(made: Made) -> None:
+    """An archive of the files alone stays as it is."""
+    made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")])
+    before = sorted(made.root.rglob("*"))
+    assert main(["verify", str(made.root)]) == 0
+    assert sorted(made.root.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -252,7 +281,7 @@ def test_a_manifest_leads_to_no_file_outside(made: Made, name: str) -> None:
     made.finish("opens", "8", [], file=name)
     figures = made.figures()
     assert (figures.files, figures.rows) == (1, 0)
-    assert figures.origin.broken_lines == {"manifest.ndjson": 1}
+    assert figures.broken_lines == {"manifest.ndjson": 1}
 
 
 @pytest.mark.parametrize(
@@ -270,19 +299,24 @@ def test_a_disk_that_fails_is_no_bug(
     """One finished file is a finding, a report file ends the command with the file's name."""
     made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")])
     made.add("retries.ndjson", {"cause": "reset"})
-    real = Path.open
+    real = io.open
 
-    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+    def refuse(path: Any, *arguments: Any, **more: Any) -> Any:
         if path == made.root / name:
             raise OSError(errno.EIO, "Input/output error", str(path))
         return real(path, *arguments, **more)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    class Refused(finished._Metered):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return b"" if name != "opens/1.ndjson" else refuse(made.root / name)
+
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr(finished, "_Metered", Refused)
     assert main(["report", str(made.root)]) == code
     assert said in capsys.readouterr().err
     if code == 0:
         text = check(Html((made.root / "report.html").read_text())).text
-        assert "opens/1.ndjson cannot be read" in text
+        assert "opens/1.ndjson cannot be read: Input/output error" in text
 
 
 # -- hostile, broken, large ------------------------------------------------------------------------
@@ -362,10 +396,10 @@ def test_lines_that_cannot_be_read_are_stepped_over_and_counted(made: Made) -> N
     with (made.root / "errors.ndjson").open("ab") as file:
         file.write(b'{"kind": "cut off in the mi')
     figures = made.figures()
-    assert len(figures.runs.shown) == 1
+    assert len(figures.runs) == 1
     assert [(each.kind, each.lines) for each in figures.failures] == [("not_found", 1)]
     assert [(each.cause, each.count) for each in figures.causes] == [("reset", 1)]
-    assert figures.origin.broken_lines == {
+    assert figures.broken_lines == {
         "manifest.ndjson": 7,
         "runs.ndjson and summary.json": 11,
         "errors.ndjson": 8,
@@ -484,7 +518,7 @@ def test_without_a_history_the_last_run_is_shown_alone(made: Made) -> None:
     made.finish("opens", "1", [], run_id="20261125T100000Z-older")
     (made.root / "summary.json").write_text(json.dumps(run()))
     figures = made.figures()
-    assert (len(figures.runs.shown), figures.runs.cut_off) == (1, [])
+    assert (len(figures.runs), figures.cut_off) == (1, [])
     check(made.page())
 
 
@@ -534,7 +568,7 @@ def test_repeats_are_shown_with_the_time_they_cost(made: Made) -> None:
         ("throttled", 4, 120.0, 30.0),
         ("reset", 1, 0.5, 0.5),
     ]
-    assert "throttled 4 2 min 30 s" in check(made.page()).text
+    assert "throttled 4 0:02:00 30.0 s" in check(made.page()).text
 
 
 def test_counts_of_the_api_are_held_beside_ours(made: Made) -> None:
@@ -563,8 +597,8 @@ def standing(**more: Any) -> Verdict:
         "last_run": ran(at(27, 8), at(27, 9), 10, 10),
         "under_way": False,
         "killed": False,
-        "differing_files": 0,
-        "now": NOW,
+        "differing": 0,
+        "made_at": NOW,
     }
     return verdict(Standing(**{**facts, **more}))
 
@@ -587,11 +621,16 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
         ({"last_run": None, "campaigns": OPEN}, "The last run was cut off", None),
         ({"campaigns": OPEN}, "Stopped before the end", "harvester run -i IDS -o out"),
         ({"campaigns": Campaigns()}, "Nothing is harvested yet", None),
-        ({"differing_files": 2}, "Finished files differ from the manifest", None),
+        ({"differing": 2}, "Finished files differ from the manifest", None),
         (
             {"campaigns": FAILED, "failed_kinds": frozenset({"not_found"})},
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out --retry-failed",
+        ),
+        (
+            {"campaigns": FAILED, "failed_kinds": frozenset({"rejected", "forbidden"})},
+            "Over, with 1 failed campaign",
+            "harvester run -i IDS -o out",
         ),
         (
             {"campaigns": FAILED, "failed_kinds": frozenset({"not_found", "reset"})},
@@ -599,10 +638,13 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
             "harvester run -i IDS -o out",
         ),
         ({"campaigns": FAILED}, "Over, with 1 failed campaign", "harvester run -i IDS -o out"),
-        (
-            {"campaigns": OPEN, "last_run": ended("credentials_refused")},
-            "The key or token was refused",
-            "harvester check",
+        *(
+            (
+                {"campaigns": OPEN, "last_run": ended(reason)},
+                "The key or token was refused",
+                "harvester check",
+            )
+            for reason in ("credentials_refused", "sign_in_refused")
         ),
     ],
 )
@@ -615,6 +657,11 @@ def test_the_verdict_and_the_next_command(
     assert found.sentence.endswith(".")
     if command is not None:
         assert found.command == command
+
+
+def test_every_reason_of_an_end_is_in_words() -> None:
+    """The page does not fall back to the name of one."""
+    assert EXIT_CODES.keys() <= REASONS.keys()
 
 
 def test_a_stopped_run_says_why_and_when_it_goes_on() -> None:

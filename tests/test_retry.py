@@ -461,7 +461,7 @@ def test_throttles_count_against_max_wait() -> None:
     """Their holds add up with all other waits; beyond it the run stops, and can go on later."""
 
     async def use(bench: Bench) -> None:
-        with pytest.raises(StopRun, match="exceed --max-wait 100") as caught:
+        with pytest.raises(StopRun, match="exceed `max_wait` 100") as caught:
             await bench.fetcher.fetch(make_request())
         assert caught.value.reason == "throttled"
         assert caught.value.resume_at == NOON + timedelta(seconds=30.5)

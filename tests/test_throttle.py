@@ -338,7 +338,7 @@ def test_a_hold_longer_than_max_wait_stops_the_run(bench: Make) -> None:
     async def use(one: Bench) -> None:
         other = bench()
         other.pacer.hold(301, "throttled")
-        with pytest.raises(StopRun, match="longer than --max-wait 300") as caught:
+        with pytest.raises(StopRun, match="longer than `max_wait` 300") as caught:
             await one.ask()
         assert caught.value.reason == "throttled"
         assert caught.value.resume_at == NOON + timedelta(seconds=301)

@@ -99,7 +99,7 @@ def test_a_strict_umask_does_not_lock_us_out(store: TokenStore) -> None:
 )
 def test_a_name_that_is_not_safe_is_refused(tmp_path: Path, name: str) -> None:
     """It becomes a file's."""
-    with pytest.raises(ConfigError, match="--account"):
+    with pytest.raises(ConfigError, match="`account`"):
         TokenStore(tmp_path, name)
 
 

@@ -1,5 +1,6 @@
 """One directory: one run at a time, one harvest for ever, and commands that tell what is in it."""
 
+import json
 import os
 import re
 import signal
@@ -298,7 +299,9 @@ def test_verify_finds_nothing_in_a_good_harvest(bench: Lab, done: Home) -> None:
     before = contents(done.out)
     said = look(bench, done, "verify", str(done.out))
     assert (said.code, said.stdout) == (0, "")
-    assert contents(done.out) == before
+    after = contents(done.out)
+    assert json.loads(after.pop(".harvester/verified.json"))["differences"] == 0
+    assert after == before
 
 
 def _flip(file: Path) -> None:

@@ -204,7 +204,10 @@ async def test_links_and_the_reports_that_follow_from_others(
     report = await harvest([TWICE], wanted)
     assert report.exit_code == 0
     links = (tmp_path / "out" / "links" / f"{TWICE}.ndjson").read_bytes()
-    assert links == b'{"link_url":"%s"}\n{"link_url":"%s"}\n' % (EMAIL.encode(), RESEND.encode())
+    assert [json.loads(line) for line in links.splitlines()] == [
+        {"link_url": each, "campaign_id": TWICE, "campaign_activity_id": each}
+        for each in (EMAIL, RESEND)
+    ]
     unique = tmp_path / "out" / "unique_opens" / f"{TWICE}.ndjson"
     assert unique.read_bytes() == content(EMAIL, RESEND)
     assert "unique_opens" not in config(vendor, tmp_path, report="all").reports

@@ -16,7 +16,7 @@ from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, 
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
-from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows, with_owner
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -129,7 +129,7 @@ class V2(Struct, frozen=True):
         if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits; "
-                "UUIDs are ids of --api v3)"
+                "UUIDs are ids of `api` v3)"
             )
         return campaign_id
 
@@ -204,11 +204,11 @@ def _path(campaigns: str, target: Target) -> str:
 
 
 def _read_links(target: Target, body: bytes) -> Page:
-    """The links of a campaign, from the campaign itself."""
+    """The links of a campaign, from the campaign itself; each with the campaign's id."""
     found = read_object(body, _campaign)
     if str(found.id) != target.campaign_id:
         raise Unreadable("this is another campaign", status=200)
     if not bytes(found.click_through_details):  # no such member
         return Page(b"", 0, None)
     ndjson, count, _ = read_rows(body, _CAMPAIGN_LINKS)
-    return Page(ndjson, count, None)
+    return Page(with_owner(ndjson, campaign_id=target.campaign_id), count, None)

@@ -24,7 +24,7 @@ from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, 
 from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
-from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows
+from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows, with_owner
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -141,7 +141,7 @@ class V3(Struct, frozen=True):
         if not _ID.fullmatch(found):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v3 ids are UUIDs, as in "
-                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; numbers are ids of --api v2)"
+                "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab; numbers are ids of `api` v2)"
             )
         return found
 
@@ -184,9 +184,13 @@ class V3(Struct, frozen=True):
             type_field="tracking_activity_type",
             type=report.row_type,
         )
-        ndjson, count, href = (
-            read_rows(body, _PAGE, expected) if report.paged else read_rows(body, _LINKS_PAGE)
-        )
+        if report.paged:
+            ndjson, count, href = read_rows(body, _PAGE, expected)
+        else:
+            ndjson, count, href = read_rows(body, _LINKS_PAGE)
+            ndjson = with_owner(
+                ndjson, campaign_id=target.campaign_id, campaign_activity_id=activity
+            )
         paths = (_path(activity, report),)
         if following := validate_next_link(href, origin=self.origin, paths=paths):
             return Page(ndjson, count, f"{following}#{left}")

@@ -20,7 +20,7 @@ from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CursorDropped, Moving, PoisonPage
 from harvester.input.known import KnownCampaign
-from harvester.model import Page, Position, Target
+from harvester.model import Page, Position
 from harvester.request.pagination import walk_pages
 from harvester.runtime import stamp
 
@@ -44,6 +44,7 @@ class Walk:
     def __init__(self, saved: SavedWalk, page_size: int) -> None:
         # A new try after a failure may start over again.
         self.saved = replace(saved, restarts=0) if saved.state == "failed" else saved
+        self.target = saved.target
         self.page_size = page_size
         # Of a top-up: the latest stored event of each activity ("" in v2).
         self.marks: dict[str, datetime] = {}
@@ -55,11 +56,6 @@ class Walk:
         self.resumed = False
         self.campaign: KnownCampaign | None = None
         self.empty: set[str] = set()  # activities that are not asked for
-
-    @property
-    def target(self) -> Target:
-        """The report and the campaign."""
-        return self.saved.target
 
     @property
     def position(self) -> Position:

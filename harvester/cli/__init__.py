@@ -14,6 +14,7 @@ import click
 
 from harvester._version import __version__
 from harvester.cli.failures import CommandFailed
+from harvester.cli.flags import by_flags, flag
 from harvester.cli.streams import own_streams
 from harvester.errors import CampaignError, ConfigError, StopRun
 
@@ -32,13 +33,6 @@ _COMMANDS = {
 }
 """Module, name and one line about each command, in the order of the help."""
 _HELP = ["-h", "--help"]
-_NO_FLAG = {
-    "api_key": "HARVESTER_API_KEY",
-    "access_token": "HARVESTER_ACCESS_TOKEN",
-    "proxy": "HTTPS_PROXY",
-    "counts": "--no-counts",
-}
-"""What the command line calls a setting that has no option of its name."""
 BROKEN, USAGE, FAILED = 1, 2, 3
 
 
@@ -103,7 +97,9 @@ def _main(arguments: Sequence[str]) -> int:
     except ConfigError as wrong:
         return _say(_by_option(wrong), USAGE)
     except StopRun as order:
-        return _say(*_stopped(order))
+        from harvester.cli.closing import without_report
+
+        return _say(*without_report(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
     except CommandFailed as wrong:
@@ -117,7 +113,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"harvester: error: {message}", err=True)
+    click.echo(f"harvester: error: {by_flags(message)}", err=True)
     return code
 
 
@@ -125,23 +121,7 @@ def _by_option(wrong: ConfigError) -> str:
     """The message with the option in the place of the setting."""
     if wrong.setting is None:
         return str(wrong)
-    flag = _NO_FLAG.get(wrong.setting, "--" + wrong.setting.replace("_", "-"))
-    return flag + str(wrong).removeprefix(wrong.setting)
-
-
-def _stopped(order: StopRun) -> tuple[str, int]:
-    """An end without a report, with the next step."""
-    from harvester.cli.closing import next_step
-    from harvester.reporting.summary import EXIT_CODES
-
-    said = str(order)
-    if order.resume_at is not None:
-        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
-    if "harvester login" in said:  # with the options that this account needs
-        said += ", then the same command"
-    elif step := next_step(order.reason, "the same command"):
-        said += f"; next step: {step}"
-    return said, EXIT_CODES.get(order.reason, BROKEN)
+    return flag(wrong.setting) + str(wrong).removeprefix(wrong.setting)
 
 
 def _describe(bug: Exception) -> str:

@@ -7,6 +7,7 @@ import click
 import orjson
 
 from harvester.cli.command import Command
+from harvester.cli.flags import by_flags
 from harvester.cli.options import build_config, connection_options
 from harvester.diagnosis import Diagnosis, diagnose
 from harvester.request.token_keeper import account_options
@@ -39,7 +40,8 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
 def _lines(found: Diagnosis, which: str) -> list[str]:
     """`which` are the options that the next command needs to use the same account."""
     verdict = found.verdict
-    lines = [f"{verdict.wrong or 'ok'}: {verdict.message} ({found.api} at {found.origin})"]
+    said = by_flags(verdict.message)
+    lines = [f"{verdict.wrong or 'ok'}: {said} ({found.api} at {found.origin})"]
     limit = f" of {found.quota.limit:,}" if found.quota.limit else ""
     lines.append(f"requests today: {found.quota.used_today:,}{limit}")
     if (age := found.sign_in) is not None:

@@ -5,19 +5,19 @@ import sys
 from collections.abc import Iterator
 from textwrap import shorten
 
+from harvester.cli.flags import by_flags
 from harvester.config import HarvestConfig
+from harvester.errors import StopRun
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
-from harvester.reporting.summary import HarvestReport
+from harvester.reporting.summary import EXIT_CODES, HarvestReport
 
 _MOST_KINDS = 5
 _LONGEST_COMMAND = 160
 _NOT_FOUND = "not_found"
 _SAME = "{command}"
-_SIGN_IN: dict[str | None, str] = {
-    "v3": "sign in again ({login})",
-    "v2": "set a valid HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN",
-}
+_SIGN_IN = "sign in again (harvester login)"
+_SET_VALID = "give a valid HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN"
 NEXT_STEP = {
     "complete": "",
     "failures": _SAME,
@@ -82,8 +82,7 @@ def closing_lines(
         step = next_step(
             report.reason,
             same_command(config),
-            api=config.api,
-            login=_login(config),
+            sign_in=_sign_in(config),
             only_for_good=only,
         )
         yield _row("next step", step)
@@ -93,25 +92,47 @@ def next_step(
     reason: str,
     command: str,
     *,
-    api: str | None = None,
-    login: str = "harvester login",
+    sign_in: str = f"{_SIGN_IN}, or {_SET_VALID}",
     only_for_good: bool = False,
 ) -> str:
-    """What to do after an end for this reason; `api` None is an unknown version. Failures that are
-    `only_for_good` are not tried again by the same command."""
+    """What to do after an end for this reason. Failures that are `only_for_good` are not tried
+    again by the same command."""
     if reason == "failures" and only_for_good:
         more = "" if "--retry-failed" in command else " --retry-failed"
         return f"correct these ids, or ask for them once more: {command}{more}"
     step = NEXT_STEP.get(reason, _SAME)
-    sign_in = _SIGN_IN.get(api, " or ".join(_SIGN_IN.values())).format(login=login)
     return step.format(command=command, sign_in=sign_in)
 
 
-def _login(config: HarvestConfig) -> str:
+def without_report(order: StopRun) -> tuple[str, int]:
+    """An end without a report: what to say, with the next step, and the exit code."""
+    said = str(order)
+    if order.resume_at is not None:
+        said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
+    if order.reason == "locked" or "harvester login" in said:  # the message has the step
+        said += ", then the same command"
+    elif step := next_step(order.reason, "the same command"):
+        said += f"; next step: {step}"
+    return by_flags(said), EXIT_CODES.get(order.reason, 1)
+
+
+def _sign_in(config: HarvestConfig) -> str:
+    """How to come to credentials that are good, where those of `config` were refused."""
+    key = ["HARVESTER_API_KEY"] if config.api == "v2" else []
+    given = {
+        "--token-command": config.token_command,
+        "--access-token-file": config.access_token_file,
+        "HARVESTER_ACCESS_TOKEN": config.access_token,
+    }
+    own = next((name for name, value in given.items() if value), None)
+    valid = f"give a valid {' and '.join([*key, own or 'HARVESTER_ACCESS_TOKEN'])}"
+    if key:
+        return valid
     from harvester.request.token_keeper import account_options  # a run that ends well needs none
 
     where = account_options(config.account, config.origin, config.auth_origin)
-    return f"harvester login{where}"
+    login = f"harvester login{where}"
+    return f"{valid}, or leave it out ({login})" if own else f"sign in again ({login})"
 
 
 def same_command(config: HarvestConfig) -> str:
@@ -127,4 +148,4 @@ def same_command(config: HarvestConfig) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    return f"{name:>10}  {text}"
+    return f"{name:>10}  {by_flags(text)}"

@@ -9,7 +9,7 @@ import click
 
 from harvester.api.base import Api
 from harvester.cli.failures import CommandFailed
-from harvester.client import open_alone, open_credentials
+from harvester.client import open_alone, open_credentials, require_credentials
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, ConfigError
@@ -17,9 +17,15 @@ from harvester.input.campaign_list import list_campaigns
 from harvester.input.ids import spool
 
 
-def collect_ids(ctx: click.Context, config: HarvestConfig) -> tuple[DiskSet, HarvestConfig]:
-    """Spool them all, checked. The config goes on with the token that has read the API's list: a
-    token command is run once.
+def collect_ids(
+    ctx: click.Context,
+    config: HarvestConfig,
+    *,
+    before_asking: Callable[[HarvestConfig], None] = require_credentials,
+) -> tuple[DiskSet, HarvestConfig]:
+    """Spool them all, checked; `before_asking` is called before the API is asked for any.
+
+    The config goes on with the token that has read the API's list: a token command is run once.
 
     Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
     none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
@@ -32,6 +38,7 @@ def collect_ids(ctx: click.Context, config: HarvestConfig) -> tuple[DiskSet, Har
         )
     ids = spool(arguments, source, id_checker(config))
     if ctx.params["all_sent"]:
+        before_asking(config)
         with whole_list("harvested"):
             token = asyncio.run(_add_listed(ids, config))
         if config.token_command:

@@ -8,12 +8,16 @@ import click
 import orjson
 
 from harvester.cli.command import Command, option
+from harvester.cli.flags import by_flags
 from harvester.disk import inspect as inspection
+from harvester.disk import verified
 from harvester.disk.layout import Layout
+from harvester.disk.verified import Verified
 from harvester.reporting.lines import count, size
 from harvester.runtime import Clock, next_reset, stamp
 
 _FOUND = 3
+_EXAMPLES = 3  # of what differs, kept for the page
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 
 
@@ -35,6 +39,9 @@ def status(directory: Path, as_json: bool) -> int:
     for kind, number in content.failed.items():
         click.echo(f"{number:>9,} failed with {kind}: see {layout.errors}")
     click.echo(f"{content.rows:>9,} records, {size(content.bytes)}")
+    if quota := facts["quota"]:
+        of = f" of {quota['limit']:,}" if quota["limit"] else ""
+        click.echo(f"{quota['used_today']:>9,}{of} requests today, as the last run left it")
     click.echo(_last_run(facts))
     return 0
 
@@ -61,11 +68,12 @@ def _facts(content: inspection.Content, summary: dict[str, Any]) -> dict[str, An
 def _quota_now(quota: Any, now: datetime) -> dict[str, Any] | None:
     """The quota as the last run saw it; of a new day nothing is used yet, as far as it knows."""
     try:
+        found = {"limit": int(quota["limit"]), "used_today": int(quota["used_today"])}
         if datetime.fromisoformat(quota["resets_at"]) <= now:
-            return {**quota, "used_today": 0, "resets_at": stamp(next_reset(now))}
+            return {**found, "used_today": 0, "resets_at": stamp(next_reset(now))}
     except (KeyError, TypeError, ValueError):
         return None
-    return dict(quota)
+    return {**found, "resets_at": quota["resets_at"]}
 
 
 def _last_run(facts: dict[str, Any]) -> str:
@@ -74,7 +82,7 @@ def _last_run(facts: dict[str, Any]) -> str:
     if facts["reason"] is None:
         return "no run has ended yet: the same command goes on"
     line = f"the last run ended {facts['finished_at']}: {facts['reason']}"
-    line += f" ({facts['message']})" if facts["message"] else ""
+    line += f" ({by_flags(facts['message'])})" if facts["message"] else ""
     if facts["resume_at"]:
         line += f"; the same command goes on from {facts['resume_at']}"
     return line
@@ -96,6 +104,9 @@ def verify(directory: Path, quiet: bool, as_json: bool) -> int:
         wrong.append({"file": finding.file, "what": finding.what})
         if not as_json:
             click.echo(f"{finding.file}: {finding.what}")
+    some = tuple(f"{each['file']}: {each['what']}" for each in wrong[:_EXAMPLES])
+    found = Verified(at=Clock().now(), files=files, differences=len(wrong), examples=some)
+    verified.save(layout, found)
     if as_json:
         facts = {"files": files, "wrong": wrong}
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))

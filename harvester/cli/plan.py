@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import click
@@ -115,5 +116,6 @@ def _text(facts: dict[str, Any], config: HarvestConfig) -> str:
     if facts["requests"]:
         days = count(facts["days"], "day")
         when = "not before" if bound else "done about"
-        rows.append(("time", f"{bound}{days} {pace}, {when} {facts['done_about']}"))
+        about = datetime.fromisoformat(facts["done_about"])
+        rows.append(("time", f"{bound}{days} {pace}, {when} {about:%a %d %b %Y, %H:%M} UTC"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)

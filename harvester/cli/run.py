@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from harvester.cli.closing import without_report
 from harvester.cli.collect import collect_ids
 from harvester.cli.command import Command, option
 from harvester.cli.options import (
@@ -19,6 +20,7 @@ from harvester.cli.options import (
     unknown_variables,
 )
 from harvester.cli.show import Screen, open_screen
+from harvester.client import require_credentials
 from harvester.config import HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import StopRun
@@ -53,19 +55,26 @@ def run(ctx: click.Context, /, **given: object) -> int:
     command goes on · 129, 130, 143 interrupted, the same command goes on
     """
     config = build_config(ctx)
+    require_credentials(config)
     raise_open_files(config.open_files)
-    preflight(config)
-    ids, config = collect_ids(ctx, config)
-    with closing(ids):
-        screen = open_screen(
-            quiet=ctx.params["quiet"],
-            verbose=ctx.params["verbose"],
-            live=not ctx.params["no_progress"],
-            log_format=ctx.params["log_format"],
-        )
-        for message in unknown_variables(ctx):
-            screen.note(message, logging.WARNING)
-        report = asyncio.run(supervise(config, ids, screen))
+    screen = open_screen(
+        quiet=ctx.params["quiet"],
+        verbose=ctx.params["verbose"],
+        live=not ctx.params["no_progress"],
+        log_format=ctx.params["log_format"],
+    )
+    try:
+        ids, config = collect_ids(ctx, config, before_asking=preflight)
+        with closing(ids):
+            for message in unknown_variables(ctx):
+                screen.note(message, logging.WARNING)
+            report = asyncio.run(supervise(config, ids, screen))
+    except StopRun as order:
+        if ctx.params["log_format"] == "text":
+            raise
+        text, code = without_report(order)
+        screen.note(text, logging.ERROR)
+        return code
     screen.close(report, config)
     if ctx.params["as_json"]:
         sys.stdout.buffer.write(to_json(report))

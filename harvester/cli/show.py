@@ -12,6 +12,7 @@ import click
 import orjson
 
 from harvester.cli.closing import closing_lines
+from harvester.cli.flags import by_flags
 from harvester.config import HarvestConfig
 from harvester.events import Event
 from harvester.reporting import lines
@@ -196,7 +197,7 @@ def _can_redraw() -> bool:
 
 def log(line: Line) -> None:
     """Log one line with its fields."""
-    logger.log(line.level, line.text, extra={"line": line})
+    logger.log(line.level, by_flags(line.text), extra={"line": line})
 
 
 class _Above(logging.Handler):

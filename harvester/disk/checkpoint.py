@@ -75,7 +75,7 @@ class CheckpointStore:
         if self._group.read("PRAGMA integrity_check") != [("ok",)]:
             raise ConfigError(
                 f"{self.path} is damaged, as in a copy that was made while a run worked: copy the "
-                "directory again when no run works in it, or start over with --fresh"
+                "directory again when no run works in it, or start over with `fresh`"
             )
 
     # -- one run -------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class CheckpointStore:
             if name != "synced" and checksum(name, value) != stored:
                 raise StorageError(
                     f"cannot use {self.path}: the setting {name!r} is damaged: restore the "
-                    "directory from a copy, or start over with --fresh"
+                    "directory from a copy, or start over with `fresh`"
                 )
         return {name: value for name, value, _ in found}
 
@@ -135,8 +135,8 @@ class CheckpointStore:
         self._group.commit_soon()
         if not found:
             walk = SavedWalk(id=0, target=target, run=self.run)
-            key = (_checksum(walk), target.report, target.campaign_id)
-            ((number,),) = self._group.change(INSERT, (*key, *to_row(walk)))
+            values = (target.report, target.campaign_id, *to_row(walk))
+            ((number,),) = self._group.change(INSERT, (checksum(*values), *values))
             return replace(walk, id=number)
         walk = from_row(found[0])
         if walk.state != "damaged" and walk.run >= self.run:
@@ -286,7 +286,9 @@ class CheckpointStore:
         return walk
 
     def _write(self, walk: SavedWalk) -> None:
-        self._group.change(UPDATE, (_checksum(walk), *to_row(walk), walk.id))
+        target, values = walk.target, to_row(walk)
+        of_row = checksum(target.report, target.campaign_id, *values)
+        self._group.change(UPDATE, (of_row, *values, walk.id))
 
     def _forget_pages(self, walk: SavedWalk) -> None:
         self._group.change("DELETE FROM pages WHERE walk = ?", (walk.id,))
@@ -294,7 +296,3 @@ class CheckpointStore:
     def _set(self, name: str, value: str) -> None:
         values = (name, value, checksum(name, value))
         self._group.change("REPLACE INTO settings VALUES (?, ?, ?)", values)
-
-
-def _checksum(walk: SavedWalk) -> int:
-    return checksum(walk.target.report, walk.target.campaign_id, *to_row(walk))

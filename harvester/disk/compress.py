@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 class Codec(Struct, frozen=True):
     """`suffix` follows `.ndjson`; `encode` makes one self-contained member, `decode` reads any
-    number of them."""
+    number of them. `open` reads the content of a file, also of one that is open."""
 
     suffix: str
     encode: Callable[[bytes], bytes]
     decode: Callable[[bytes], bytes]
-    open: Callable[[Path], IO[bytes]]
+    open: Callable[[Path | IO[bytes]], IO[bytes]]
 
 
 def _gzip(data: bytes) -> bytes:
@@ -38,10 +38,14 @@ def _gunzip(data: bytes) -> bytes:
     return gzip.decompress(data)
 
 
-def _open_gzip(path: Path) -> IO[bytes]:
+def _open(file: Path | IO[bytes]) -> IO[bytes]:
+    return file.open("rb") if isinstance(file, Path) else file
+
+
+def _open_gzip(file: Path | IO[bytes]) -> IO[bytes]:
     import gzip
 
-    return cast("IO[bytes]", gzip.open(path, "rb"))
+    return cast("IO[bytes]", gzip.open(file, "rb"))
 
 
 def _zstd() -> "ModuleType":
@@ -59,12 +63,12 @@ def damage_errors() -> tuple[type[Exception], ...]:
 
 
 CODECS: dict[str | None, Codec] = {
-    None: Codec("", lambda data: data, lambda data: data, lambda path: path.open("rb")),
+    None: Codec("", lambda data: data, lambda data: data, _open),
     "gzip": Codec(".gz", _gzip, _gunzip, _open_gzip),
     "zstd": Codec(
         ".zst",
         lambda data: cast("bytes", _zstd().compress(data)),
         lambda data: cast("bytes", _zstd().decompress(data)),
-        lambda path: cast("IO[bytes]", _zstd().open(path, "rb")),
+        lambda file: cast("IO[bytes]", _zstd().open(file, "rb")),
     ),
 }

@@ -15,13 +15,6 @@ from harvester.disk.storage import storage, sync_directory
 from harvester.errors import ConfigError
 from harvester.runtime import stamp
 
-_NAMES = {
-    "api": "--api",
-    "base_url": "--base-url",
-    "since": "--since",
-    "page_size": "--page-size",
-    "compress": "--compress",
-}
 _OURS = ("*.ndjson", "*.ndjson.part", "*.ndjson.grown.part", "*.ndjson.gz*", "*.ndjson.zst*")
 
 
@@ -82,7 +75,7 @@ def open_directory(
     try:
         layout.state.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
-        raise ConfigError(f"cannot use {layout.root} (--output): {wrong.strerror}") from None
+        raise ConfigError(f"cannot use {layout.root} (`output`): {wrong.strerror}") from None
     with ExitStack() as stack:
         lock = stack.enter_context(locked(layout, now=now))
         if fresh:
@@ -93,10 +86,6 @@ def open_directory(
         stack.enter_context(closing(store))
         before = store.settings()
         reject_changed_settings(layout, before, identity)
-        adds_reports = not all((layout.root / report).is_dir() for report in reports)
-        for report in reports:
-            with storage(folder := layout.root / report):
-                folder.mkdir(exist_ok=True)
 
         def opened(path: Path, *, keep: int | None = None) -> NdjsonLog:
             return stack.enter_context(closing(NdjsonLog(path, keep=keep)))
@@ -109,9 +98,14 @@ def open_directory(
                 sync_directory(layout.root / report)
         # A top-up gives no `since`: what the directory began with stays, nothing in a new one.
         own = {"since": before.get("since", ""), "reports_at": before.get("reports_at", "")}
-        if before and adds_reports:
+        folders = [layout.root / report for report in reports]
+        if before and not all(folder.is_dir() for folder in folders):
             own["reports_at"] = stamp(now)  # what is known of campaigns may be older than they are
         store.begin_run({**own, **identity}, tops_up=tops_up, now=stamp(now))
+        for folder in folders:
+            with storage(folder):
+                folder.mkdir(exist_ok=True)
+        sync_directory(layout.root)
         yield Directory(
             layout=layout,
             lock=lock,
@@ -134,14 +128,14 @@ def _since(store: CheckpointStore) -> datetime | None:
 def reject_changed_settings(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:
     """One directory holds one harvest: nothing could tell two apart again."""
     changed = [
-        f"{_NAMES[name]} was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
+        f"`{name}` was {before[name] or 'not given'!r} and is {value or 'not given'!r}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]
     if changed:
         raise ConfigError(
             f"{layout.root} holds a harvest with other settings ({'; '.join(changed)}): give the "
-            "same ones, another --output, or --fresh to start over"
+            "same ones, another `output`, or `fresh` to start over"
         )
 
 
@@ -151,7 +145,7 @@ def reject_untracked_files(layout: Layout, known_reports: Sequence[str]) -> None
         if path.exists():
             raise ConfigError(
                 f"{layout.root} has files of a harvest ({path.name}) but no state of it: "
-                "move them away, or give another --output, or --fresh to remove them"
+                "move them away, or give another `output`, or `fresh` to remove them"
             )
 
 
@@ -160,7 +154,7 @@ def _wipe(
 ) -> None:
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
     A directory in the place of a file is none of ours, and stays."""
-    state = list(layout.state.glob(f"{layout.database.name}*"))
+    state = [*layout.state.glob(f"{layout.database.name}*"), *layout.state.glob("verified.json*")]
     found = (*_files(layout, known_reports), *layout.about)
     files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))

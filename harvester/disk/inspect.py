@@ -1,26 +1,23 @@
 """What an output directory holds, and what a run would do with it; nothing is sent or changed."""
 
-import hashlib
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from harvester.disk.compress import CODECS, damage_errors
+from harvester.disk.compress import CODECS
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
+from harvester.disk.finished import Recorded, differences
 from harvester.disk.layout import Layout
 from harvester.disk.lock import SILENT_FOR, described, is_foreign, read_record, this_host
 from harvester.errors import ConfigError
 
-_CHUNK = 1 << 20
-_Entry: TypeAlias = tuple[int, str, int]  # bytes, sha256, rows
 # One row for each campaign. A top-up that was begun keeps the finished file as its base.
 _CAMPAIGNS = """
 SELECT count(*), sum(state = 'complete'), sum(state = 'failed'),
@@ -49,12 +46,13 @@ class States:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """What a directory holds: campaigns by state, failed walks by kind, rows and bytes of its
-    files, finished or not."""
+    files, finished or not; and what was asked of it, as the state names it."""
 
     campaigns: States
     failed: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     bytes: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,13 @@ def read_content(layout: Layout) -> Content:
         )
         rows, size = db.execute(sums).fetchone()
         failures = {kind or "": number for kind, number in db.execute(kinds)}
-        return Content(campaigns=States(**states), failed=failures, rows=rows, bytes=size)
+        return Content(
+            campaigns=States(**states),
+            failed=failures,
+            rows=rows,
+            bytes=size,
+            settings=_settings(db),
+        )
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:
@@ -195,7 +199,7 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as wrong:
         raise ConfigError(
             f"cannot read {layout.database}: {wrong}: restore the directory from a copy, or start "
-            "over with --fresh"
+            "over with `fresh`"
         ) from None
 
 
@@ -216,11 +220,11 @@ def holder(layout: Layout) -> str | None:
 # -- the files -------------------------------------------------------------------------------------
 
 
-def read_manifest(layout: Layout) -> tuple[dict[str, _Entry], list[Finding]]:
+def read_manifest(layout: Layout) -> tuple[dict[str, Recorded], list[Finding]]:
     """What the manifest says of each file, and what is wrong with the manifest itself."""
     if not (layout.manifest.is_file() or layout.database.exists()):
         raise ConfigError(f"{layout.root} holds no harvest")
-    known: dict[str, _Entry] = {}  # the last line of a file is the one that counts
+    known: dict[str, Recorded] = {}  # the last line of a file is the one that counts
     if not layout.manifest.is_file():
         return known, [Finding(layout.manifest.name, "is missing")]
     wrong = []
@@ -239,20 +243,10 @@ def verify(layout: Layout) -> Iterator[Finding]:
     known, wrong = read_manifest(layout)
     yield from wrong
     for name, expected in known.items():
-        yield from _verify_file(layout.root / name, name, expected)
+        yield from (Finding(name, what) for what in differences(layout.root / name, expected))
     for name in sorted(_finished_files(layout) - known.keys()):
         yield Finding(name, "is not in the manifest")
     yield from _unlisted(layout, set(known))
-
-
-def _verify_file(path: Path, name: str, expected: _Entry) -> Iterator[Finding]:
-    if path.is_symlink() or not path.is_file():
-        yield Finding(name, "is missing")
-        return
-    found = (path.stat().st_size, _sha256(path), _count_lines(path))
-    for what, is_, should in zip(("bytes", "sha256", "rows"), found, expected, strict=True):
-        if is_ != should:
-            yield Finding(name, f"{what}: {is_} instead of {should}")
 
 
 def _unlisted(layout: Layout, known: set[str]) -> Iterator[Finding]:
@@ -275,18 +269,3 @@ def _finished_files(layout: Layout) -> set[str]:
         for path in layout.root.glob(f"*/*.ndjson{codec.suffix}")
         if path.parent != layout.state
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _count_lines(path: Path) -> int | None:
-    """The lines of a file, decompressed if it is compressed; None if that fails."""
-    codec = next(codec for codec in reversed(CODECS.values()) if path.name.endswith(codec.suffix))
-    try:
-        with codec.open(path) as file:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
-    except damage_errors():
-        return None

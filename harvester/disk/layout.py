@@ -55,6 +55,11 @@ class Layout(Struct, frozen=True):
         return self.state / "lock"
 
     @property
+    def verified(self) -> Path:
+        """What the last `verify` found."""
+        return self.state / "verified.json"
+
+    @property
     def manifest(self) -> Path:
         """A line for each finished file."""
         return self.root / "manifest.ndjson"

@@ -106,7 +106,7 @@ def steps_from(version: int, path: Path) -> Iterator[str]:
     if version not in range(FORMAT + 1):
         raise ConfigError(
             f"{path} has format {version}, this version of harvester knows {FORMAT}: "
-            "use the version that wrote it, or --fresh"
+            "use the version that wrote it, or `fresh`"
         )
     if version == FORMAT:
         return

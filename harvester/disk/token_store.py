@@ -60,7 +60,7 @@ class TokenStore:
     def __init__(self, state_dir: Path, name: str = DEFAULT_ACCOUNT) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"account (--account): up to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter "
+                "`account`: up to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter "
                 f"or a digit, not {name[:80]!r}"
             )
         self.name = name

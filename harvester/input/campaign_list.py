@@ -30,7 +30,7 @@ async def list_campaigns(
     `ConfigError` if the API has no such status.
     """
     if status not in api.statuses:
-        raise ConfigError(f"status (--status): any of {', '.join(api.statuses)}, not {status!r}")
+        raise ConfigError(f"`status`: any of {', '.join(api.statuses)}, not {status!r}")
     target = Target("campaigns", "list")
     first = api.campaigns_link(status=status, modified_since=modified_since)
     known = DiskSet()

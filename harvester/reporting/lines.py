@@ -45,6 +45,11 @@ def _removed(event: events.FilesRemoved) -> str:
     return f"an earlier harvest is removed: {count(event.files, 'file')}, {event.bytes:,} bytes"
 
 
+def _counts_missed(event: events.CountsMissed) -> str:
+    of = count(event.campaigns, "campaign")
+    return f"the API's counts of {of} cannot be had: {event.message}"
+
+
 def _begun(event: events.CampaignStarted) -> str:
     how = f"continues after page {event.pages:,}" if event.pages else "begins"
     return f"{event.target} {how}"
@@ -64,10 +69,7 @@ _TABLE: dict[type[Any], tuple[int, str | Callable[[Any], str]]] = {
         logging.WARNING,
         "an observer raised {0.error}: it gets no more events",
     ),
-    events.CountsMissed: (
-        logging.WARNING,
-        "the API's counts of {0.campaigns:,} campaigns cannot be had: {0.message}",
-    ),
+    events.CountsMissed: (logging.WARNING, _counts_missed),
     events.IdRepeated: (logging.DEBUG, "{0.campaign_id} came before and is taken once"),
     events.CampaignSkipped: (logging.DEBUG, "{0.target} is {0.state} already"),
     events.CampaignStarted: (logging.DEBUG, _begun),

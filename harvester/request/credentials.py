@@ -119,7 +119,7 @@ def read_secret(path: Path) -> str:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise ConfigError(
                     f"cannot read {path}: it is not a regular file (a command that prints a "
-                    "token: --token-command)"
+                    "token: `token_command`)"
                 )
             content = os.read(file, _LARGEST_FILE)
         finally:

@@ -105,12 +105,12 @@ class HttpSender:
         that the answer repeats: `Redactor.scrub_error` is for the caller."""
         # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
         # would break the request line, and goes percent-encoded.
-        signed, headers = self._api.request(request.link, self._credentials)
-        if not signed.isascii():
-            signed = quote(signed, safe=string.punctuation)
+        url, headers = self._api.request(request.link, self._credentials)
+        if not url.isascii():
+            url = quote(url, safe=string.punctuation)
         try:
             async with self._session.get(
-                URL(signed, encoded=True),
+                URL(url, encoded=True),
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy,

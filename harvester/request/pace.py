@@ -250,7 +250,7 @@ class Pacer:
         if self._left == 0:
             raise StopRun(
                 "max_requests",
-                "as many requests as --max-requests allows are sent",
+                "as many requests as `max_requests` allows are sent",
                 resume_at=self._clock.now(),
             )
 
@@ -258,7 +258,7 @@ class Pacer:
         if wait > self._max_wait:
             raise StopRun(
                 "throttled",
-                f"the API asks for a wait of {wait:.0f} s, longer than --max-wait "
+                f"the API asks for a wait of {wait:.0f} s, longer than `max_wait` "
                 f"{self._max_wait:g}",
                 resume_at=later(self._clock.now(), wait),
             )

@@ -95,7 +95,7 @@ async def walk_links(
     while link is not None:
         number += 1
         if number > max_pages:
-            raise CampaignError("page_cap", f"more than {max_pages} pages (--max-pages)")
+            raise CampaignError("page_cap", f"more than {max_pages} pages (`max_pages`)")
         # Size known: the longest walk first. Unknown: the least known walk first (`Permits`).
         priority = number - 1 - expected
         page = await fetcher.fetch(Request(target, link, partial(read, link), number, priority))

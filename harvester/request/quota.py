@@ -130,7 +130,7 @@ class QuotaLedger:
         # Guessing 0 could send a day's requests twice.
         raise StorageError(
             f"the day's count in {self._path} is damaged: remove it if you know that no other run "
-            "of this key is under way, and give what was sent today as --quota-reserve"
+            "of this key is under way, and give what was sent today as `quota_reserve`"
         )
 
     def _write(self, account: Account) -> Account:

@@ -6,7 +6,6 @@ bit, leaves the other one.
 
 import hashlib
 from datetime import datetime
-from typing import Any
 
 import orjson
 from msgspec import Struct, field
@@ -83,15 +82,17 @@ def day_of(now: datetime) -> str:
 
 def encode(account: Account) -> bytes:
     """The record of an account."""
-    record: dict[str, Any] = {
-        "version": _VERSION,
-        "days": account.days,
-        "not_before": account.not_before,
-        "set_at": account.set_at,
-        "serial": account.serial,
-    }
-    record["checksum"] = checksum(orjson.dumps(record)).hex()
-    return orjson.dumps(record).ljust(SIZE - 1) + b"\n"
+    record = orjson.dumps(
+        {
+            "version": _VERSION,
+            "days": account.days,
+            "not_before": account.not_before,
+            "set_at": account.set_at,
+            "serial": account.serial,
+        }
+    )
+    with_sum = b'%s,"checksum":"%s"}' % (record[:-1], checksum(record).hex().encode())
+    return with_sum.ljust(SIZE - 1) + b"\n"
 
 
 def newest(raw: bytes, day: str) -> tuple[Account | None, bool]:

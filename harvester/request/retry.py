@@ -197,7 +197,7 @@ class RetryingFetcher:
     def _too_long(self, trouble: TryAgain, wait: float) -> StopRun | CampaignError:
         """The wait is over: for the run after a throttle of all, else for this campaign."""
         resume_at = later(self._clock.now(), wait)
-        why = f"{trouble}; the waits for this page exceed --max-wait {self._policy.max_wait:g}"
+        why = f"{trouble}; the waits for this page exceed `max_wait` {self._policy.max_wait:g}"
         if not isinstance(trouble, Throttled):
             return Deferred(why, resume_at=resume_at, status=trouble.status)
         if trouble.alone:

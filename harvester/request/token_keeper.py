@@ -242,18 +242,18 @@ class TokenKeeper:
         if account is None:
             raise ConfigError(
                 f"account {name!r} is not signed in: {self._login} "
-                "(v2: set HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN)"
+                "(v2: give `api_key` and `access_token`)"
             )
         bound = (
-            ("base_url (--base-url)", account.base_url, self._base_url),
-            ("auth_url (--auth-url)", account.auth_url, self._endpoint.auth_url),
-            ("client_id (--client-id)", account.client_id, self._client_id or account.client_id),
+            ("`base_url`", account.base_url, self._base_url),
+            ("`auth_url`", account.auth_url, self._endpoint.auth_url),
+            ("`client_id`", account.client_id, self._client_id or account.client_id),
         )
         for what, made, given in bound:
             if made != given:
                 raise ConfigError(
                     f"account {name!r} was signed in with {what} {made}, and is never used with "
-                    f"{given}: give that one, or another --account"
+                    f"{given}: give that one, or another `account`"
                 )
         return account
 

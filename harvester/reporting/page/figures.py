@@ -1,19 +1,20 @@
 """The figures of the page: values that the template shows."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from harvester.disk.verified import Verified
 from harvester.reporting.page.charts import Periods
 from harvester.reporting.page.days import Day
-from harvester.reporting.page.sources import Campaigns, Failure, Finished, Run
-from harvester.reporting.page.verdict import Verdict
+from harvester.reporting.page.sources import Failure, Finished, Run
+from harvester.reporting.page.verdict import Standing, Verdict, verdict
 
 
 @dataclass(slots=True, kw_only=True)
 class ReportFigures:
-    """The finished files of one report."""
+    """The finished files of one report, and its events by UTC day."""
 
     name: str
     has_dates: bool = True
@@ -23,13 +24,18 @@ class ReportFigures:
     rows: int = 0
     bytes: int = 0
     pages: int = 0
-    undated: int = 0
+    dated: int = 0  # rows with a date that can be read
     first: datetime | None = None
     last: datetime | None = None
-    days: Mapping[date, int] = field(default_factory=dict)  # events by UTC day
+    days: Counter[date] = field(default_factory=Counter)
     agreeing: int = 0  # files whose rows agree with the API's count
     differing: int = 0
     examples: list[Finished] = field(default_factory=list)  # of the differing ones
+
+    @property
+    def undated(self) -> int:
+        """Rows without a date that can be read."""
+        return self.rows - self.dated
 
     @property
     def compared(self) -> int:
@@ -58,22 +64,6 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Largest:
-    """One of the campaigns with the most rows."""
-
-    campaign_id: str
-    rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileChecks:
-    """The finished files held against the manifest: examples of (file, what differs)."""
-
-    differing: int
-    examples: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What is left to do, in requests, and when it can be done."""
 
@@ -82,53 +72,35 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunHistory:
-    """The latest runs, newest first; how many came before; ids of runs that left no figures.
+class Figures(Standing):
+    """Everything that the template is given.
 
-    `kept`: every run is known. Without runs.ndjson there is the last one only.
+    `runs` are all that left figures, oldest first; `history`: none but killed ones is missing.
+    `cut_off`: ids of runs that left no figures. `differences`: some files that differ, with what
+    does. `state_readable`: the private state was there.
     """
 
-    shown: Sequence[Run]
-    earlier: int
-    cut_off: Sequence[str]
-    total_sent: int
-    kept: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where the harvest came from."""
-
-    settings: Mapping[str, str]
-    manifest_sha256: str
-    manifest_bytes: int
-    broken_lines: Counter[str]
-    state_readable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Everything that the template is given."""
-
-    directory: str
-    made_at: datetime
-    verdict: Verdict
-    campaigns: Campaigns
     reports: Sequence[ReportFigures]
     periods: Periods | None  # None: no event has a date
-    largest: Sequence[Largest]
+    largest: Sequence[tuple[str, int]]  # campaigns by rows
     days: Sequence[Day]
-    runs: RunHistory
+    runs: Sequence[Run]
+    history: bool
+    cut_off: Sequence[str]
     estimate: Estimate | None
     failures: Sequence[FailureKind]
     causes: Sequence[Cause]
-    checks: FileChecks
-    origin: Origin
+    differences: Sequence[tuple[str, str]]
+    verified: Verified | None
+    state_readable: bool
+    manifest_sha256: str
+    manifest_bytes: int
+    broken_lines: Counter[str]
 
     @property
-    def rows(self) -> int:
-        """Rows of every finished file."""
-        return sum(report.rows for report in self.reports)
+    def verdict(self) -> Verdict:
+        """How the harvest stands, and what to do next."""
+        return verdict(self)
 
     @property
     def bytes(self) -> int:

@@ -6,44 +6,33 @@ the page shows is bounded.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from heapq import nlargest
 from pathlib import Path
 
+from harvester.disk import inspect, verified
+from harvester.disk.finished import differences
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
 from harvester.reporting.eta import Allowance, finish_time
 from harvester.reporting.page.charts import Periods, periods
 from harvester.reporting.page.days import requests_by_day
-from harvester.reporting.page.figures import (
-    Estimate,
-    Figures,
-    FileChecks,
-    Largest,
-    Origin,
-    ReportFigures,
-    RunHistory,
-)
+from harvester.reporting.page.figures import Estimate, Figures, ReportFigures
 from harvester.reporting.page.ndjson import Lines
-from harvester.reporting.page.scan import UNDATED, Scanner
+from harvester.reporting.page.scan import Scanner
 from harvester.reporting.page.sources import (
     Campaigns,
     Failure,
+    Finished,
     Manifest,
     Repeat,
     Run,
-    RunIds,
-    State,
     begun_at,
     read_runs,
-    read_state,
 )
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
-from harvester.reporting.page.verdict import Standing, verdict
 
 _LARGEST = 10  # campaigns
-_RUNS = 20
 _DAYS = 31
 _REPORTS = 10
 _EXAMPLES = 3
@@ -68,88 +57,98 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     `advance` is called with the bytes read of the finished files; they are `manifest.bytes`.
     """
     run_lines, failure_lines, repeat_lines = Lines(Run), Lines(Failure), Lines(Repeat)
-    run_ids = RunIds()
-    state = read_state(layout)
-    reports, sizes, checks = _scan(layout.root, manifest, run_ids, now=now, advance=advance)
-    failures = failures_by_kind(layout, failure_lines.read(layout.errors), state, run_ids)
+    run_ids: set[str] = set()
+    state = _state(layout)
+    settings = state.settings if state else {}
+    files = _Files(layout.root, now=now, advance=advance)
+    for listed in manifest:
+        files.read(listed)
+        run_ids.add(listed.run_id)
+    standing = state.failed if state else None
+    failures = failures_by_kind(layout, failure_lines.read(layout.errors), standing, run_ids)
     causes = repeats_by_cause(repeat_lines.read(layout.retries), run_ids)
     runs = read_runs(layout, run_lines)
-    kept = layout.root.joinpath("runs.ndjson").is_file()
-    under_way = state.holder is not None
-    cut_off = _unrecorded(run_ids, runs, kept=kept, under_way=under_way)
     last = runs[-1] if runs else None
-    campaigns = _campaigns(state, last, complete=len(sizes))
-    facts = Standing(
-        directory=str(layout.root),
-        settings=state.settings,
-        campaigns=campaigns,
-        failed_kinds=frozenset(each.kind for each in failures if each.now),
-        rows=sum(report.rows for report in reports),
-        last_run=last,
-        under_way=under_way,
-        killed=bool(cut_off) and (last is None or cut_off[-1] > last.run_id),
-        differing_files=checks.differing,
-        now=now,
-    )
+    under_way = inspect.holder(layout) is not None
+    history = layout.runs.is_file()
+    cut_off = _unrecorded(run_ids, runs, history=history, under_way=under_way)
+    campaigns = _campaigns(state, last, complete=len(files.sizes))
     broken = {
         "manifest.ndjson": manifest.broken,
         "runs.ndjson and summary.json": run_lines.broken,
         "errors.ndjson": failure_lines.broken,
         "retries.ndjson": repeat_lines.broken,
     }
+    is_there = layout.manifest.is_file()
     return Figures(
         directory=str(layout.root),
         made_at=now,
-        verdict=verdict(facts),
+        settings=settings,
         campaigns=campaigns,
-        reports=reports,
-        periods=_periods(reports),
-        largest=_largest(sizes),
+        failed_kinds=frozenset(each.kind for each in failures if each.now),
+        rows=sum(report.rows for report in files.reports),
+        last_run=last,
+        under_way=under_way,
+        killed=bool(cut_off) and (last is None or cut_off[-1] > last.run_id),
+        differing=files.differing,
+        reports=files.reports,
+        periods=_periods(files.reports),
+        largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
         days=requests_by_day(runs)[-_DAYS:],
-        runs=RunHistory(
-            shown=runs[::-1][:_RUNS],
-            earlier=max(0, len(runs) - _RUNS),
-            cut_off=cut_off,
-            total_sent=sum(run.requests.sent for run in runs),
-            kept=kept,
-        ),
-        estimate=_estimate(campaigns, reports, runs, state, now=now),
+        runs=runs,
+        history=history,
+        cut_off=cut_off,
+        estimate=_estimate(campaigns, files.reports, runs, settings, now=now),
         failures=failures,
         causes=causes,
-        checks=checks,
-        origin=Origin(
-            settings=state.settings,
-            manifest_sha256=_sha256(layout.manifest),
-            manifest_bytes=_size(layout.manifest),
-            broken_lines=+Counter(broken),
-            state_readable=state.readable,
-        ),
+        differences=files.differences,
+        verified=verified.read(layout),
+        state_readable=state is not None,
+        manifest_sha256=_sha256(layout.manifest) if is_there else "",
+        manifest_bytes=layout.manifest.stat().st_size if is_there else 0,
+        broken_lines=+Counter(broken),
     )
 
 
-def _scan(
-    root: Path, manifest: Manifest, run_ids: RunIds, *, now: datetime, advance: Advance
-) -> tuple[list[ReportFigures], Counter[str], FileChecks]:
-    """Read every finished file: the figures of each report, and the rows of each campaign."""
-    found: dict[str, tuple[ReportFigures, Scanner]] = {}
-    sizes: Counter[str] = Counter()
-    examples: list[tuple[str, str]] = []
-    differing = 0
-    for listed in manifest:
-        if listed.report not in found:
-            if len(found) == _REPORTS:
-                continue
-            figures = ReportFigures(name=listed.report, has_dates=listed.report not in UNDATED)
-            found[listed.report] = figures, Scanner(listed.report, now=now)
-        figures, scanner = found[listed.report]
-        before = scanner.events.rows
-        problem = scanner.scan(root / listed.file, listed, advance)
-        rows = scanner.events.rows - before
-        sizes[listed.campaign_id] += rows
-        if problem is not None:
-            differing += 1
-            if len(examples) < _EXAMPLES:
-                examples.append((listed.file, problem))
+def _state(layout: Layout) -> inspect.Content | None:
+    """The private state, read only; None where it is missing or damaged."""
+    try:
+        return inspect.read_content(layout)
+    except ConfigError:
+        return None
+
+
+class _Files:
+    """Reads finished files: the figures of each report, the rows of each campaign, and what is not
+    as the manifest says."""
+
+    def __init__(self, root: Path, *, now: datetime, advance: Advance) -> None:
+        self._root, self._now, self._advance = root, now, advance
+        self._scanners: dict[str, Scanner] = {}
+        self.sizes: Counter[str] = Counter()
+        self.differing = 0
+        self.differences: list[tuple[str, str]] = []
+
+    @property
+    def reports(self) -> list[ReportFigures]:
+        """The largest first."""
+        return sorted((each.figures for each in self._scanners.values()), key=lambda f: -f.rows)
+
+    def read(self, listed: Finished) -> None:
+        """One file. Of more than ten reports, the last ones are left out."""
+        if listed.report not in self._scanners:
+            if len(self._scanners) == _REPORTS:
+                return
+            self._scanners[listed.report] = Scanner(listed.report, now=self._now)
+        scanner = self._scanners[listed.report]
+        figures, before = scanner.figures, scanner.figures.rows
+        path, recorded = self._root / listed.file, (listed.bytes, listed.sha256, listed.rows)
+        found = differences(path, recorded, take=scanner.take, advance=self._advance)
+        problems = [(listed.file, what) for what in found]
+        self.differing += bool(problems)
+        self.differences = [*self.differences, *problems[:1]][:_EXAMPLES]
+        rows = figures.rows - before
+        self.sizes[listed.campaign_id] += rows
         figures.files += 1
         figures.empty += not rows
         figures.not_asked += not listed.asked
@@ -160,38 +159,32 @@ def _scan(
             figures.differing += not listed.reconciled
             if not listed.reconciled and len(figures.examples) < _EXAMPLES:
                 figures.examples.append(listed)
-        run_ids.add(listed.run_id)
-    for figures, scanner in found.values():
-        events = scanner.events
-        figures.rows, figures.undated, figures.days = events.rows, events.undated, events.days
-        figures.first, figures.last = events.first, events.last
-    reports = sorted((figures for figures, _ in found.values()), key=lambda each: -each.rows)
-    return reports, sizes, FileChecks(differing=differing, examples=examples)
 
 
-def _unrecorded(run_ids: RunIds, runs: Sequence[Run], *, kept: bool, under_way: bool) -> list[str]:
+def _unrecorded(
+    run_ids: Iterable[str], runs: Sequence[Run], *, history: bool, under_way: bool
+) -> list[str]:
     """Runs that wrote lines and left no figures, the oldest first: they were cut off.
 
-    Without a history (`kept`) only those after the last run are known to be such. The newest one
-    is the run that is under way, if there is one.
+    Without a history only those after the last run are known to be such. The newest one is the run
+    that is under way, if there is one.
     """
     recorded = {run.run_id for run in runs}
     newest = runs[-1].run_id if runs else ""
     found = sorted(
         run_id
         for run_id in run_ids
-        if (kept or run_id > newest) and run_id not in recorded and begun_at(run_id)
+        if (history or run_id > newest) and run_id not in recorded and begun_at(run_id)
     )
     return found[:-1] if under_way and found and found[-1] > newest else found
 
 
-def _campaigns(state: State, last: Run | None, *, complete: int) -> Campaigns:
+def _campaigns(state: inspect.Content | None, last: Run | None, *, complete: int) -> Campaigns:
     """Campaigns by state. Those that the last run did not come to are pending as well."""
-    known = state.campaigns if state.readable else None
-    if known is None:
+    if state is None:
         return last.campaigns if last else Campaigns(total=complete, complete=complete)
-    asked = last.campaigns.total if last else 0
-    total = max(known.total, asked)
+    known = state.campaigns
+    total = max(known.total, last.campaigns.total if last else 0)
     return Campaigns(
         total=total,
         complete=known.complete,
@@ -207,16 +200,11 @@ def _periods(reports: Sequence[ReportFigures]) -> Periods | None:
     return periods(first.date(), last.date()) if first and last else None
 
 
-def _largest(sizes: Counter[str]) -> list[Largest]:
-    chosen = nlargest(_LARGEST, sizes.items(), key=lambda item: item[1])
-    return [Largest(campaign_id=campaign_id, rows=rows) for campaign_id, rows in chosen if rows]
-
-
 def _estimate(
     campaigns: Campaigns,
     reports: Sequence[ReportFigures],
     runs: Sequence[Run],
-    state: State,
+    settings: dict[str, str],
     *,
     now: datetime,
 ) -> Estimate | None:
@@ -224,7 +212,7 @@ def _estimate(
     files, pages = sum(each.files for each in reports), sum(each.pages for each in reports)
     if not (runs and files and pages and campaigns.partial + campaigns.pending):
         return None  # without a run that ended it is not known how many campaigns there are
-    names = state.settings.get("report", "opens").split(",")
+    names = settings.get("report", "opens").split(",")
     left = (campaigns.total - campaigns.failed) * len(names) - files
     requests = max(1, round(left * pages / files))
     last = runs[-1]
@@ -237,11 +225,5 @@ def _estimate(
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

@@ -6,10 +6,9 @@ from importlib import resources
 import jinja2
 
 from harvester._version import __version__
+from harvester.reporting import lines
 from harvester.reporting.page import charts, words
 from harvester.reporting.page.figures import Figures
-
-_GAP = "\N{NO-BREAK SPACE}"
 
 
 def render(figures: Figures) -> bytes:
@@ -23,11 +22,10 @@ def render(figures: Figures) -> bytes:
     environment.filters |= {
         "number": lambda count: f"{count:,}",
         "share": _share,
-        "size": size,
+        "size": lines.size,
         "moment": lambda moment: f"{moment.astimezone(UTC):%d %b %Y, %H:%M}",
-        "day": lambda moment: f"{moment:%d %b %Y}",
         "clock": lambda moment: f"{moment.astimezone(UTC):%H:%M}",
-        "duration": duration,
+        "duration": _duration,
         "because": words.because,
         "advice": words.advice,
         "plain": words.plain,
@@ -40,28 +38,13 @@ def render(figures: Figures) -> bytes:
     return page.encode()
 
 
-def size(count: int) -> str:
-    """A number of bytes as people write it."""
-    amount, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:,.0f}{_GAP}B" if unit == "B" else f"{amount:,.1f}{_GAP}{unit}"
-
-
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """A length of time as people write it."""
-    if seconds < 120:
-        return f"{seconds:.1f}{_GAP}s" if seconds < 10 else f"{seconds:.0f}{_GAP}s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f}{_GAP}min"
-    return f"{seconds / 3600:,.1f}{_GAP}h"
+    return f"{seconds:.1f} s" if seconds < 60 else lines.length_of_time(seconds)
 
 
 def _share(part: int, whole: int) -> str:
+    """Per cent. What is little or almost all is not rounded to nothing or to all."""
     percent = 100 * part / whole if whole else 0.0
-    if 0 < percent < 0.1:
-        return f"<0.1{_GAP}%"
-    shown = "100" if percent == 100 else f"{min(percent, 99.9) if percent < 100 else percent:.1f}"
-    return f"{shown}{_GAP}%"
+    rounded = min(max(percent, 0.1), 99.9) if 0 < percent < 100 else percent
+    return f"{rounded:.1f} %"

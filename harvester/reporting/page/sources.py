@@ -5,16 +5,13 @@ Each line is one JSON object. A field that the page can do without may be absent
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from harvester.disk import inspect
 from harvester.disk.layout import Layout
-from harvester.errors import ConfigError
 from harvester.reporting.page.ndjson import Lines
 
 _MOST = 2**53  # the largest integer that every JSON reader takes exactly
@@ -26,9 +23,7 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 _YEARS = range(1995, 2200)  # far from the ends of the calendar, where arithmetic fails
 _LARGEST_SUMMARY = 1 << 20  # bytes
-
 _FILE = re.compile(r"[a-z_]{1,40}/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
-_RUN_IDS = 1_000
 
 
 def is_file_name(name: str) -> bool:
@@ -36,26 +31,7 @@ def is_file_name(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-class RunIds:
-    """The ids of runs that wrote lines; no more than a thousand are kept."""
-
-    def __init__(self) -> None:
-        self._found: set[str] = set()
-
-    def add(self, run_id: str) -> None:
-        """Take one in."""
-        if len(self._found) < _RUN_IDS:
-            self._found.add(run_id)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-
-class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a report file."""
-
-
-class Campaigns(Value, frozen=True, kw_only=True):
+class Campaigns(msgspec.Struct, frozen=True, kw_only=True):
     """Campaigns of a run by state."""
 
     total: Count = 0
@@ -65,23 +41,20 @@ class Campaigns(Value, frozen=True, kw_only=True):
     pending: Count = 0
 
 
-class Requests(Value, frozen=True, kw_only=True):
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of a run."""
 
     sent: Count = 0
-    ok: Count = 0
-    retried: Count = 0
-    throttled: Count = 0
 
 
-class Quota(Value, frozen=True, kw_only=True):
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """The key's day when the run ended; `used_today` is of all runs with the key."""
 
     limit: Count = 0
     used_today: Count = 0
 
 
-class Run(Value, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A line of runs.ndjson; summary.json is the last one."""
 
     run_id: Text
@@ -89,7 +62,6 @@ class Run(Value, frozen=True, kw_only=True):
     finished_at: Moment
     exit_code: Code = 0
     reason: Text = ""
-    message: Text | None = None
     resume_at: Moment | None = None
     campaigns: Campaigns = Campaigns()
     requests: Requests = Requests()
@@ -98,7 +70,7 @@ class Run(Value, frozen=True, kw_only=True):
     elapsed_s: Seconds = 0.0
 
 
-class Finished(Value, frozen=True, kw_only=True):
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """A line of manifest.ndjson: one finished file."""
 
     report: Text
@@ -120,7 +92,7 @@ class Finished(Value, frozen=True, kw_only=True):
         return is_file_name(self.file) and self.file.startswith(f"{self.report}/")
 
 
-class Failure(Value, frozen=True, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """A line of errors.ndjson."""
 
     kind: Text
@@ -131,7 +103,7 @@ class Failure(Value, frozen=True, kw_only=True):
     message: Text | None = None
 
 
-class Repeat(Value, frozen=True, kw_only=True):
+class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """A line of retries.ndjson."""
 
     cause: Text
@@ -139,48 +111,9 @@ class Repeat(Value, frozen=True, kw_only=True):
     wait_s: Seconds = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What the private state says. `readable` is False where it is missing or damaged."""
-
-    readable: bool
-    campaigns: Campaigns = field(default_factory=Campaigns)
-    failed: dict[str, int] = field(default_factory=dict)  # walks that failed, by kind
-    settings: dict[str, str] = field(default_factory=dict)
-    holder: str | None = None  # the run that works in the directory now
-
-
-def read_state(layout: Layout) -> State:
-    """The one place that reads the private state, through `disk.inspect` and read only."""
-    holder = inspect.holder(layout)
-    try:
-        found = inspect.read_states(layout)
-        with inspect.open_state(layout) as db:
-            failed = dict(
-                db.execute("SELECT kind, count(*) FROM walks WHERE state = 'failed' GROUP BY kind")
-            )
-            settings = dict(db.execute("SELECT name, value FROM settings"))
-    except ConfigError:
-        return State(readable=False, holder=holder)
-    campaigns = Campaigns(
-        total=found.total,
-        complete=found.complete,
-        failed=found.failed,
-        partial=found.partial,
-        pending=found.pending,
-    )
-    return State(
-        readable=True,
-        campaigns=campaigns,
-        failed={str(kind): count for kind, count in failed.items()},
-        settings={str(name): str(value) for name, value in settings.items()},
-        holder=holder,
-    )
-
-
 def read_runs(layout: Layout, lines: Lines[Run]) -> list[Run]:
     """Every run that ended, oldest first: those of runs.ndjson, and summary.json's."""
-    found = list(lines.read(layout.root / "runs.ndjson"))
+    found = list(lines.read(layout.runs))
     if layout.summary.is_file() and layout.summary.stat().st_size <= _LARGEST_SUMMARY:
         found += lines.decode(layout.summary.read_bytes().replace(b"\n", b" "))
     runs: dict[str, Run] = {}

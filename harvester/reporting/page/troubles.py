@@ -1,12 +1,12 @@
 """What went wrong, from errors.ndjson and retries.ndjson. However long they are, little is kept."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from harvester.disk.layout import Layout
 from harvester.reporting.page.figures import Cause, FailureKind
-from harvester.reporting.page.sources import Failure, Repeat, RunIds, State, is_file_name
+from harvester.reporting.page.sources import Failure, Repeat, is_file_name
 
 _KINDS = 12
 _EXAMPLES = 3
@@ -14,37 +14,39 @@ _REMEMBERED = 50  # failures of a kind that the examples are taken from
 
 
 def failures_by_kind(
-    layout: Layout, lines: Iterable[Failure], state: State, run_ids: RunIds
+    layout: Layout, lines: Iterable[Failure], standing: Mapping[str, int] | None, run_ids: set[str]
 ) -> list[FailureKind]:
-    """Failures by kind, those that stand now first. Examples are the latest that still stand."""
+    """Failures by kind, those that stand now first. Examples are the latest that still stand.
+
+    `standing` counts them by the state; None if it cannot be read.
+    """
+    unknown = None if standing is None else 0
     kinds = {
         kind: FailureKind(kind=kind, now=count)
-        for kind, count in islice(state.failed.items(), _KINDS)
+        for kind, count in islice((standing or {}).items(), _KINDS)
     }
     latest: dict[str, deque[Failure]] = {}
     for line in lines:
         run_ids.add(line.run_id)
-        if line.kind not in kinds:
-            if len(kinds) >= 2 * _KINDS:
-                continue
-            kinds[line.kind] = FailureKind(kind=line.kind, now=0 if state.readable else None)
-        kinds[line.kind].lines += 1
+        if line.kind not in kinds and len(kinds) >= 2 * _KINDS:
+            continue
+        kind = kinds.setdefault(line.kind, FailureKind(kind=line.kind, now=unknown))
+        kind.lines += 1
         latest.setdefault(line.kind, deque(maxlen=_REMEMBERED)).append(line)
-    for kind, some in latest.items():
-        standing = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
-        kinds[kind].examples = list(standing.values())[-_EXAMPLES:]
+    for name, some in latest.items():
+        still = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
+        kinds[name].examples = list(still.values())[-_EXAMPLES:]
     return sorted(kinds.values(), key=lambda each: (-(each.now or 0), -each.lines))[:_KINDS]
 
 
 def _is_finished(layout: Layout, failure: Failure) -> bool:
     """Whether the walk that failed was finished by a later run."""
     name = f"{failure.report}/{failure.campaign_id}.ndjson"
-    if not is_file_name(name):
-        return False
-    return any((layout.root / f"{name}{ending}").exists() for ending in ("", ".gz", ".zst"))
+    endings = ("", ".gz", ".zst") if is_file_name(name) else ()
+    return any((layout.root / f"{name}{ending}").exists() for ending in endings)
 
 
-def repeats_by_cause(lines: Iterable[Repeat], run_ids: RunIds) -> list[Cause]:
+def repeats_by_cause(lines: Iterable[Repeat], run_ids: set[str]) -> list[Cause]:
     """Repeated requests by cause, the most frequent first."""
     found: dict[str, Cause] = {}
     for line in lines:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from harvester.reporting.page.scan import DATE_FIELDS
 from harvester.reporting.page.sources import Campaigns, Run
-from harvester.reporting.page.words import because
+from harvester.reporting.page.words import DATE_FIELDS, because
 
-_FINAL = frozenset({"not_found", "rejected", "forbidden"})  # not tried again unasked
+_FOR_GOOD = {"not_found"}  # not tried again unasked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The facts that the verdict follows from."""
+    """The facts that the verdict follows from. `differing` files are not as the manifest says."""
 
     directory: str
     settings: Mapping[str, str]
@@ -35,8 +34,8 @@ class Standing:
     last_run: Run | None
     under_way: bool
     killed: bool  # a run began after the last one that left a summary
-    differing_files: int
-    now: datetime
+    differing: int
+    made_at: datetime
 
 
 def verdict(facts: Standing) -> Verdict:
@@ -60,10 +59,10 @@ def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
             next_step="Nothing to do. Watch it with:",
             command=shlex.join(["harvester", "status", facts.directory]),
         )
-    if facts.differing_files:
+    if facts.differing:
         return Verdict(
             headline="Finished files differ from the manifest",
-            sentence=f"{_files(facts.differing_files)} not what was harvested; {_done(facts)}.",
+            sentence=f"{_files(facts.differing)} not what was harvested; {_done(facts)}.",
             next_step="Harvest these files again:",
             command=f"{command} --repair",
         )
@@ -88,20 +87,21 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             next_step=again,
             command=command,
         )
-    if last.reason == "credentials_refused":
+    if last.reason in {"credentials_refused", "sign_in_refused"}:
         return Verdict(
             headline="The key or token was refused",
             sentence=f"The last run stopped for it; {_done(facts)}.",
             next_step="Find out what is wrong, correct it, and run the same command again:",
             command="harvester check",
         )
+    resume_at = last.resume_at
     if facts.campaigns.partial or facts.campaigns.pending:
         return Verdict(
             headline="Stopped before the end",
             sentence=f"{_done(facts)}; the last run ended because {because(last.reason)}.",
             next_step=again,
             command=command,
-            not_before=last.resume_at if (last.resume_at or facts.now) > facts.now else None,
+            not_before=resume_at if resume_at and resume_at > facts.made_at else None,
         )
     return None
 
@@ -110,7 +110,7 @@ def _over(facts: Standing, command: str) -> Verdict:
     """Every campaign is complete, or failed."""
     failed = facts.campaigns.failed
     if failed:
-        final = bool(facts.failed_kinds) and facts.failed_kinds <= _FINAL
+        final = facts.failed_kinds == _FOR_GOOD
         return Verdict(
             headline=f"Over, with {failed:,} failed {'campaign' if failed == 1 else 'campaigns'}",
             sentence=f"{_done(facts)}, with {facts.rows:,} rows. "

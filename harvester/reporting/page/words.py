@@ -2,6 +2,19 @@
 
 import re
 
+DATE_FIELDS = {
+    "opens": "open_date",
+    "clicks": "click_date",
+    "sends": "send_date",
+    "bounces": "bounce_date",
+    "forwards": "forward_date",
+    "unsubscribes": "unsubscribe_date",
+}
+"""The date of a v2 row, by report (v2, "Campaign tracking"). Every row of v3 has `created_time`."""
+
+UNDATED = frozenset({"links"})
+"""Reports whose rows are no events."""
+
 _ADDRESS = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+")
 _NUMBER = re.compile(r"\d{8,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
@@ -15,6 +28,8 @@ REASONS = {
     "max_requests": "--max-requests was reached",
     "max_duration": "--max-duration was reached",
     "credentials_refused": "the key or token was refused",
+    "sign_in_refused": "the sign-in was refused",
+    "locked": "another run took over the directory",
     "storage": "the disk refused to write",
     "directory_lost": "the directory was moved or removed",
     "bad_input": "the list of campaigns could not be read",
@@ -27,20 +42,20 @@ REASONS = {
 """Each follows the word because."""
 
 _AGAIN = "Run the same command again: it tries these campaigns once more."
+_ASK_OWNER = "The account has no privilege for this campaign. Ask the account's owner."
+_LATER = "Events arrived faster than they could be read. Run the same command at a quieter time."
 _REPORT_IT = f"{_AGAIN} If it stays, the message says what the API sent."
 ADVICE = {
     "not_found": "The API does not know this campaign. Check the id and the account; then add "
     "--retry-failed to the command.",
     "not_sent": "The campaign is not sent yet. Later runs try it again.",
-    "rejected": "The API refuses this request. Read the message; then add --retry-failed to the "
-    "command.",
-    "forbidden": "The account has no privilege for this campaign. Ask the account's owner.",
+    "rejected": "The API refuses this request; the message says why. " + _AGAIN,
+    "forbidden": _ASK_OWNER,
+    "unauthorized": _ASK_OWNER,
     "redirected": "The API sent the request elsewhere, and that is not followed. Check --base-url.",
     "set_aside": "The API asked for a long wait. Run the same command later.",
-    "moving": "Events arrived faster than they could be read. Run the same command at a quieter "
-    "time.",
-    "unsettled": "Events arrived faster than they could be read. Run the same command at a quieter "
-    "time.",
+    "moving": _LATER,
+    "unsettled": _LATER,
     "page_cap": "The campaign has more pages than --max-pages allows. Raise it.",
     "poison_page": "One page never came. Run the same command again, with a smaller "
     "--min-page-size.",
