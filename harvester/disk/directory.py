@@ -36,6 +36,7 @@ class Directory(Struct, frozen=True, kw_only=True):
         ones. A kill in between leaves the old manifest, or the new one and a state that finds it
         shorter than it was: then the next run looks whether a line is missing."""
         self.lock.check()
+        self.manifest.check()
         if self.manifest.size != self.store.manifest_bytes():
             return  # a publication failed: what is beyond is not acknowledged
         if self.manifest.lines() > self.store.complete_count():
