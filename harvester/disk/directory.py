@@ -156,7 +156,7 @@ def _wipe(
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
     A directory in the place of a file is none of ours, and stays."""
     state = [*layout.state.glob(f"{layout.database.name}*"), *layout.state.glob("verified.json*")]
-    found = (*_files(layout, known_reports), *layout.about)
+    found = (*_files(layout, known_reports), *layout.logs, layout.report_page)
     files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))
     with storage(layout.root):
