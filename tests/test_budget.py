@@ -325,6 +325,29 @@ def test_a_key_that_is_refused_everywhere_is_found_out_in_few_requests(
     virtually(main)
 
 
+@pytest.mark.parametrize("kind", ["auth", "error403"])
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_counts_do_not_show_that_campaigns_may_be_asked_for(
+    root: Path, kind: str, concurrency: int
+) -> None:
+    """Where every campaign is refused, a privilege may be missing: the run stops."""
+
+    async def main() -> None:
+        report, failed, requests = await refusing(
+            root,
+            kind,
+            lambda ids: ids,
+            api="v3",
+            report="opens,clicks",
+            concurrency=concurrency,
+            rate=3.3,
+        )
+        assert (report.exit_code, report.reason, failed) == (4, "credentials_refused", {})
+        assert requests <= 8
+
+    virtually(main)
+
+
 def test_an_answer_in_flight_shows_that_the_key_works(root: Path) -> None:
     """Five campaigns are refused at once, while the page of a sixth takes its time."""
     clock: Any = LoopClock()
