@@ -271,7 +271,7 @@ def test_campaigns_that_are_refused_before_any_is_accepted_cost_themselves(
             report=report,
             api=api,
             counts=False,
-            max_wait=60.0,
+            max_wait=60.0 if concurrency == 1 else 300.0,
         )
         assert (found.exit_code, found.campaigns.complete) == (3, 12 - count)
         assert set(failed.values()) == {names[kind]}
