@@ -15,7 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -347,6 +347,47 @@ def test_a_name_that_is_too_long_is_a_mistake(tmp_path: Path) -> None:
     ended = quick(tmp_path, "run", "-o", "x" * 300, "7")
     assert ended.code == 2
     assert "(--output): File name too long" in ended.stderr
+
+
+def losing(home: Path, name: str, at: int) -> Callable[[Event], None]:
+    """An observer that takes a file or folder away after so many pages."""
+    pages = 0
+
+    def observe(event: Event) -> None:
+        nonlocal pages
+        if isinstance(event, PageCommitted):
+            pages += 1
+            if pages == at:
+                (home / "out" / name).rename(home / "lost")
+
+    return observe
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "most"),
+    [("opens", 1, 9), (".harvester/state.sqlite", 1, 8), ("manifest.ndjson", 1, 39)],
+)
+async def test_what_is_taken_away_under_a_run_is_noticed(
+    tmp_path: Path, name: str, code: int, most: int
+) -> None:
+    """With the next page or file: nothing more is asked for what has no name any more. Put back,
+    or left to the same command, all ends well."""
+    settings = SandboxSettings(campaigns=4, pages=40, rows_per_page=5)
+    async with Sandbox(settings) as sandbox:
+        ids = ids_of(sandbox)
+        config = config_of(sandbox, tmp_path, concurrency=1)
+        report = await harvest(ids, config, observe=losing(tmp_path, name, 4))
+        assert report.exit_code == code
+        assert sandbox.requests <= most
+        if name != "manifest.ndjson":
+            shutil.rmtree(tmp_path / "out" / "opens", ignore_errors=True)
+            (tmp_path / "lost").rename(tmp_path / "out" / name)
+        assert (await harvest(ids, config)).exit_code == 0
+        expected = reference(sandbox, ids)
+        found = {f"opens/{path.name}": path for path in (tmp_path / "out" / "opens").iterdir()}
+        assert {file: path.read_bytes() for file, path in found.items()} == expected.files
+        said = {line["file"] for line in lines(tmp_path / "out" / "manifest.ndjson")}
+        assert said == set(expected.files)
 
 
 # -- endless reports -----------------------------------------------------------------------------

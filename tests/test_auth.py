@@ -484,6 +484,22 @@ def test_a_campaign_that_is_refused_alone_costs_itself(
     assert api.asked.total() <= 100 + len(bad) * 2
 
 
+@pytest.mark.parametrize("workers", [1, 16])
+def test_campaigns_that_are_refused_alone_cost_one_renewal(tmp_path: Path, workers: int) -> None:
+    """Also the first ones of a run: the token is renewed for the first of them."""
+    api = Api(refused, 0, 1, 2)
+
+    async def use(house: House) -> None:
+        _, stack = house.stack(repeat(api), delay=0.1, permits=workers)
+        assert sorted(await house.harvest(stack, range(20), workers=workers)) == [0, 1, 2]
+
+    tokens = Tokens("token-1", *[None] * 9)
+    in_a_house(tmp_path, tokens, use, rate=3.3)
+    assert tokens.token == "token-1"
+    assert tokens.asked == 1
+    assert api.asked.total() <= 17 + 2 * 3 + 1
+
+
 def test_a_probe_whose_cursor_is_gone_shows_that_the_token_works(tmp_path: Path) -> None:
     """Only a refusal of the probe is one of the token."""
 

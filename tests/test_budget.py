@@ -257,9 +257,9 @@ async def refusing(
 def test_campaigns_that_are_refused_before_any_is_accepted_cost_themselves(
     root: Path, kind: str, concurrency: int, report: str, api: str
 ) -> None:
-    """The first four of a run, whatever the number of reports: the others are harvested."""
+    """The first ones of a run, whatever the number of reports: the others are harvested."""
     names = {"auth": "unauthorized", "error403": "forbidden", "throttle429": "throttled"}
-    count = 1 if kind == "throttle429" else 4
+    count = 2 if kind == "throttle429" else 4
 
     async def main() -> None:
         found, failed, _ = await refusing(
@@ -271,6 +271,7 @@ def test_campaigns_that_are_refused_before_any_is_accepted_cost_themselves(
             report=report,
             api=api,
             counts=False,
+            max_wait=60.0 if concurrency == 1 else 300.0,
         )
         assert (found.exit_code, found.campaigns.complete) == (3, 12 - count)
         assert set(failed.values()) == {names[kind]}
@@ -321,6 +322,29 @@ def test_a_key_that_is_refused_everywhere_is_found_out_in_few_requests(
         report, failed, requests = await refusing(home, kind, all_of, names=names, **settings)
         assert (report.exit_code, failed) == (4, {})
         assert requests <= 5
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("kind", ["auth", "error403"])
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_counts_do_not_show_that_campaigns_may_be_asked_for(
+    root: Path, kind: str, concurrency: int
+) -> None:
+    """Where every campaign is refused, a privilege may be missing: the run stops."""
+
+    async def main() -> None:
+        report, failed, requests = await refusing(
+            root,
+            kind,
+            lambda ids: ids,
+            api="v3",
+            report="opens,clicks",
+            concurrency=concurrency,
+            rate=3.3,
+        )
+        assert (report.exit_code, report.reason, failed) == (4, "credentials_refused", {})
+        assert requests <= 8
 
     virtually(main)
 

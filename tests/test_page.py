@@ -359,6 +359,13 @@ def test_the_directorys_own_name_is_text_as_well(root: Path) -> None:
     assert page.all("b") == []
 
 
+def test_the_name_of_a_directory_may_hold_any_byte(root: Path) -> None:
+    """One that is no UTF-8 is shown as it is on a terminal."""
+    made = Made(root / os.fsdecode(b"out\xff"))
+    made.add("runs.ndjson", run())
+    assert "out\\udcff" in check(made.page()).text
+
+
 def test_no_address_and_no_contact_is_shown(made: Made) -> None:
     """Not from the rows, and not from the API's messages."""
     contact = "1d3a7b5e-0c1f-4a52-9a6b-0123456789ab"

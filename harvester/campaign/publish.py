@@ -136,6 +136,7 @@ class Publisher:
         for folder in {self._layout.final(saved.target).parent for saved in walks}:
             sync_directory(folder)
         self._manifest.sync()
+        self._manifest.check()
 
     def _line(self, saved: SavedWalk) -> dict[str, Any]:
         """What the manifest says of a finished file."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.campaign.edges import Edges, Trail, down_to
-from harvester.disk.part import Damaged, PartFile
+from harvester.disk.part import Damaged, PartFile, is_regular
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
 from harvester.errors import CursorDropped, Moving, PoisonPage
@@ -93,7 +93,8 @@ class Walker:
                     part.sync()
             finally:
                 part.close()
-            if empty and self._context.lock.holds():  # no file that looks as if something had come
+            # No file that looks as if something had come.
+            if empty and self._context.lock.holds() and is_regular(part.path):
                 with storage(part.path):
                     part.path.unlink(missing_ok=True)
 

@@ -36,6 +36,7 @@ class Directory(Struct, frozen=True, kw_only=True):
         ones. A kill in between leaves the old manifest, or the new one and a state that finds it
         shorter than it was: then the next run looks whether a line is missing."""
         self.lock.check()
+        self.manifest.check()
         if self.manifest.size != self.store.manifest_bytes():
             return  # a publication failed: what is beyond is not acknowledged
         if self.manifest.lines() > self.store.complete_count():
@@ -155,7 +156,7 @@ def _wipe(
     """Remove a harvest, its state first: a kill in between leaves no state that calls it done.
     A directory in the place of a file is none of ours, and stays."""
     state = [*layout.state.glob(f"{layout.database.name}*"), *layout.state.glob("verified.json*")]
-    found = (*_files(layout, known_reports), *layout.about)
+    found = (*_files(layout, known_reports), *layout.logs, layout.report_page)
     files = [path for path in found if path.is_symlink() or path.is_file()]
     removing(len(files), sum(path.lstat().st_size for path in files))
     with storage(layout.root):

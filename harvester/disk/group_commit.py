@@ -13,6 +13,7 @@ begins at once. No other program makes the event loop wait in mid-run. Readers a
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class GroupCommit:
             try:
                 # A damaged text is read as it is, and found by its checksum.
                 self._db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+                self._identity = path.stat()
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._set_durable(durable)
             except BaseException:
@@ -159,6 +161,7 @@ class GroupCommit:
             return
         try:
             self._check()
+            self._check_file()
             while self._unsynced:
                 self._unsynced.pop().sync()
             with storage(self.path):
@@ -168,6 +171,19 @@ class GroupCommit:
         except StorageError as broken:
             self._give_up(broken)
             raise
+
+    def _check_file(self) -> None:
+        """What is committed to a file that was removed is committed to nothing."""
+        try:
+            if os.path.samestat(self.path.stat(), self._identity):
+                return
+        except OSError:
+            pass
+        raise StorageError(
+            f"{self.path} was moved, removed or replaced while this run worked: the run stops. "
+            "Put it back to go on",
+            reason="directory_lost",
+        )
 
     def _give_up(self, broken: StorageError) -> None:
         """Take the whole transaction back, and take no other one.

@@ -85,10 +85,11 @@ class Layout(Struct, frozen=True):
         return self.root / "runs.ndjson"
 
     @property
-    def about(self) -> tuple[Path, ...]:
+    def logs(self) -> tuple[Path, ...]:
         """Every file about the harvest."""
-        logs = (self.manifest, self.errors, self.retries, self.pages, self.runs)
-        return (*logs, self.summary, self.report_page)
+        return (
+            self.manifest, self.errors, self.retries, self.pages, self.runs, self.summary
+        )  # fmt: skip
 
     @property
     def summary(self) -> Path:

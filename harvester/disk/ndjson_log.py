@@ -9,6 +9,7 @@ import orjson
 
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.storage import open_regular, storage, sync_directory, write_all
+from harvester.errors import StorageError
 
 _CHUNK = 1 << 20
 
@@ -70,6 +71,17 @@ class NdjsonLog:
         """Make every line durable."""
         with storage(self.path):
             os.fdatasync(self._file)
+
+    def check(self) -> None:
+        """Raise `StorageError` if the file is not at its path any more, or was cut."""
+        with storage(self.path):
+            found = self.path.lstat()
+            own = os.path.samestat(found, os.fstat(self._file))
+        if not own or found.st_size < self.size:
+            raise StorageError(
+                f"{self.path} was replaced or cut while this run worked: the run stops, and the "
+                "next one writes it anew"
+            )
 
     def close(self) -> None:
         """Give the file back."""

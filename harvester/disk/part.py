@@ -28,6 +28,13 @@ class Obstructed(CampaignError):
         super().__init__("obstructed", f"{path} is not a regular file: move it away")
 
 
+class Lost(CampaignError):
+    """A part file is not at its path any more: what is written to it has no name."""
+
+    def __init__(self) -> None:
+        super().__init__("damaged_file", "the part file was moved, removed or replaced")
+
+
 class PartFile:
     """An open part file; `offset` is its length, `digest` the SHA-256 of all that is in it."""
 
@@ -79,10 +86,12 @@ class PartFile:
         self._hash = hashlib.sha256()
 
     def append(self, data: bytes) -> int:
-        """Write `data` at the end, all of it; give the new offset."""
+        """Write `data` at the end, all of it; give the new offset. Raise `Lost` if the file is."""
         self._synced = False
         with storage(self.path):
             write_all(self._file, data)
+            if not self._is_at_its_path():
+                raise Lost
         self._hash.update(data)
         self.offset += len(data)
         return self.offset
@@ -109,11 +118,14 @@ class PartFile:
 
     def stands(self) -> bool:
         """Whether the name still leads to this file, whole."""
+        return self._is_at_its_path(self.offset)
+
+    def _is_at_its_path(self, size: int | None = None) -> bool:
         try:
             found = os.lstat(self._name)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, self._identity) and found.st_size == self.offset
+        return os.path.samestat(found, self._identity) and size in {None, found.st_size}
 
     def close(self) -> None:
         """Give the file back."""

@@ -112,8 +112,10 @@ class AuthGate:
         return f"<AuthGate {state}, {len(self._doubts)} put off>"
 
     def accept(self, request: Request[Any]) -> None:
-        """A page came: the token works."""
-        self._accepted = request
+        """An answer came: the token works. One that a run can do without, as the counts of all
+        campaigns, says nothing of what it is refused."""
+        if not request.optional:
+            self._accepted = request
 
     @property
     def proven(self) -> bool:

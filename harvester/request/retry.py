@@ -37,6 +37,7 @@ from harvester.runtime import Clock, StopSignal, later
 
 T = TypeVar("T")
 _PROBE_AFTER = 3  # throttles of one page
+_PUT_OFF_AFTER = 2  # of one page, before anything was accepted
 _OPTIONAL_RETRIES = 1  # of a request that a run can do without
 _OF_LARGE_PAGES = frozenset({"timeout", "cut", "reset"})
 
@@ -137,12 +138,12 @@ class RetryingFetcher:
         """After some throttles, send a request that was accepted before: if it is accepted again,
         the API throttles this page alone. One probe serves all pages throttled before it. Where
         there is none, other campaigns are asked first, once."""
-        if tries.throttles < _PROBE_AFTER or self._probed_at >= tries.throttled_since:
-            return
         if (accepted := self._auth_gate.known()) is None:
             self._throttled_for = max(self._throttled_for, tries.waited)
-            if tries.throttles == _PROBE_AFTER:
+            if tries.throttles == _PUT_OFF_AFTER:
                 self._auth_gate.put_off(request, trouble)
+            return
+        if tries.throttles < _PROBE_AFTER or self._probed_at >= tries.throttled_since:
             return
         self._probed_at = self._clock.monotonic()
         self._announce(accepted, tries, trouble, 0.0, "none")

@@ -35,7 +35,7 @@ def render(figures: Figures) -> bytes:
     }
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = environment.from_string(source).render(figures=figures, version=__version__)
-    return page.encode()
+    return page.encode(errors="backslashreplace")  # a path may hold any byte
 
 
 def _duration(seconds: float) -> str:
