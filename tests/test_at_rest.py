@@ -1,4 +1,4 @@
-"""Reports at rest: twins at the edges of pages are settled by one look, or by the API's count."""
+"""Reports at rest: twins at the edges of pages are settled by one look."""
 
 import json
 import random
@@ -13,10 +13,8 @@ import pytest
 from fakes import NOON, PATH, TARGET, FakeClock, T
 from workbench import Workbench
 
-from harvester.api.counts import CampaignCounts
 from harvester.campaign.harvest import CampaignHarvester
 from harvester.errors import StopRun
-from harvester.input.known import known
 from harvester.model import Request
 
 LIMIT = 10
@@ -163,20 +161,15 @@ async def test_a_head_that_proves_nothing_leaves_each_edge_to_its_own_look(
     assert len(report.asked) > len(PAGES) + 2
 
 
-@pytest.mark.parametrize(
-    ("counted", "before", "looks"), [(95, 1, 0), (94, 1, 1), (96, 1, 1), (95, -1, 1)]
-)
-async def test_as_many_rows_as_the_api_had_counted_need_no_look(
-    bench: Workbench, counted: int, before: int, looks: int
-) -> None:
-    """Rows only come: as many as there were before the walk were each read once. Another number,
-    or one that was counted later, shows nothing."""
-    at = bench.clock.now() - timedelta(seconds=before)
-    counts = CampaignCounts(campaign_id="7", recipients={"sends": 9}, rows={"opens": counted})
-    bench.store.keep([known(bench.store.campaign("7")).with_counts(counts, at).saved])
-    report = Report(TWINS)
-    assert await harvest(bench, report) == text(TWINS)
-    assert report.asked == [*PAGES, *[0] * looks]
+@pytest.mark.parametrize("at", [None, 40, 57])
+async def test_a_long_walk_looks_at_its_head_early(bench: Workbench, at: int | None) -> None:
+    """What a late event can cost is bounded: from there on each edge has its own look."""
+    rows = [event(-(each // 6), 1) for each in range(600)]
+    report = Report(rows, {at: NEW} if at else None)
+    assert await harvest(bench, report) in (text(rows), text([*NEW, *rows]))
+    heads = [number for number, start in enumerate(report.asked) if start == 0]
+    assert heads[:2] == [0, 51]
+    assert (10 * LIMIT in report.asked[52:]) is (at == 40)  # begun again
 
 
 @pytest.mark.parametrize("block", range(4))

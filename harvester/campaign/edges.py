@@ -138,17 +138,12 @@ class Edges(Struct, frozen=True, kw_only=True):
                 trail.heads.see(link, page, *ends, self.now())
         return without_first(page, rows - begin)
 
-    async def prove(self, target: Target, trail: Trail, rows: int, counted: int | None) -> None:
-        """Show that no edge of a walk has shifted, as it was taken to be; `rows` are all it has.
-
-        `counted` is the API's number of rows from before the walk (None: not known). Rows only
-        come: if as many were read as there were, none was read twice. Else a look at each head
-        shows it. Raise `Moving` where one is not what it was.
-        """
-        if rows != counted:
-            for link, digest in sorted(trail.heads.unproven):
-                if digest_of(await self._ask(target, link)) != digest:
-                    raise _moved()
+    async def prove(self, target: Target, trail: Trail) -> None:
+        """Look at each head again: no edge has shifted, as it was taken to be. Raise `Moving` where
+        one is not what it was."""
+        for link, digest in sorted(trail.heads.unproven):
+            if digest_of(await self._ask(target, link)) != digest:
+                raise _moved()
         trail.heads.unproven = frozenset()
 
     async def _shift(

@@ -2,7 +2,8 @@
 
 Where twins meet at an edge the page is taken as it is, and at the end of the walk the first page is
 asked for again. Events arrive at the head, so a head that is what it was shows that no edge has
-shifted. If it is not, the walk starts over and looks at each edge.
+shifted. If it is not, the walk starts over and looks at each edge. A long walk looks at its head
+early, and then at each edge: to start it over would cost more than the looks.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ class Heads(Struct):
 
     def wait(self) -> bool:
         """Take an edge as unmoved until the end of the walk, if that will show it."""
-        if self.current is None:
+        if self.current is None or not self.waits:
             return False
         self.unproven |= {self.current}
         return True

@@ -24,6 +24,9 @@ from harvester.model import Page, Position
 from harvester.request.pagination import walk_pages
 from harvester.runtime import stamp
 
+_MOST_PAGES_AT_RISK = 50
+"""So many pages a walk may have to read again for an event that came to a report at rest."""
+
 
 def smaller(page_size: int, minimum: int | None) -> int | None:
     """The next smaller page; None if there is none to try.
@@ -188,7 +191,10 @@ class Walker:
         activity = next(iter(self._api.activities_from(link)), None)
         if not report.time_field or activity is None:
             return page
-        rows = walk.position.rows
+        rows, heads = walk.position.rows, walk.trail.heads
+        heads.waits &= walk.position.pages < _MOST_PAGES_AT_RISK
+        if heads.unproven and not heads.waits:
+            await self._edges_of.prove(target, walk.trail)
         page = await self._edges_of.fit(target, walk.trail, walk.part, rows, link, page)
         walk.ends = walk.trail.highest, walk.trail.lowest
         since = walk.marks.get(activity) if report.since_parameter is None else None
@@ -199,17 +205,9 @@ class Walker:
             if cut is not page and cut.rows:
                 walk.ends = read.ends(cut.ndjson)
             page = cut
-        if page.next is None and walk.trail.heads.unproven:
-            counted = self._counted(walk)
-            await self._edges_of.prove(target, walk.trail, rows + page.rows, counted)
+        if heads.unproven and page.next is None:
+            await self._edges_of.prove(target, walk.trail)
         return page
-
-    def _counted(self, walk: Walk) -> int | None:
-        """The rows of the whole report by counts from before the walk; None if they do not say."""
-        partial = walk.saved.base is not None or self._options.since is not None
-        if partial or not self._options.counts or walk.campaign is None:
-            return None
-        return walk.campaign.rows_before(walk.target.report, walk.saved.started_at or "")
 
     def _encode(self, page: Page, part: PartFile) -> bytes:
         """The page's own member; an empty page adds nothing, an empty file is still valid."""

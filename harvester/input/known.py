@@ -114,13 +114,6 @@ class KnownCampaign(Struct, frozen=True):
         found = (counts.recipients.get(report, 0) for report in reports)
         return sum(empty_activities(each, number) for each in found if each)
 
-    def rows_before(self, report: str, moment: str) -> int | None:
-        """The rows that the API counted, if it was asked before a moment (ISO-8601 as we write it);
-        None if it counts no rows of the report."""
-        if self.counts is None or (self.saved.counted_at or moment) >= moment:
-            return None
-        return self.counts.rows.get(report)
-
     def mark(self, report: str, now: datetime) -> str | None:
         """A text for the report's present count and this moment; None without a count."""
         counts = self.fresh_counts(now)
