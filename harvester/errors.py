@@ -16,6 +16,7 @@
     │   ├── PoisonPage             no try at one page succeeded: smaller pages may
     │   └── Deferred               it would have to wait too long: kept for a later run
     │       └── Moving                 its events arrive faster than it can be read
+    ├── InDoubt                nothing was accepted yet: other campaigns are asked first
     └── StopRun                nothing more may be sent; all that was saved stands
         └── StorageError           the disk refused
 

@@ -1,6 +1,6 @@
 """What can be refused before anything is sent, a token request included: exit 2, or 75."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from harvester.client import open_ledger, require_credentials
@@ -8,7 +8,7 @@ from harvester.config import KNOWN, HarvestConfig
 from harvester.disk import inspect as inspection
 from harvester.disk.compress import CODECS
 from harvester.disk.layout import Layout
-from harvester.disk.lock import refused
+from harvester.disk.lock import described, read_record, refused
 from harvester.errors import ConfigError, StorageError
 from harvester.input.order import KnownSizes
 from harvester.runtime import Clock, require_open_files
@@ -23,7 +23,8 @@ def preflight(config: HarvestConfig) -> None:
     """Raise `ConfigError` if a run of `config` cannot begin: for its credentials, its ledger, its
     files, or a directory that holds another harvest; `StopRun` ("locked") if a run works there.
 
-    Nothing is changed. What the directory's lock guards is checked once more when it is held.
+    Nothing is changed. What the directory's lock guards is checked once more when it is held; a run
+    on another machine shows only then.
     """
     require_open_files(config.open_files)
     require_credentials(config)
@@ -37,8 +38,10 @@ def preflight(config: HarvestConfig) -> None:
             inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     except OSError as wrong:
         raise ConfigError(f"cannot use {layout.root} (`output`): {wrong.strerror}") from None
-    if (holder := inspection.holder(layout)) is not None:
-        raise refused(layout, holder)
+    with suppress(OSError):  # no lock: no run works there
+        record, _, held = read_record(layout.lock)
+        if held:
+            raise refused(layout, described(record))
 
 
 def _require_ledger(config: HarvestConfig) -> None:

@@ -113,7 +113,7 @@ def test_fifty_keys_in_one_process_keep_each_its_own_pace_and_quota(
 ) -> None:
     """Every server sees the pace of its own key, none refuses a request, and all keys work at the
     same time. A key whose day is spent, and one that is refused, stop alone."""
-    ends = {3: ("quota_spent", 75, 6), 7: ("credentials_refused", 4, 6)}
+    ends = {3: ("quota_spent", 75, 6), 7: ("credentials_refused", 4, 4)}
     runs, services = {}, []
     for number in range(50):
         key, quota = f"key-{number}", 6 if number == 3 else 1_000
