@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -27,6 +28,7 @@ from harvester.sandbox import Sandbox
 
 OPENS = ("opens",)
 _READ_AT_START = ("LANG", "LC_ALL", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PATH")
+_FORKS_ARE_FREE = threading.Lock()
 SIX = ("opens", "clicks", "sends", "bounces", "forwards", "unsubscribes")
 
 
@@ -70,11 +72,16 @@ def harvester(
     wrap: Sequence[str] = (),
 ) -> Done:
     """Run `harvester ARGV` in `home` and see it end: in a fork of a process that has imported the
-    program, but where an interpreter of its own could make a difference."""
+    program, but where an interpreter of its own could make a difference, or two are to run at once.
+    """
     stdin = stdin.encode() if isinstance(stdin, str) else stdin
     env = surroundings(home) if env is None else dict(env)
-    if not wrap and all(env.get(name) == os.environ.get(name) for name in _READ_AT_START):
-        return _in_a_fork(home, [*map(str, argv)], env, stdin)
+    alike = not wrap and all(env.get(name) == os.environ.get(name) for name in _READ_AT_START)
+    if alike and _FORKS_ARE_FREE.acquire(blocking=False):
+        try:
+            return _in_a_fork(home, [*map(str, argv)], env, stdin)
+        finally:
+            _FORKS_ARE_FREE.release()
     done = subprocess.run(
         [*wrap, *command(*argv)],
         cwd=home,
