@@ -8,9 +8,10 @@ import math
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean, stdev
+
+from msgspec import Struct
 
 from harvester.client import open_credentials, open_stack
 from harvester.config import KNOWN, HarvestConfig
@@ -28,8 +29,7 @@ _LEAST, _MOST = 60, 240  # details
 _NEAR = 0.02  # of all requests: twice the error of the estimate is to be less
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """The requests of a run; `at_least` where the counts of some reports are not known."""
 
     requests: int

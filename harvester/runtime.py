@@ -9,7 +9,6 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -17,7 +16,6 @@ import anyio
 from harvester.errors import ConfigError, StopRun
 
 
-@dataclass(frozen=True, slots=True)
 class Clock:
     """System time. `monotonic` is also the event loop's own clock."""
 

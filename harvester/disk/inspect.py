@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+from msgspec import Struct, field
 
 from harvester.disk.compress import CODECS
 from harvester.disk.directory import reject_changed_settings, reject_untracked_files
@@ -28,8 +28,7 @@ FROM walks WHERE {} GROUP BY campaign_id
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class States:
+class States(Struct, frozen=True, kw_only=True):
     """Campaigns by state; with several reports, a campaign is what the worst of its walks is."""
 
     complete: int = 0
@@ -43,8 +42,7 @@ class States:
         return self.complete + self.failed + self.partial + self.pending
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(Struct, frozen=True, kw_only=True):
     """What a directory holds: campaigns by state, failed walks by kind, rows and bytes of its
     files, finished or not; and what was asked of it, as the state names it."""
 
@@ -55,16 +53,14 @@ class Content:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Struct, frozen=True):
     """What a run would find: its campaigns by state, and how many walks are still to make."""
 
     states: States
     walks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is not as the manifest says."""
 
     file: str

@@ -1,18 +1,17 @@
 """What the last `verify` found, kept for the page. It is best effort, and no run reads it."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
 from harvester.disk.layout import Layout
 from harvester.disk.storage import replace_file
 from harvester.errors import StorageError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verified(Struct, frozen=True, kw_only=True):
     """When it was, how many files were read, how many things differed, and some of them."""
 
     at: datetime
