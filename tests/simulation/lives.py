@@ -68,6 +68,8 @@ def found_by(name: str, *, most: int) -> tuple[int, str] | None:
         try:
             live(seed, BUGS[name])
         except LifeFailed as failed:
+            if isinstance(failed.__cause__, AttributeError | NameError | TypeError):
+                raise  # what it patches is not there any more
             return seed + 1, str(failed).partition("\n")[0]
     return None
 

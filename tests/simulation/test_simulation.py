@@ -23,7 +23,7 @@ def test_lives_end_complete() -> None:
 
 def test_the_same_seed_is_the_same_life() -> None:
     """To the microsecond and the last request."""
-    for seed in (3, 7, 12):
+    for seed in (5, 7, 12):
         assert live(seed).trace == live(seed).trace
 
 
