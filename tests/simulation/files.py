@@ -47,7 +47,7 @@ class Files:
 
     # -- one directory -------------------------------------------------------------------------
 
-    def look(self, root: Path, reports: Sequence[str], *, dead: bool) -> None:
+    def look(self, root: Path, reports: Sequence[str], *, ended: bool) -> None:
         """Look at what a run has left."""
         layout = Layout(root, self._suffix)
         if not rows_of(layout.database, "SELECT 1 FROM settings"):
@@ -63,7 +63,7 @@ class Files:
         for path in complete:
             assert path.exists(), f"{path.name} is called complete and is not there"
             assert f"/{path.name}".encode() in acknowledged, f"{path.name} is not in the manifest"
-        if not dead:
+        if ended:
             self._look_at_reports(layout, reports, complete)
 
     def _look_at_reports(
@@ -80,9 +80,10 @@ class Files:
         lines = [json.loads(line) for line in layout.manifest.read_bytes().splitlines()]
         named = Counter(line["file"] for line in lines)
         assert max(named.values(), default=1) == 1, "a file stands twice in the manifest"
-        states, done = read_content(layout).campaigns, self._done(complete, reports)
-        if states.total == len(self._ids):  # a report that was added may be unknown to it yet
-            assert states.complete == done or len(reports) > 1 < states.complete, f"{states}"
+        walks = len(rows_of(layout.database, "SELECT 1 FROM walks"))
+        if walks == len(self._ids) * len(reports):  # all reports are known to it
+            states = read_content(layout).campaigns
+            assert states.complete == self._done(complete, reports), f"status: {states}"
 
     def _done(self, complete: Sequence[Path], reports: Sequence[str]) -> int:
         """How many campaigns have all their files."""

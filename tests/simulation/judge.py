@@ -55,15 +55,18 @@ class Judge:
         self.files.unsent = unsent
         self.files.at_rest = not plan.settings.arrivals
         self.well = False
-        self.clock_is_right = True  # and it always was
         self._judged = 0  # requests that were looked at
         self._explained = 0  # requests beyond the least that something explains
         self._outcome = Outcome(report=None, reason="")
         self._wrong: list[str] = []
         self._deaths = 0
-        self._outputs = {"out"}
+        self._outputs: dict[str, bool] = {}  # whether the last run there came to its own end
 
     # -- what happened -------------------------------------------------------------------------
+
+    def left(self, output: str, *, ended: bool) -> None:
+        """A run has left a directory. One that ended has put in order what others left behind."""
+        self._outputs[output] = ended
 
     def ended(self, outcome: Outcome) -> None:
         """A run has ended."""
@@ -101,9 +104,7 @@ class Judge:
         seen, new, config = self.wire.seen, self.wire.seen[self._judged :], self.plan.config
         self._judged = len(seen)
         latency = self.plan.settings.latency
-        # A clock that was set can make a token look younger than it is.
-        refused = 2 if self.clock_is_right else 2 + 2 * config["concurrency"]
-        refused *= 2 if after == "second" else 1
+        refused = 4 if after == "second" else 2
         requests.look_at_secrets(new, api=self.plan.api, refused=refused)
         requests.look_at_pace(seen[-len(new) - 1 :] if new else (), rate=config["rate"])
         requests.look_at_holds(new, latency=latency)
@@ -115,12 +116,10 @@ class Judge:
         for each in new:
             if each.hit.page == 1 and each.hit.status == 200:
                 self.files.began.setdefault((each.hit.report, each.hit.campaign_id), each.hit.wall)
-        if (self.root / "other").exists():
-            self._outputs.add("other")
         if self.plan.settings.arrivals:
             self.files.moved()
-        for output in sorted(self._outputs):
-            self.files.look(self.root / output, reports, dead=self._outcome.reason == "dead")
+        for output, ended in self._outputs.items():
+            self.files.look(self.root / output, reports, ended=ended)
         if self._outcome.report is not None:
             self._look_at_report(self._outcome.report, new)
 
@@ -128,7 +127,7 @@ class Judge:
         held = any(each.retry_after or each.hit.fault in _LIMITS for each in self.wire.seen)
         assert held or report.reason != "throttled", "stopped by a hold that is of no throttle"
         refused = any(each.hit.status in (401, 403) for each in new)
-        code = 4 if refused and not (self.well and self.clock_is_right) else None
+        code = 4 if refused and not self.well else None
         code = _CODES.get(report.reason, code)
         assert report.exit_code == code, f"exit {report.exit_code}: {report.message}"
         waits = report.exit_code == 75
@@ -136,7 +135,7 @@ class Judge:
 
     def look_at_plan(self, config: HarvestConfig) -> None:
         """What `plan` says of the directory."""
-        if self._outcome.reason != "dead" and not config.fresh:
+        if self._outputs.get("out") and not config.fresh:
             self.files.look_at_plan(config)
 
     # -- at the end ----------------------------------------------------------------------------
@@ -144,14 +143,12 @@ class Judge:
     def went_on(self, ready: bool, outcome: Outcome, new: Sequence[requests.Seen]) -> None:
         """A run that did not end the work, in a world that is well: it must have made progress
         if it began when the one before had said."""
-        if outcome.reason == "credentials_refused":
-            assert not self.clock_is_right, "locked out"
-            return
+        assert outcome.reason != "credentials_refused", "locked out"
         good = any(each.hit.status == 200 for each in new)
         early = self.wire.machine.true_time() % 86_400 < _NEW_DAY
         if not good and outcome.reason == "quota_spent" and early:
-            most = 1 + self.plan.config["concurrency"]
-            assert len(new) <= most, f"{len(new)} requests for a day that is spent"
+            sent = sum(not each.signs_in for each in new)
+            assert sent <= 1, f"{sent} requests for a day that is spent"
             return
         assert good or not ready, f"a start at resume_at made no progress: {outcome.reason}"
 
@@ -165,7 +162,7 @@ class Judge:
         # A death just after a top-up found nothing new leaves its part, without rows: the next
         # top-up begins it anew.
         assert not left or (not self.files.at_rest and self._deaths), f"{left[0].name} is left"
-        alone = self._outputs == {"out"} and not self.plan.settings.irregular
+        alone = self._outputs.keys() == {"out"} and not self.plan.settings.irregular
         if self.files.at_rest and alone:
             self._look_at_costs(reports)
 

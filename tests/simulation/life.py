@@ -219,6 +219,8 @@ class Life:
 
         endings = self.machine.run(together)
         dead = [process.dead for process in processes]
+        for output, ending, died in zip(outputs, endings, dead, strict=True):
+            self.judge.left(output, ended=isinstance(ending, HarvestReport) and not died)
         self.bury()
         outcome = self.outcome_of(endings, dead, stopped_at[0] if stopped_at else None)
         self.judge.ended(outcome)

@@ -63,7 +63,8 @@ def draw_plan(seed: int) -> Plan:
     ids = world.campaign_ids if api == "v2" else world.v3_campaign_ids
     least = sum(world.pages(report, each, rows) for report in names for each in ids)
     days = rng.choice((0, 0, 1, 2, 5, 30))
-    quota = max(math.ceil(least / days), 12) if days else 10_000
+    # To look into one edge of pages can take a dozen requests.
+    quota = max(math.ceil(least / days), 20) if days else 10_000
     config = {
         "page_size": rows,
         "rate": rng.choice((3.3, 3.3, 3.9, 1.0)),
@@ -79,7 +80,7 @@ def draw_plan(seed: int) -> Plan:
     return Plan(
         seed=seed,
         api=api,
-        settings=replace(settings, quota=rng.choice((quota, quota, max(quota * 3 // 4, 10)))),
+        settings=replace(settings, quota=rng.choice((quota, quota, max(quota * 3 // 4, 16)))),
         config=config,
         reports=sorted(names[added:]),
         later=names[:added],

@@ -39,20 +39,30 @@ def look_at_pace(seen: Sequence[Seen], *, rate: float) -> None:
 
 
 def look_at_holds(new: Sequence[Seen], *, latency: float) -> None:
-    """After a throttle no request starts for a while. Those that were on their way together are
-    refused together: they are one throttle, but each may ask for a wait of its own."""
-    begun = until = float("-inf")
+    """After a throttle no request starts for a while.
+
+    Those that were on their way together are refused together: they are one throttle, but each may
+    ask for a wait of its own. A page that is throttled again, while another one was accepted, is
+    throttled alone.
+    """
+    begun = until = accepted = float("-inf")
     boot = -1
+    throttled_at: dict[tuple[str, str, int], float] = {}
     for each in new:
         if each.signs_in:
             continue
         held = each.boot == boot and begun + _EXACT < each.mono < until - _EXACT
         assert not held, f"a start {until - each.mono:.2f} s before a hold was over"
         if each.hit.fault in _LIMITS or (each.hit.throttled and not each.spent):
+            page = each.hit.report, each.hit.activity_id or each.hit.campaign_id, each.hit.page
+            if throttled_at.setdefault(page, each.mono) < accepted:
+                continue
             at = each.mono + latency
             least = 1.0 if each.mono >= begun or each.boot != boot else 0.0
             begun, until = at, max(until, at + max(each.retry_after, least))
             boot = each.boot
+        elif each.hit.status == 200:
+            accepted = each.mono
 
 
 def look_at_spent_day(new: Sequence[Seen], *, latency: float) -> None:
