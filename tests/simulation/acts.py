@@ -95,6 +95,7 @@ def jump(life: "Life") -> None:
 
     def set_clock() -> None:
         life.machine.skew += by
+        life.judge.clock_is_right = False
         life.note(f"the clock is set by {by:.1f} s")
 
     life.run(meanwhile=(_some_time(life), set_clock))
@@ -108,6 +109,7 @@ def suspend(life: "Life") -> None:
 
     def sleep() -> None:
         life.machine.suspend(seconds)
+        life.judge.clock_is_right = False
         life.note(f"slept for {seconds:.1f} s")
 
     life.run(meanwhile=(_some_time(life), sleep))

@@ -55,6 +55,7 @@ class Judge:
         self.files.unsent = unsent
         self.files.at_rest = not plan.settings.arrivals
         self.well = False
+        self.clock_is_right = True  # and it always was
         self._judged = 0  # requests that were looked at
         self._explained = 0  # requests beyond the least that something explains
         self._outcome = Outcome(report=None, reason="")
@@ -104,7 +105,9 @@ class Judge:
         seen, new, config = self.wire.seen, self.wire.seen[self._judged :], self.plan.config
         self._judged = len(seen)
         latency = self.plan.settings.latency
-        refused = 4 if after == "second" else 2
+        # A clock that was set shows the end of a token only when requests on their way are refused.
+        refused = 2 if self.clock_is_right else 2 + 2 * config["concurrency"]
+        refused *= 2 if after == "second" else 1
         requests.look_at_secrets(new, api=self.plan.api, refused=refused)
         requests.look_at_pace(seen[-len(new) - 1 :] if new else (), rate=config["rate"])
         requests.look_at_holds(new, latency=latency)
@@ -122,6 +125,7 @@ class Judge:
             self.files.look(self.root / output, reports, ended=ended)
         if self._outcome.report is not None:
             self._look_at_report(self._outcome.report, new)
+        self._outcome = Outcome(report=None, reason="")
 
     def _look_at_report(self, report: HarvestReport, new: Sequence[requests.Seen]) -> None:
         held = any(each.retry_after or each.hit.fault in _LIMITS for each in self.wire.seen)
