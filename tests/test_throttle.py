@@ -590,7 +590,7 @@ def test_on_a_day_that_the_api_called_spent_a_later_run_asks_alone(
                 group.start_soon(ask)
             await anyio.sleep(20)
             assert len(started) == 1
-            later.answered()
+            later.ended()
         assert len(started) == 3
 
     on_a_bench(bench, use)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .disk import Disk, content, running
+from .disk import Disk
+from .process import content, running
 
 _HARMLESS = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK")
 

@@ -1,66 +1,21 @@
 """A disk that can lose power, under the calls of `os` and `sqlite3`.
 
-A run that is killed is not ended by force: from that moment the disk refuses all its changes and no
-request leaves, so the run ends by itself. SQLite does not write through `os`, so its files are put
-back to what they were at that moment (`database`).
-
 A file's content is safe once it is synced, with its first name. A changed name is safe once its
 folder is synced. A power cut takes changes of names from the last one backwards.
 """
 
-import errno
 import os
 import random
 import stat
 from collections.abc import Callable, Sequence
-from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .process import Process, content, refused, running
+
 SECTOR = 512  # bytes that are written whole or not at all
 _CREATES = os.O_CREAT | os.O_TRUNC
-
-
-@dataclass(frozen=True)
-class Death:
-    """When a run dies: before the `at`-th change of the disk, counted from 1 (0: never).
-
-    `torn`: half of that change is made, where it can be halved. `power`: what was not synced may
-    be lost, and every other run dies as well.
-    """
-
-    at: int = 0
-    torn: bool = False
-    power: bool = False
-
-
-@dataclass(eq=False)
-class Process:
-    """A run of the program. `points` counts its changes of the disk, `kept` is what its SQLite
-    files were when it died (None: there was no such file)."""
-
-    death: Death = field(default_factory=Death)
-    points: int = 0
-    dead: bool = False
-    databases: dict[Path, Any] = field(default_factory=dict)
-    kept: dict[Path, bytes | None] = field(default_factory=dict)
-
-    def context(self) -> Context:
-        """A context in which this process runs."""
-        context = copy_context()
-        context.run(RUNNING.set, self)
-        return context
-
-    def die(self) -> None:
-        """From here on it changes nothing."""
-        self.dead = True
-        files = [file for each in self.databases.values() for file in (each.path, each.log)]
-        self.kept = {file: content(file) for file in files}
-
-
-RUNNING: ContextVar[Process | None] = ContextVar("RUNNING", default=None)
-"""The process that is running; None while nothing of the program is."""
 
 
 @dataclass
@@ -99,17 +54,13 @@ class Disk:
 
     # -- life and death ------------------------------------------------------------------------
 
-    def start(self, processes: Sequence[Process]) -> None:
-        """These runs begin, at the same time."""
-        self.processes = processes
-
     def point(self) -> bool:
         """A change is about to be made; True if half of it is made before the process dies."""
         process = running()
         if process.dead:
             raise refused()
         process.points += 1
-        if process.points != process.death.at:
+        if process.points != process.death.at or process.pages < process.death.page:
             return False
         if process.death.torn:
             return True
@@ -183,8 +134,10 @@ class Disk:
 
     def wrote(self, real: Callable[..., int], file: int, data: Any, *at: int) -> int:
         """`os.write` and `os.pwrite`."""
-        if not self._is_file_of_ours(file):
+        name = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
+        if not self._is_ours(name):
             return real(file, data, *at)
+        self._count_page(name)
         half = self.point()
         if half and len(data) <= SECTOR:
             self.die()
@@ -195,6 +148,13 @@ class Disk:
             self.die()
             raise refused()
         return real(file, data, *at)
+
+    def _count_page(self, name: str) -> None:
+        process = running()
+        if name.endswith(".part"):
+            process.pages += 1
+            if process.pages == process.death.page:
+                process.points = 0
 
     def truncated(self, real: Callable[..., None], file: int, size: int) -> None:
         """`os.ftruncate`."""
@@ -259,27 +219,6 @@ class Disk:
 
     def _is_file_of_ours(self, file: int) -> bool:
         return self._is_ours(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115
-
-
-def running() -> Process:
-    """The process that is running."""
-    process = RUNNING.get()
-    assert process is not None
-    return process
-
-
-def refused() -> OSError:
-    """What the disk says to a process that is dead."""
-    return OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-def content(path: Any) -> bytes | None:
-    """The bytes of a regular file; None if there is none."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - `path` is whatever a call was given
-            return file.read()
-    except (FileNotFoundError, IsADirectoryError):
-        return None
 
 
 def _torn(safe: bytes, now: bytes, rng: random.Random) -> bytes:

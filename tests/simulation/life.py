@@ -27,10 +27,11 @@ from harvester.sandbox import FaultPlan, Service
 
 from .acts import ACTS
 from .bugs import Bug
-from .disk import RUNNING, Death, Disk, Process
+from .disk import Disk
 from .judge import Judge, Outcome
 from .machine import Machine, installed, rebind
 from .plan import DAY, REPORTS, START, draw_plan
+from .process import RUNNING, Death, Process
 from .wire import API, SIGN_IN, Wire
 
 MOST_RUNS = 400
@@ -190,7 +191,7 @@ class Life:
         harvesters = [Harvester(config, observe=self.observe) for config in configs]
         processes = [Process() for _ in outputs]
         processes[dies % len(outputs)].death = death or Death()
-        self.disk.start(processes)
+        self.disk.processes = processes
         stopped_at: list[float] = []
 
         def stop() -> None:
@@ -217,8 +218,7 @@ class Life:
                 loop.call_later(*meanwhile)
             return await asyncio.gather(*tasks, return_exceptions=True)
 
-        endings = self.machine.run(together)
-        dead = [process.dead for process in processes]
+        endings, dead = self.machine.run(together), [process.dead for process in processes]
         for output, ending, died in zip(outputs, endings, dead, strict=True):
             self.judge.left(output, ended=isinstance(ending, HarvestReport) and not died)
         self.bury()
@@ -278,11 +278,16 @@ class Life:
                 self.note(f"exit {event.exit_code} {event.reason}")
 
     def draw_death(self) -> Death:
-        """At any of the changes that a run of this size makes, more often at the first ones."""
+        """Shortly after rows were written; or at any of the changes that a run of this size makes,
+        more often at the first ones."""
+        torn = self.rng.random() < 0.3
+        if self.rng.random() < 0.4:
+            page = self.rng.randint(1, min(self.plan.least, 40))
+            return Death(at=self.rng.randint(2, 8), page=page, torn=torn)
         most = 12 * self.plan.least + 60
         chance = self.rng.random()
         at = int(math.exp(chance * math.log(most)) if self.rng.random() < 0.5 else chance * most)
-        return Death(at=at + 1, torn=self.rng.random() < 0.3)
+        return Death(at=at + 1, torn=torn)
 
     def wait_until_ready(self) -> bool:
         """Wait as long as the last run said; True if it said so."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from . import bugs_in_files, bugs_in_requests  # noqa: F401 - they fill `BUGS`
 from .bugs import BUGS, Bug
 from .life import Life
 

@@ -23,7 +23,8 @@ import harvester
 from harvester.runtime import Clock
 
 from .database import connector
-from .disk import RUNNING, Disk
+from .disk import Disk
+from .process import RUNNING
 
 # What the program imports only when it needs it must not be imported under the patches.
 for _found in pkgutil.walk_packages(harvester.__path__, "harvester."):

@@ -22,8 +22,8 @@ from harvester.sandbox import FaultPlan, Hit, Request, Service
 from harvester.sandbox.delivery import Delivery
 from harvester.sandbox.faults import Faults
 
-from .disk import Process, running
 from .machine import Machine
+from .process import Process, running
 
 API, SIGN_IN = "https://api.simulated", "https://sign-in.simulated"
 
