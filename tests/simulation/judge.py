@@ -12,6 +12,7 @@ from fakes import CANARY_KEY, CANARY_TOKEN
 
 from harvester import HarvestConfig, HarvestReport
 from harvester.events import CampaignFailed, WalkRestarted
+from harvester.forecast import Estimate
 from harvester.sandbox import Service
 from harvester.sandbox.reports import REPORTS, V3_REPORTS
 
@@ -39,6 +40,7 @@ class Outcome:
 
     report: HarvestReport | None
     reason: str
+    estimate: Estimate | None = None
     stopped_at: float | None = None
 
 
@@ -61,6 +63,8 @@ class Judge:
         self._outcome = Outcome(report=None, reason="")
         self._wrong: list[str] = []
         self._deaths = 0
+        self._foretold: Estimate | None = None
+        self._asked_at = 0
         self._outputs: dict[str, bool] = {}  # whether the last run there came to its own end
 
     # -- what happened -------------------------------------------------------------------------
@@ -108,6 +112,8 @@ class Judge:
         # A clock that was set shows the end of a token only when requests on their way are refused.
         refused = 2 if self.clock_is_right else 2 + 2 * config["concurrency"]
         refused *= 2 if after == "second" else 1
+        # A token may end while requests wait for a throttle to be over.
+        refused += sum(each.hit.fault in _LIMITS for each in new)
         requests.look_at_secrets(new, api=self.plan.api, refused=refused)
         requests.look_at_pace(seen[-len(new) - 1 :] if new else (), rate=config["rate"])
         requests.look_at_holds(new, latency=latency)
@@ -142,12 +148,18 @@ class Judge:
         if self._outputs.get("out") and not config.fresh:
             self.files.look_at_plan(config)
 
+    def foretold(self, outcome: Outcome) -> None:
+        """What `plan --ask` says the rest will cost."""
+        self._foretold = outcome.estimate
+        self._asked_at = len(self.wire.seen)
+
     # -- at the end ----------------------------------------------------------------------------
 
     def went_on(self, ready: bool, outcome: Outcome, new: Sequence[requests.Seen]) -> None:
         """A run that did not end the work, in a world that is well: it must have made progress
         if it began when the one before had said."""
         assert outcome.reason != "credentials_refused", "locked out"
+        self._foretold = None  # each of several days asks for some things anew
         good = any(each.hit.status == 200 for each in new)
         early = self.wire.machine.true_time() % 86_400 < _NEW_DAY
         if not good and outcome.reason == "quota_spent" and early:
@@ -169,6 +181,10 @@ class Judge:
         alone = self._outputs.keys() == {"out"} and not self.plan.settings.irregular
         if self.files.at_rest and alone:
             self._look_at_costs(reports)
+        if self._foretold is not None and self.files.at_rest and not self.plan.settings.irregular:
+            sent = sum(not each.signs_in for each in self.wire.seen[self._asked_at :])
+            self._look_at_estimate(self._foretold, sent, reports)
+            self._foretold = None
 
     def _look_at_costs(self, reports: Sequence[str]) -> None:
         """No request beyond the least that nothing explains."""
@@ -179,6 +195,14 @@ class Judge:
         if len(hits) > most:
             most += self.files.open_edges(reports, size)
         assert len(hits) <= most, f"{len(hits)} requests for pages, {most} can be explained"
+
+    def _look_at_estimate(self, estimate: Estimate, sent: int, reports: Sequence[str]) -> None:
+        """What was foretold is what it took, but for looks into edges and a few per cent."""
+        about = 2 + 0.1 * estimate.requests
+        edges = self.files.open_edges(reports, self.plan.config["page_size"])
+        said = f"{estimate.requests} requests foretold, {sent} sent"
+        assert sent >= estimate.requests - about, said
+        assert estimate.at_least or sent <= estimate.requests + about + edges, said
 
     def look_back(self) -> None:
         """No secret stands in any file of the output."""
