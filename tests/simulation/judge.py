@@ -83,6 +83,9 @@ class Judge:
     def restarted(self, event: WalkRestarted) -> None:
         """A walk started over: what it had is asked for again, if there was a reason."""
         self._explained += event.page
+        if event.cause == "poison_page":  # in smaller pages
+            size = self.plan.config["page_size"]
+            self._explained += size * self.files.least([event.target.report], size)
         if event.cause.startswith("damaged") and not self.files.is_damaged(str(event.target)):
             self._wrong.append(f"{event.target}: {event.message}")
 
@@ -119,7 +122,8 @@ class Judge:
         requests.look_at_holds(new, latency=latency)
         if after != "second" and not config["wait_for_quota"]:
             requests.look_at_spent_day(new, latency=latency)
-        requests.look_at_days(seen, self.root / "state", quota=config["daily_quota"])
+        quota = config["daily_quota"] - config["quota_reserve"]
+        requests.look_at_days(seen, self.root / "state", quota=quota)
         if self._outcome.stopped_at is not None:
             requests.look_after_signal(new, self._outcome.stopped_at)
         for each in new:
@@ -178,10 +182,11 @@ class Judge:
         # A death just after a top-up found nothing new leaves its part, without rows: the next
         # top-up begins it anew.
         assert not left or (not self.files.at_rest and self._deaths), f"{left[0].name} is left"
-        alone = self._outputs.keys() == {"out"} and not self.plan.settings.irregular
-        if self.files.at_rest and alone:
+        if not self.files.at_rest or self.plan.settings.irregular:
+            return  # nothing says how many pages there are
+        if self._outputs.keys() == {"out"}:
             self._look_at_costs(reports)
-        if self._foretold is not None and self.files.at_rest and not self.plan.settings.irregular:
+        if self._foretold is not None:
             sent = sum(not each.signs_in for each in self.wire.seen[self._asked_at :])
             self._look_at_estimate(self._foretold, sent, reports)
             self._foretold = None

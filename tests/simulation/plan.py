@@ -25,7 +25,8 @@ FAULTS = (*(kind for kind in KINDS if kind != "quota"), "error404", "error400", 
 _LOSING = ("cut", "cut_gzip", "lost")  # the tokens of an answer never come: a leeway may help
 _AT_SIGN_IN = (
     *("error500", "error503", "throttle", "throttle429", "reset", "html", "empty"),
-    *("wrong_shape", "error_in_200", "forbidden", "redirect", "slow", "stall", "timeout"),
+    *("wrong_shape", "error_in_200", "forbidden", "auth", "quota", "redirect", "error418"),
+    *("slow", "stall", "timeout"),
 )
 
 
@@ -76,6 +77,9 @@ def draw_plan(seed: int) -> Plan:
         # A second forward by the same person moves no count: those are asked for without them.
         "counts": "forwards" not in names,
         "max_wait": rng.choice((300.0, 60.0)),
+        "retries": rng.choice((5, 5, 1)),
+        "min_page_size": rng.choice((None, None, 1)),
+        "quota_reserve": rng.choice((0, 0, 3)),
     }
     return Plan(
         seed=seed,
@@ -135,5 +139,5 @@ def _sign_in(rng: random.Random) -> SignInSettings:
         access_token_age=rng.choice((60.0, 600.0, 7200.0, DAY)),
         refresh_tokens=rng.choice(("rotating", "rotating", "long_lived", "silent")),
         leeway=leeway,
-        faults={kind: 0.04 * rng.random() for kind in kinds},
+        faults={kind: 0.035 * rng.random() for kind in kinds},
     )
