@@ -38,7 +38,7 @@ def act(weight: float) -> Callable[[Callable[["Life"], None]], Callable[["Life"]
     """Put a function into `ACTS`."""
 
     def put(happen: Callable[["Life"], None]) -> Callable[["Life"], None]:
-        ACTS[happen.__name__.removesuffix("_")] = Act(happen, weight)
+        ACTS[happen.__name__] = Act(happen, weight)
         return happen
 
     return put
@@ -193,9 +193,8 @@ def add(life: "Life") -> None:
 @act(1)
 def repair(life: "Life") -> None:
     """A finished file is damaged, and found to be."""
-    finished = sorted((life.root / "out").glob("*/*.ndjson")) + sorted(
-        (life.root / "out").glob("*/*.ndjson.gz")
-    )
+    files = sorted((life.root / "out").glob("*/*.ndjson*"))
+    finished = [path for path in files if path.suffix != ".part"]
     if not finished:
         return
     damaged = life.rng.choice(finished)

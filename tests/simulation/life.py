@@ -71,6 +71,7 @@ class Life(Runs):
             self.wait_until_ready()
             self.note("-- plan --ask")
             self.judge.foretold(self.run(command=lambda config: ask(self.judge.ids, config)))
+            self.judge.look(self.reports, after="plan")
 
     def to_the_end(self, *, exact: bool) -> None:
         """The same command, whenever it may go on, until everything is there."""
