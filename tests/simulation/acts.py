@@ -160,7 +160,7 @@ def refused(life: "Life") -> None:
         assert outcome.report is None, "other options were not refused"
 
 
-@act(1)
+@act(2)
 def early(life: "Life") -> None:
     """The same command, before it may go on."""
     before, resume_at = len(life.wire.seen), life.resume_at

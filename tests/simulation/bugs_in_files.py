@@ -22,7 +22,6 @@ from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.disk.storage import sync_directory, write_all
-from harvester.input.known import KnownCampaign
 from harvester.request import pagination
 from harvester.request.http import HttpSender
 
@@ -212,17 +211,6 @@ def edges_not_looked_at(patch: Patch, plan: Any) -> None:
         return args[-1]
 
     patch.setattr(Edges, "fit", fit)
-
-
-@bug
-def old_counts_believed(patch: Patch, plan: Any) -> None:
-    """A count that did not move is believed, whenever the API took it."""
-
-    def is_unmoved(known: Any, report: str, mark: str | None, now: Any) -> bool:
-        counts = known.fresh_counts(now)
-        return bool(mark and counts and counts.mark(report) == mark.partition(" ")[0])
-
-    patch.setattr(KnownCampaign, "is_unmoved", is_unmoved)
 
 
 @bug

@@ -173,16 +173,6 @@ def token_used_before_saved(patch: Patch, plan: Any) -> None:
 
 
 @bug
-def age_by_the_wall_clock(patch: Patch, plan: Any) -> None:
-    """A token whose account says that it came a moment ago is not renewed."""
-
-    def is_young(keeper: Any) -> bool:
-        return 0 <= keeper._clock.now().timestamp() - keeper.account.received_at < 30
-
-    patch.setattr(TokenKeeper, "_is_young", is_young)
-
-
-@bug
 def old_refresh_token_kept(patch: Patch, plan: Any) -> None:
     """The new refresh token is thrown away."""
     real = token_keeper.renewed

@@ -228,7 +228,8 @@ def _torn(safe: bytes, now: bytes, rng: random.Random) -> bytes:
     if not now.startswith(safe):
         cut = rng.randint(0, min(len(safe), len(now)) // SECTOR) * SECTOR
         return rng.choice((safe, now, now[:cut] + safe[cut:]))
-    return now[: rng.choice((len(safe), len(now), rng.randint(len(safe), len(now))))]
+    between = rng.randint(len(safe), len(now))
+    return now[: rng.choice((len(safe), len(now), between, between))]
 
 
 def _folder(change: Renamed | Created | Removed) -> str:
