@@ -1,12 +1,14 @@
 """Planted bugs: pace, quota, the end of a run, and secrets."""
 
 import asyncio
+import dataclasses
 import os
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+
+from msgspec.structs import replace
 
 from harvester import runtime
 from harvester.api import errors as api_errors
@@ -178,7 +180,7 @@ def old_refresh_token_kept(patch: Patch, plan: Any) -> None:
     real = token_keeper.renewed
 
     def renewed(account: Any, tokens: Any) -> Any:
-        return replace(real(account, tokens), refresh_token=account.refresh_token)
+        return dataclasses.replace(real(account, tokens), refresh_token=account.refresh_token)
 
     patch.setattr(token_keeper, "renewed", renewed)
 

@@ -75,7 +75,7 @@ class Files:
         self, layout: Layout, reports: Sequence[str], complete: Sequence[Path]
     ) -> None:
         """What a run that ended well says of its files."""
-        for log in filter(Path.exists, layout.logs):
+        for log in filter(Path.exists, layout.about):
             lines = log.read_bytes().splitlines() if log.suffix == ".ndjson" else ()
             assert all(map(is_json, lines)), f"a line of {log.name} is torn"
         findings = {each.file: each.what for each in verify(layout)}
