@@ -40,12 +40,13 @@ class Repeats:
         if not last.link and trail.resumed and trail.pages:
             last.link = trail.pages[-1].link
             last.first = _first(self.codec.decode(part.read(trail.pages[-1].offset)))
-        before, first = LastPage(last.link, last.first), _first(page.ndjson)
+        before, first = last.link, _first(page.ndjson)
+        alike = first != b"" and first == last.first
         last.link, last.first = link, first
-        if not has_cursor(link) or not first or first != before.first:
+        if not alike or not has_cursor(link):
             return
-        read = partial(self.api.read_page, target, before.link)
-        again = await self.fetcher.fetch(Request(target, before.link, read))
+        read = partial(self.api.read_page, target, before)
+        again = await self.fetcher.fetch(Request(target, before, read))
         # A cursor of a kind that is not known may be spelled anew for each answer.
         elsewhere = again.next is None or (counts_rows(link) is not None and again.next != link)
         if _first(again.ndjson) == first and elsewhere:
