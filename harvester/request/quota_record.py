@@ -6,7 +6,6 @@ bit, leaves the other one.
 
 import hashlib
 from datetime import datetime
-
 from typing import Any
 
 import orjson
