@@ -86,6 +86,8 @@ class Life(Runs):
                 self.judge.look_at_the_end(outcome, self.reports, exact=exact)
                 return
             self.judge.went_on(ready, outcome, self.wire.seen[before:])
+            if self.rng.random() < 0.1:
+                self.troubles(["early"])
         raise AssertionError(f"no end after {MOST_RUNS} runs, the last: {outcome.reason}")
 
     def arrive(self) -> None:

@@ -116,7 +116,7 @@ def _settings(rng: random.Random, seed: int, api: str, count: int, rows: int) ->
         rate_limit=4,
         refused=rng.choice(("day", "both", "neither")),
         retry_after=rng.choice((None, None, "2", "20")),
-        latency=rng.choice((0.02, 0.2, 1.5)),
+        latency=rng.choice((0.02, 0.5, 1.5)),
         # A page whose rows are of one moment decides nothing: none is that short.
         irregular=rows > 3 and rng.random() < 0.25,
         arrivals=int(rows > 3 and rng.random() < 0.2),
