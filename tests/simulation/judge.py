@@ -28,6 +28,7 @@ _CODES = {
 _PAGES = {*REPORTS, *V3_REPORTS}
 _LIMITS = ("throttle", "throttle429")
 _NEW_DAY = 2400.0  # s; a day that is spent so early may be the one before, for the server
+_SOON = 3600.0  # s; later, what was known has become old
 _OTHER = 3  # requests that a fault may cost: the next try, a second one, a probe
 
 
@@ -64,7 +65,7 @@ class Judge:
         self._wrong: list[str] = []
         self._deaths = 0
         self._foretold: Estimate | None = None
-        self._asked_at = 0
+        self._asked_at, self._foretold_at = 0, 0.0
         self._outputs: dict[str, bool] = {}  # whether the last run there came to its own end
 
     # -- what happened -------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class Judge:
     def foretold(self, outcome: Outcome) -> None:
         """What `plan --ask` says the rest will cost."""
         self._foretold = outcome.estimate
-        self._asked_at = len(self.wire.seen)
+        self._asked_at, self._foretold_at = len(self.wire.seen), self.wire.machine.true_time()
 
     # -- at the end ----------------------------------------------------------------------------
 
@@ -187,8 +188,9 @@ class Judge:
         if self._outputs.keys() == {"out"}:
             self._look_at_costs(reports)
         if self._foretold is not None:
-            sent = sum(not each.signs_in for each in self.wire.seen[self._asked_at :])
-            self._look_at_estimate(self._foretold, sent, reports)
+            sent = [each for each in self.wire.seen[self._asked_at :] if not each.signs_in]
+            if not sent or sent[0].hit.wall < self._foretold_at + _SOON:
+                self._look_at_estimate(self._foretold, len(sent), reports)
             self._foretold = None
 
     def _look_at_costs(self, reports: Sequence[str]) -> None:
