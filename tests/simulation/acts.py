@@ -217,7 +217,7 @@ def _damage(path: Path, rng: random.Random) -> None:
 def plan(life: "Life") -> None:
     """What a run would do is asked for: of the directory, or of the API as well."""
     life.judge.look_at_plan(life.config())
-    if life.rng.random() < 0.5:
+    if life.rng.random() < 0.5 and "fresh" not in life.options:  # else there is nothing to ask
         life.wait_until_ready()
         death = life.rng.choice((None, life.draw_death()))
         life.run(death=death, command=lambda config: forecast.ask(life.judge.ids, config))

@@ -67,7 +67,7 @@ class Life(Runs):
 
     def foretell(self) -> None:
         """Ask what the rest will cost, where the API has counts."""
-        if self.plan.api == "v3" and self.rng.random() < 0.3:
+        if self.plan.api == "v3" and self.rng.random() < 0.3 and "fresh" not in self.options:
             self.wait_until_ready()
             self.note("-- plan --ask")
             self.judge.foretold(self.run(command=lambda config: ask(self.judge.ids, config)))
