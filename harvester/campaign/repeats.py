@@ -19,10 +19,12 @@ from harvester.model import Fetcher, Page, Request, Target
 
 @dataclass(slots=True)
 class LastPage:
-    """The page that a walk took last: its link, and its first row (empty: it has none)."""
+    """The page that a walk took last: its link, its first row (empty: it has none), and whether
+    the row was looked into."""
 
     link: str = ""
     first: bytes = b""
+    looked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,10 @@ class Repeats:
             last.first = _first(self.codec.decode(part.read(trail.pages[-1].offset)))
         before, first = last.link, _first(page.ndjson)
         alike = first != b"" and first == last.first
-        last.link, last.first = link, first
-        if not alike or not has_cursor(link):
+        last.link, last.first, last.looked = link, first, alike and last.looked
+        if not alike or last.looked or not has_cursor(link):
             return
+        last.looked = True  # once for all pages that begin with this row
         read = partial(self.api.read_page, target, before)
         again = await self.fetcher.fetch(Request(target, before, read))
         # A cursor of a kind that is not known may be spelled anew for each answer.

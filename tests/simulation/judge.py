@@ -118,6 +118,8 @@ class Judge:
         refused *= 2 if after == "second" else 1
         # A token may end while requests wait for a throttle to be over.
         refused += sum(each.hit.fault in _LIMITS for each in new)
+        # As long as nothing is accepted, one that has ended again is taken for a dead one.
+        refused += 12 * all(each.signs_in or each.hit.status != 200 for each in new)
         requests.look_at_secrets(new, api=self.plan.api, refused=refused)
         requests.look_at_pace(seen[-len(new) - 1 :] if new else (), rate=config["rate"])
         requests.look_at_holds(new, latency=latency)
