@@ -107,7 +107,7 @@ class _Forecast:
     def __init__(self, ahead: CountsAhead, config: HarvestConfig, clock: Clock) -> None:
         self._ahead = ahead
         self._lookup = ahead.lookup
-        self._page_size = config.page_size
+        self._page_size, self._believed = config.page_size, config.counts
         self._clock = clock
         self._has_details = config.make_api().details is not None
 
@@ -150,6 +150,8 @@ class _Forecast:
             grows = walk.state == "complete" or walk.base is not None
             report = walk.target.report
             pages = None if grows else campaign.pages(report, self._page_size, now)
+            if pages == 0 and not self._believed:  # it is asked all the same
+                pages = max(1, len(campaign.detail.activities) if campaign.detail else 1)
             certain = certain and pages is not None and campaign.counts is not None
             requests += 1 if pages is None else max(0, pages - walk.position.pages)
         return requests, certain

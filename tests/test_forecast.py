@@ -56,6 +56,15 @@ async def test_the_requests_of_a_run_are_known_before(
     account.assert_whole(account.config())
 
 
+async def test_without_counts_what_is_empty_is_asked(serve: Callable[..., Any]) -> None:
+    """It is foretold as well."""
+    account = await serve()
+    config = account.config(counts=False, report="forwards")
+    estimate = await ask(account.ids, config)
+    report = await account.run(counts=False, report="forwards")
+    assert abs(estimate.requests - report.requests.sent) <= 3
+
+
 async def test_what_is_done_costs_nothing_more(serve: Callable[..., Any]) -> None:
     """After a whole run nothing is left, after half of one the rest is."""
     account = await serve()

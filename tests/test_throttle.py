@@ -25,7 +25,7 @@ from harvester.events import PaceChanged, Paused, RequestSent
 from harvester.request.pace import Pacer, Spacing
 from harvester.request.permits import Permits
 from harvester.request.quota import QuotaLedger
-from harvester.request.quota_record import NotYet
+from harvester.request.quota_record import Granted, NotYet
 from harvester.request.throttle import ThrottledSender
 from harvester.runtime import StopSignal
 
@@ -566,6 +566,34 @@ def test_the_apis_word_on_the_day_is_believed_until_the_reset(bench: Make) -> No
         await one.ask()
 
     assert len(on_a_bench(bench, use).starts) == 2
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_on_a_day_that_the_api_called_spent_a_later_run_asks_alone(
+    bench: Make, rate: float
+) -> None:
+    """Its first request has an answer before another one starts."""
+
+    async def use(one: Bench) -> None:
+        await one.ask()
+        one.pacer.day_spent()
+        await anyio.sleep(1)
+        assert one.ledger.claim(0.0) == Granted(2, doubtful=True)
+        later = Pacer(one.ledger, StopSignal(), rate=rate, max_wait=60, clock=one.clock)
+        started: list[int] = []
+
+        async def ask() -> None:
+            started.append(await later.slot())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(ask)
+            await anyio.sleep(20)
+            assert len(started) == 1
+            later.ended()
+        assert len(started) == 3
+
+    on_a_bench(bench, use)
 
 
 @pytest.mark.parametrize(("minutes", "wait"), [(0.5, 1.0), (1.0, 1.0), (10.0, 10.0), (14.9, 14.9)])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,21 @@ def test_a_401_on_a_young_token_does_not_renew_again(root: Path) -> None:
         for _ in range(20):
             assert not await keeper.renew(await keeper.current())
             await asyncio.sleep(1)
+        assert home.server.exchanges == 1
+
+    virtually(main)
+
+
+def test_a_clock_that_was_set_back_makes_no_token_young(root: Path) -> None:
+    """Of an old token the account says that it came a moment ago; the API refuses it."""
+    home = house(root)
+
+    async def main() -> None:
+        await home.sign_in()
+        keeper = home.keeper()
+        await asyncio.sleep(90_000)
+        home.clock.start -= timedelta(seconds=89_970)
+        assert await keeper.renew(await keeper.current())
         assert home.server.exchanges == 1
 
     virtually(main)

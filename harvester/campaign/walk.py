@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.campaign.edges import Edges, Trail, down_to
+from harvester.campaign.repeats import LastPage, Repeats
 from harvester.disk.part import Damaged, PartFile, is_regular
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
@@ -55,6 +56,7 @@ class Walk:
         self.trail = Trail()
         # When the first and the last event of the last page happened.
         self.ends: tuple[datetime | None, datetime | None] = None, None
+        self.last_page = LastPage()
         self.unfiltered = False
         self.resumed = False
         self.campaign: KnownCampaign | None = None
@@ -77,6 +79,7 @@ class Walker:
         self._edges_of = Edges(
             fetcher=context.fetcher, api=context.api, codec=context.codec, now=context.clock.now
         )
+        self._repeats = Repeats(fetcher=context.fetcher, api=context.api, codec=context.codec)
 
     def new(self, saved: SavedWalk) -> Walk:
         """The walk of this run."""
@@ -191,12 +194,13 @@ class Walker:
         activity = next(iter(self._api.activities_from(link)), None)
         if not report.time_field or activity is None:
             return page
-        rows, heads = walk.position.rows, walk.trail.heads
+        trail, part, rows, heads = walk.trail, walk.part, walk.position.rows, walk.trail.heads
+        await self._repeats.refuse(target, walk.last_page, trail, part, link, page)
         heads.waits &= walk.position.pages < _MOST_PAGES_AT_RISK
         if heads.unproven and not heads.waits:
-            await self._edges_of.prove(target, walk.trail)
-        page = await self._edges_of.fit(target, walk.trail, walk.part, rows, link, page)
-        walk.ends = walk.trail.highest, walk.trail.lowest
+            await self._edges_of.prove(target, trail)
+        page = await self._edges_of.fit(target, trail, part, rows, link, page)
+        walk.ends = trail.highest, trail.lowest
         since = walk.marks.get(activity) if report.since_parameter is None else None
         if since := since or self._options.since:
             after = partial(self._api.after_activity, target, link)
@@ -266,6 +270,7 @@ class Walker:
         walk.part.restart()
         walk.saved = replace(walk.saved, started_at=stamp(self._context.clock.now()))
         walk.seen, walk.trail, walk.resumed = set(), Trail(), False
+        walk.last_page = LastPage()
         match why:
             case CursorDropped():
                 cause, status = "cursor_dropped", why.status

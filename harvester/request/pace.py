@@ -24,43 +24,14 @@ from harvester.events import Observer, PaceChanged, Paused
 from harvester.model import Request
 from harvester.request.quota import BUSY, QuotaLedger
 from harvester.request.quota_record import Granted, NotYet, Spent
+from harvester.request.spacing import Spacing
 from harvester.runtime import Clock, StopSignal, later, next_reset
 
-_BACK_OFF_FACTOR = 1.5  # a throttle widens the spacing by this, at most _MAX_BACK_OFF-fold
-_MAX_BACK_OFF = 8.0
-_RECOVERY_FACTOR = 0.995  # a success narrows it by this: some eighty requests undo one throttle
-_UNPACED_GAP = 0.01  # what is widened first where there was no pace at all (s)
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
 _LATE_RESET, _ASK_AGAIN = timedelta(minutes=15), timedelta(minutes=1)
 _SAME = 0.01  # two holds that end so near to each other are one event (s)
 _WALL_SLICE = 30.0  # the wall clock is read this often during the wait for midnight (s)
-
-
-class Spacing:
-    """The gap between two starts (s): what is asked for, widened after throttles. No I/O."""
-
-    def __init__(self, rate: float) -> None:
-        self.base = 1.0 / rate if rate else 0.0
-        self.gap = self.base
-
-    def back_off(self) -> None:
-        """Widen after a throttle."""
-        start = self.base or _UNPACED_GAP
-        self.gap = min(max(self.gap, start) * _BACK_OFF_FACTOR, start * _MAX_BACK_OFF)
-
-    @property
-    def widened(self) -> bool:
-        """Whether the gap is wider than asked for."""
-        return self.gap > self.base
-
-    def recover(self) -> bool:
-        """Narrow a little after a success; True once the asked-for gap is reached again."""
-        self.gap *= _RECOVERY_FACTOR
-        if self.gap > (self.base or _UNPACED_GAP):
-            return False
-        self.gap = self.base
-        return True
 
 
 class Pacer:
@@ -93,6 +64,7 @@ class Pacer:
         self._emit = emit
         self._jitter = jitter
         self._gate: anyio.Event | None = None
+        self._first: anyio.Event | None = None  # set when the first request has ended
         self._turn = asyncio.Lock()  # first come, first served, at a fifth of the cost of anyio's
         self._meter = _meter(self.spacing.gap)
         self._next_start = float("-inf")
@@ -111,8 +83,7 @@ class Pacer:
         if urgent:
             return await self._slot(urgent=True)
         if self._is_free() and isinstance(answer := self._ledger.claim(0.0), Granted):
-            self.in_flight += 1
-            return answer.used
+            return self._started(answer)
         self._waiting += 1
         try:
             async with self._turn:
@@ -138,16 +109,13 @@ class Pacer:
                 continue
             self._refuse_beyond_max()  # again: an urgent request may have had the last start
             match self._spent_for_the_api() or self._ledger.claim(self.spacing.gap):
-                case Granted(used):
+                case Granted() as granted:
                     if self._meter is not None:
                         await self._meter.acquire()  # has capacity, because of `_due`
                     # From the moment of this start, not from its due time: a late start must not
                     # bring the next one nearer.
                     self._next_start = self._clock.monotonic() + self.spacing.gap
-                    self.in_flight += 1
-                    if self._left is not None:
-                        self._left -= 1
-                    return used
+                    return self._started(granted)
                 case NotYet(wait):
                     # A hold of another run; not our own spacing, not a ledger that is busy.
                     if wait > max(self.spacing.gap, BUSY):
@@ -155,6 +123,16 @@ class Pacer:
                     await self._stop.sleep(wait)
                 case Spent() as spent:
                     await self._wait_for_reset(spent)
+
+    def _started(self, granted: Granted) -> int:
+        self.in_flight += 1
+        if self._left is not None:
+            self._left -= 1
+        if self._first is None:
+            self._first = anyio.Event()
+            if granted.doubtful:  # it goes alone
+                self._gate = self._first
+        return granted.used
 
     def _is_free(self) -> bool:
         """Whether there is no pace and nothing to wait for: only the ledger decides then."""
@@ -229,6 +207,8 @@ class Pacer:
     def ended(self) -> None:
         """A request is answered, or lost."""
         self.in_flight -= 1
+        if self._first is not None:
+            self._first.set()
 
     def succeeded(self, *, sent: float) -> None:
         """An answer came: narrow the spacing again, slowly."""
@@ -268,9 +248,10 @@ class Pacer:
     def day_spent(self) -> None:
         """The API says that the day is spent: send nothing until the reset, whatever our count is.
 
-        Kept in memory only. The hour of the v2 reset is not documented, so a later run asks once
-        more; that costs it one request.
+        The hour of the v2 reset is not documented, so a later run asks once more, alone: that costs
+        it one request.
         """
+        self._ledger.day_spent()
         now = self._clock.now()
         reset = next_reset(now)
         since = now - (reset - timedelta(days=1))

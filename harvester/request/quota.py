@@ -81,6 +81,14 @@ class QuotaLedger:
             if held:
                 self._current(self._clock.now())
 
+    def day_spent(self) -> None:
+        """The API says that the day is spent. Where another run holds the file just now, later runs
+        are not told."""
+        with storage(self._path), flocked(self._file, wait=False) as held:
+            if held:
+                now = self._clock.now()
+                self._write(replace(self._current(now), spent=day_of(now)))
+
     def used_today(self) -> int:
         """Requests charged to this UTC day, by all runs."""
         with storage(self._path):

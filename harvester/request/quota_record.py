@@ -6,6 +6,7 @@ bit, leaves the other one.
 
 import hashlib
 from datetime import datetime
+from typing import Any
 
 import orjson
 from msgspec import Struct, field
@@ -20,9 +21,11 @@ _DAYS_KEPT = 8
 
 
 class Granted(Struct, frozen=True):
-    """Go: the request is charged; `used` counts it."""
+    """Go: the request is charged; `used` counts it. `doubtful`: the API has said that the day is
+    spent."""
 
     used: int
+    doubtful: bool = False
 
 
 class NotYet(Struct, frozen=True):
@@ -42,13 +45,15 @@ class Account(Struct, frozen=True):
 
     `serial` counts the records that were written: the higher of two is the newer one.
     `set_at` is when that was written down. The monotonic clock starts anew with every boot: when it
-    shows less than that, the start was of an earlier boot.
+    shows less than that, the start was of an earlier boot. `spent` is the last UTC day that the API
+    called spent.
     """
 
     days: dict[str, int] = field(default_factory=dict)
     not_before: float = 0.0
     set_at: float = 0.0
     serial: int = 0
+    spent: str = ""
 
     def used(self, day: str) -> int:
         """Requests charged to `day`."""
@@ -73,7 +78,7 @@ def claim(
         others = sorted(days.keys() - {day})[1 - _DAYS_KEPT :]
         days = {each: days[each] for each in (*others, day)}
     charged = replace(account, days=days, not_before=monotonic + gap, set_at=monotonic)
-    return charged, Granted(used + 1)
+    return charged, Granted(used + 1, doubtful=account.spent == day)
 
 
 def day_of(now: datetime) -> str:
@@ -82,15 +87,16 @@ def day_of(now: datetime) -> str:
 
 def encode(account: Account) -> bytes:
     """The record of an account."""
-    record = orjson.dumps(
-        {
-            "version": _VERSION,
-            "days": account.days,
-            "not_before": account.not_before,
-            "set_at": account.set_at,
-            "serial": account.serial,
-        }
-    )
+    fields: dict[str, Any] = {
+        "version": _VERSION,
+        "days": account.days,
+        "not_before": account.not_before,
+        "set_at": account.set_at,
+        "serial": account.serial,
+    }
+    if account.spent:
+        fields["spent"] = account.spent
+    record = orjson.dumps(fields)
     with_sum = b'%s,"checksum":"%s"}' % (record[:-1], checksum(record).hex().encode())
     return with_sum.ljust(SIZE - 1) + b"\n"
 
@@ -141,6 +147,7 @@ def decode(raw: bytes) -> Account:
         float(found["not_before"]),
         float(found.get("set_at", 0.0)),
         int(found.get("serial", 1)),
+        str(found.get("spent", "")),
     )
     # The very first write may have been cut short, but for its blanks.
     intact = found["version"] == 1 or raw == encode(account)[: len(raw)]

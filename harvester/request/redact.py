@@ -29,15 +29,17 @@ class Redactor:
     def __init__(self, key: str) -> None:
         self._key = key
         self._tokens: deque[str] = deque(maxlen=_TOKENS_KEPT)
-        self._pattern = _pattern_of([key])
+        self._pattern: re.Pattern[str] | None = None  # made when a text is to be scrubbed
 
     def add(self, token: str) -> None:
         """Take out this token as well; of the tokens the latest few are kept."""
         self._tokens.append(token)
-        self._pattern = _pattern_of([self._key, *self._tokens])
+        self._pattern = None
 
     def scrub(self, text: str) -> str:
         """`text` with every spelling of a secret replaced."""
+        if self._pattern is None:
+            self._pattern = _pattern_of([self._key, *self._tokens])
         plain, at = _unescaped(text)
         parts, end = [], 0
         for found in self._pattern.finditer(plain):

@@ -95,6 +95,7 @@ class TokenKeeper:
         self._turn = asyncio.Lock()
         self._calm_until = float("-inf")
         self._lost = False  # an answer never arrived: it may have held the only good tokens
+        self._new_since = float("-inf")  # when the run first had the present token (monotonic s)
         self.account = self._bound(store.read())
 
     def __repr__(self) -> str:
@@ -114,7 +115,7 @@ class TokenKeeper:
         Raise `StopRun` if the sign-in is over, or its endpoint stays in trouble.
         """
         async with self._turn:
-            self.account = self._adopted(self._store.read)
+            self._take(self._adopted(self._store.read))
             if self.account.access_token != refused:
                 return True
             if self.account.refresh_token is None:
@@ -159,7 +160,7 @@ class TokenKeeper:
         patience = _LOCK_WAIT if refused is None and self._is_good() else self._max_wait
         try:
             async with self._store.locked(self._sleep_within(patience)):
-                self.account = self._adopted(self._store.recover)
+                self._take(self._adopted(self._store.recover))
                 if self.account.access_token != refused and not self._is_due():
                     return None
                 return await outlive_cancel(self._exchange(self.account))
@@ -181,13 +182,14 @@ class TokenKeeper:
             if isinstance(answer, Tokens):
                 new = renewed(account, answer)
                 await self._save(new, room)
-                self.account, self._lost = new, False
+                self._take(new)
+                self._lost = False
                 return None
         if isinstance(answer, Passing):
             return answer
         found = self._adopted(self._store.recover)
         if found.refresh_token != account.refresh_token:  # renewed without our lock
-            self.account = found
+            self._take(found)
             return None
         lost = self._lost or self._store.interrupted
         raise self._give_up(
@@ -231,10 +233,17 @@ class TokenKeeper:
     def _is_good(self) -> bool:
         return self._clock.now().timestamp() < self.account.expires_at
 
+    def _take(self, account: Account) -> None:
+        if account.access_token != self.account.access_token:
+            self._new_since = self._clock.monotonic()
+        self.account = account
+
     def _is_young(self) -> bool:
-        account, now = self.account, self._clock.now().timestamp()
-        life = account.expires_at - account.received_at
-        return 0 <= now - account.received_at < min(_YOUNG, _YOUNG_PART * life)
+        """Whether this run has seen the token come, a moment ago. What the account says of its age
+        is of a wall clock that may have been set since."""
+        life = self.account.expires_at - self.account.received_at
+        age = self._clock.monotonic() - self._new_since
+        return age < min(_YOUNG, _YOUNG_PART * life)
 
     def _bound(self, account: Account | None) -> Account:
         """The account, if it is for these origins and this app. Raise `ConfigError` if not."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from . import bugs_in_files, bugs_in_requests  # noqa: F401 - they fill `BUGS`
 from .bugs import BUGS, Bug
 from .life import Life
 
@@ -68,6 +69,8 @@ def found_by(name: str, *, most: int) -> tuple[int, str] | None:
         try:
             live(seed, BUGS[name])
         except LifeFailed as failed:
+            if isinstance(failed.__cause__, AttributeError | NameError | TypeError):
+                raise  # what it patches is not there any more
             return seed + 1, str(failed).partition("\n")[0]
     return None
 

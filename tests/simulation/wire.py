@@ -18,10 +18,12 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from harvester.request.http import Dropped
-from harvester.sandbox import Hit, Request, Service
+from harvester.sandbox import FaultPlan, Hit, Request, Service
 from harvester.sandbox.delivery import Delivery
+from harvester.sandbox.faults import Faults
 
 from .machine import Machine
+from .process import Process, running
 
 API, SIGN_IN = "https://api.simulated", "https://sign-in.simulated"
 
@@ -31,42 +33,57 @@ class Seen:
     """A request as the server had it, and what was known at that moment.
 
     `mono`: the client's monotonic clock (s), of its `boot`-th boot. `day`: of the client's wall
-    clock. `run`: the how many-th act of the life. `retry_after`: seconds the answer asked for.
+    clock. `retry_after`: seconds the answer asked for. `spent`: it said that the day is.
     """
 
     hit: Hit
     mono: float
     boot: int
     day: str
-    run: int
     retry_after: float
+    spent: bool
     bearer: str
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether it went to the sign-in, which has limits of its own."""
+        return self.hit.report in ("token", "authorize")
 
 
 @dataclass
 class Wire:
     """What stands between the machine and the service, and what went over it.
 
-    `down_until`: nothing can be reached before that true time (Unix s). `run` is the number of the
-    present act.
+    `down_until`: nothing can be reached before that true time (Unix s). `storm_until`: before
+    that time the answers are those of `storm`.
     """
 
     machine: Machine
     service: Service
     trace: Callable[[str], None]
     down_until: float = 0.0
-    run: int = 0
+    storm_until: float = 0.0
+    storm: Faults = field(default_factory=lambda: Faults(FaultPlan()))
     lost_token: bool = False
-    """The last renewal was carried out, and its answer never came."""
-    token_came: int = 0
-    """How many changes of the disk the run had made when the last tokens came."""
+    """The last renewal was carried out, and its answer never came or was not saved."""
     seen: list[Seen] = field(default_factory=list)
+    _came: tuple[Process | None, int] = None, 0
+    """Whose the last tokens are, and how many changes of the disk it had made when they came."""
+
+    def __post_init__(self) -> None:
+        self._usual = self.service._faults
 
     def died(self) -> None:
-        """The run is dead. Tokens that came before the last change could not be saved yet; safe
-        from a power cut they are after three: the content, its length, its sync."""
-        disk = self.machine.disk
-        self.lost_token |= disk.points - self.token_came <= (3 if disk.death.power else 1)
+        """A run died. Tokens that came before its last change could not be saved yet; they are safe
+        from a power cut after three: the content, its length, its sync."""
+        process, points = self._came
+        if process is not None and process.dead:
+            self.lost_token |= process.points - points <= (3 if process.death.power else 1)
+
+    def calm(self) -> None:
+        """From now on nothing goes wrong on the way."""
+        self.down_until = self.storm_until = 0.0
+        self._usual = Faults(FaultPlan())
 
     def open_session(self, *, connections: int, timeout: float) -> "Session":
         """In the place of `harvester.request.http.open_session`."""
@@ -79,43 +96,48 @@ class Wire:
         origin = API if str(url).startswith(f"{API}/") else SIGN_IN
         if not str(url).startswith(f"{origin}/"):
             raise AssertionError(f"a request to a host of another owner: {url.host}")
-        if self.machine.disk.dead or self.machine.true_time() < self.down_until:
+        now, process = self.machine.true_time(), running()
+        if process.dead or now < self.down_until:
             raise no_connection(url)
+        self.service._faults = self.storm if now < self.storm_until else self._usual
         reply = self.service.handle(
             Request(
                 method=method,
                 target=str(url).removeprefix(origin),
                 headers={"accept-encoding": "gzip", **headers},
                 body=body,
-                now=self.machine.true_time(),
-                wall=self.machine.true_time(),
+                now=now,
+                wall=now,
             )
         )
         hit, sent = reply.hit, reply.delivery
+        said = reply.answer.body.plain if reply.answer.status in (403, 429) else b""
         self.seen.append(
             Seen(
                 hit=hit,
                 mono=self.machine.monotonic(),
                 boot=self.machine.boots,
                 day=self.machine.wall().date().isoformat(),
-                run=self.run,
                 retry_after=float(sent.headers.get("Retry-After", 0)),
+                spent=b".ratelimit" in said or b"quota_exceeded" in said,
                 bearer=headers.get("authorization", ""),
             )
         )
         what = f"{hit.report}/{hit.activity_id or hit.campaign_id}"
         self.trace(f"{what} page {hit.page}: {hit.status} {hit.fault or ''}".rstrip())
-        renewal = hit.report == "token" and hit.status == 200 and hit.fault != "html"
+        renewal = (
+            hit.grant_type == "refresh_token" and b'"access_token":"' in reply.answer.body.plain
+        )
         self.lost_token |= renewal
         await asyncio.sleep(sent.wait + sent.pieces * sent.pause)
-        if self.machine.disk.dead:
+        if process.dead:
             raise no_connection(url)
         if sent.end == "silent":
             await asyncio.Event().wait()
         if sent.end == "reset":
             raise Dropped("ServerDisconnectedError")
-        if renewal and len(sent.body) == sent.length:
-            self.lost_token, self.token_came = False, self.machine.disk.points
+        if renewal and len(sent.body) == sent.length and hit.fault != "cut_gzip":
+            self.lost_token, self._came = False, (process, process.points)
         return Response(sent)
 
 
