@@ -11,6 +11,7 @@ from functools import partial
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
 from harvester.campaign.edges import Trail
+from harvester.campaign.rows import RowReader
 from harvester.disk.compress import Codec
 from harvester.disk.part import PartFile
 from harvester.errors import CursorDropped
@@ -46,6 +47,9 @@ class Repeats:
         alike = first != b"" and first == last.first
         last.link, last.first, last.looked = link, first, alike and last.looked
         if not alike or last.looked or not has_cursor(link):
+            return
+        read_row = RowReader(self.api.reports[target.report].time_field)
+        if read_row.moment(first.rstrip()) is None:  # then rows tell no event from another
             return
         last.looked = True  # once for all pages that begin with this row
         read = partial(self.api.read_page, target, before)
