@@ -31,6 +31,11 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda number, frame: None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a server or a process."""
+    return min(1 + (os.cpu_count() or 1), 6)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     """A clock that stands at noon until it is moved."""

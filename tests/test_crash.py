@@ -112,7 +112,8 @@ def die_once(
 
 
 @pytest.mark.parametrize(
-    ("walkers", "stride"), [(1, 1), (4, 5), pytest.param(4, 1, marks=pytest.mark.long)]
+    ("walkers", "stride"),
+    [(1, 2), (4, 5), *(pytest.param(each, 1, marks=pytest.mark.long) for each in (1, 4))],
 )
 def test_a_kill_at_any_call_costs_at_most_a_page_per_campaign_in_flight(
     bench: list[Lab], root: Path, walkers: int, stride: int

