@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import anyio
 
 T = TypeVar("T")
-_BREATH = 0.5  # s: how long a walk that has nothing to do waits for more ids of a slow source
+_BLOCK_WAIT = 0.5  # s: how long a walk that has nothing to do waits for more ids of a slow source
 
 
 class BlockStream(Generic[T]):
@@ -57,7 +57,7 @@ class BlockStream(Generic[T]):
         block: list[T] = []
         while len(block) < self._most:
             try:
-                with anyio.move_on_after(_BREATH if block else None):
+                with anyio.move_on_after(_BLOCK_WAIT if block else None):
                     block.append(await self._read.receive())
                     continue
             except anyio.EndOfStream:
