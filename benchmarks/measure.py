@@ -174,7 +174,7 @@ def peak_mb() -> float:
 def interleaved(contenders: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, list[Any]]:
     """Run every contender once a round, so that a busy minute of the machine meets them all.
 
-    The order turns round every time: nobody always comes after the same one.
+    The order is reversed each time, so that no contender always follows the same one.
     """
     found: dict[str, list[Any]] = {name: [] for name in contenders}
     for number in range(rounds):

@@ -99,7 +99,7 @@ def _many(options: Options) -> list[Figure]:
 
 
 def _default(options: Options) -> list[Figure]:
-    """The pace that nobody set, against the limit that the API tells."""
+    """The default pace, against the limit that the API tells."""
     load = Workload(options.of(16, 8), options.of(24, 12), options.of(9, 5), rows=20)
     rate = HarvestConfig().rate
     with ExitStack() as stack:

@@ -186,7 +186,7 @@ def workload_of(namespace: argparse.Namespace) -> Workload:
 def _tail(campaigns: int, pages: int, longest: int) -> list[int]:
     """Sizes that fall with the rank (Zipf), none over `longest`, none under 1, summing to `pages`.
 
-    Where that leaves one page for everybody but one, it is a giant among dwarfs.
+    Where that leaves one page for each campaign but one, that one is the heavy tail.
     """
     if pages - longest == campaigns - 1:
         return [longest] + [1] * (campaigns - 1)

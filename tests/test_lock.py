@@ -154,7 +154,7 @@ def test_a_beat_keeps_a_directory_and_silence_loses_it(layout: Layout) -> None:
 
 
 def test_a_killed_run_of_this_machine_is_waited_for_by_no_run(layout: Layout) -> None:
-    """The flock decides on one machine: a fresh record of a dead process keeps nobody out."""
+    """The flock decides on one machine: a fresh record of a dead process keeps no run out."""
     layout.lock.write_bytes(b"process 1, since just now, on here, boot boot-1\n")
     with locked(layout, now=NOON, host=HERE):
         pass

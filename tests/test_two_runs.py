@@ -210,14 +210,14 @@ def test_fresh_can_be_killed_anywhere(bench: Lab, root: Path, stride: int) -> No
 def test_files_of_unknown_origin_are_not_written_over(bench: Lab, tmp_path: Path) -> None:
     """Files with our names, but no state of ours, are refused and left as they are."""
     home = Home(tmp_path / "home")
-    stranger = home.out / "opens" / f"{bench.ids[0]}.ndjson"
-    stranger.parent.mkdir(parents=True)
-    stranger.write_text("whose?\n")
+    untracked = home.out / "opens" / f"{bench.ids[0]}.ndjson"
+    untracked.parent.mkdir(parents=True)
+    untracked.write_text("whose?\n")
     before = bench.seen()
     ended = bench.run(home)
     assert ended.code == 2
-    assert stranger.name in ended.stderr
-    assert stranger.read_text() == "whose?\n"
+    assert untracked.name in ended.stderr
+    assert untracked.read_text() == "whose?\n"
     assert bench.seen() == before
 
 
