@@ -20,6 +20,7 @@ from harvester.errors import (
     Refused,
     ServerTrouble,
     StopRun,
+    Throttled,
     Unauthorized,
 )
 from harvester.events import RetryScheduled
@@ -371,6 +372,19 @@ def test_a_later_refusal_gets_a_second_try_of_its_own(tmp_path: Path) -> None:
         assert await stack.fetch(make_request()) == "b"
 
     assert in_a_house(tmp_path, Tokens(None, "token-2"), use).tokens.asked == 2
+
+
+def test_a_token_that_ends_again_in_a_run_that_is_throttled_is_renewed_again(
+    tmp_path: Path,
+) -> None:
+    """Nothing was accepted meanwhile, but the first renewal is long past."""
+
+    async def use(house: House) -> None:
+        throttled = Throttled("x", status=429, retry_after=60)
+        _, stack = house.stack([refused(), throttled, refused(), "a"])
+        assert await stack.fetch(make_request()) == "a"
+
+    assert in_a_house(tmp_path, Tokens("token-1", "token-2"), use).tokens.asked == 2
 
 
 def test_waiting_for_a_slot_is_not_having_been_sent(tmp_path: Path) -> None:

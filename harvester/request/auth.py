@@ -30,6 +30,7 @@ Reference = Callable[[], Request[Any] | None]
 _NEVER = float("-inf")
 MOST_REFUSED = 5  # campaigns refused, none accepted: the token is dead
 _MOST_REPORTS = 6  # refusals after which no other report of the same campaigns is asked for
+_LATELY = 30.0  # s between two second tries as long as nothing is accepted
 _MOMENT = 0.1  # s between two looks at the requests in flight
 
 
@@ -101,7 +102,7 @@ class AuthGate:
         # request can start.
         self._lock = asyncio.Lock()
         self._cleared = _NEVER  # when a refusal last led to a good second try or a new token
-        self._tried_again = False
+        self._tried_at = _NEVER  # when a second try was last made
         self._doubts: dict[Target, _Doubt] = {}
         self._throttled: set[str] = set()  # campaigns put off for that
         self._unasked: set[Target] = set()  # other reports of campaigns put off
@@ -176,7 +177,8 @@ class AuthGate:
             again = doubt is not None
             while sent and not again and isinstance(refusal, Unauthorized):
                 outdated = refusal.sent < self._cleared
-                if self._tried_again and not (self.proven or outdated):
+                lately = self._clock.monotonic() - self._tried_at < _LATELY
+                if lately and not (self.proven or outdated):
                     break  # one slow second try is enough as long as nothing is accepted
                 try:
                     return await self._second_try(request, send, prepared=outdated)
@@ -201,7 +203,7 @@ class AuthGate:
         *,
         prepared: bool,
     ) -> T:
-        self._tried_again = True
+        self._tried_at = self._clock.monotonic()
         with self._pacer.closed():
             hold = 0.0 if prepared else await self._prepare()
             answer = await send(replace(request, urgent=True), hold)
