@@ -1015,3 +1015,18 @@ def test_the_page_goes_through_a_link_and_into_a_device(
         assert run_report(capsys, made.root, "-o", pipe)[0] == 0
         check(Html(file.read().decode()))
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("reports", "options"),
+    [
+        ("", ""),
+        ("opens", ""),
+        ("opens,clicks", " --report opens,clicks"),
+        ("sends,opens,clicks,bounces,forwards,unsubscribes,links", " --report all --links"),
+    ],
+)
+def test_the_next_command_is_of_all_reports_that_are_there(reports: str, options: str) -> None:
+    """A top-up of the opens alone would leave the others as they are."""
+    command = run_command("out", {"report": reports})
+    assert command == f"harvester run -i IDS -o out{options}"

@@ -104,8 +104,14 @@ def read_content(layout: Layout) -> Content:
             failed=failures,
             rows=rows,
             bytes=size,
-            settings=_settings(db),
+            settings={**_settings(db), "report": ",".join(_reports(db))},
         )
+
+
+def _reports(db: sqlite3.Connection) -> list[str]:
+    return [
+        name for (name,) in db.execute("SELECT report FROM walks GROUP BY report ORDER BY min(id)")
+    ]
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:

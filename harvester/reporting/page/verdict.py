@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harvester.reporting.page.sources import Campaigns, Run
-from harvester.reporting.page.words import DATE_FIELDS, because
+from harvester.reporting.page.words import DATE_FIELDS, UNDATED, because
 
 _FOR_GOOD = {"not_found"}  # not tried again unasked
 
@@ -139,11 +139,14 @@ _ORIGINS = frozenset({"https://api.constantcontact.com", "https://api.cc.email"}
 def run_command(directory: str, settings: Mapping[str, str]) -> str:
     """The command that made the directory, as far as it is known; IDS stands for the ids."""
     words = ["harvester", "run", "-i", "IDS", "-o", directory]
+    reports = settings.get("report", "").split(",")
+    dated = [each for each in reports if each not in UNDATED]
+    settings = {**settings, "report": "all" if set(dated) == set(DATE_FIELDS) else ",".join(dated)}
     for name in ("report", "api", "base_url", "since", "page_size", "compress"):
         value = settings.get(name, "")
-        if name == "report" and set(value.split(",")) == set(DATE_FIELDS):
-            value = "all"
         usual = value in _ORIGINS if name == "base_url" else value == _DEFAULTS.get(name, "")
         if value and not usual:
             words += [f"--{name.replace('_', '-')}", value]
+    if len(dated) < len(reports):
+        words.append("--links")
     return shlex.join(words)
