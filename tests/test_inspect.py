@@ -402,3 +402,13 @@ def test_an_open_directory_is_found_by_verify(tmp_path: Path) -> None:
         removing=lambda files, size: None,
     ):
         assert list(verify(layout)) == []
+
+
+def test_a_run_that_ended_before_its_state_was_made_left_no_harvest(tmp_path: Path) -> None:
+    """`status` and `verify` say so; it is not a state that cannot be read."""
+    layout = Layout(tmp_path)
+    layout.state.mkdir()
+    layout.database.touch()  # SQLite's file before its first commit
+    with pytest.raises(ConfigError, match="holds no harvest"):
+        read_content(layout)
+    assert list(verify(layout)) == [Finding("manifest.ndjson", "is missing")]

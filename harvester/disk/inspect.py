@@ -86,7 +86,9 @@ def read_states(layout: Layout) -> States:
 
 def read_content(layout: Layout) -> Content:
     """What the directory holds."""
-    with open_state(layout) as db:
+    with _state(layout) as db:
+        if db is None:
+            raise ConfigError(f"{layout.root} holds no harvest")
         states: Counter[str] = Counter()
         for walks, complete, failed, _, begun, _ in _campaigns(db, "TRUE", {}):
             states[_state_of(walks, complete, failed, begun)] += 1
@@ -135,7 +137,7 @@ def classify(
     partial and pending."""
     states: Counter[str] = Counter()
     to_make = 0
-    with _state_if_any(layout) as db:
+    with _state(layout) as db:
         settings = _settings(db) if db else {}
         values = {
             "for_good": for_good or "",
@@ -164,32 +166,23 @@ def _settings(db: sqlite3.Connection) -> dict[str, str]:
     return dict(db.execute("SELECT name, value FROM settings"))
 
 
-@contextmanager
-def _state_if_any(layout: Layout) -> Iterator[sqlite3.Connection | None]:
-    """The state; None where there is none, or a run ended before it was made."""
-    if not layout.database.exists():
-        yield None
-        return
-    with open_state(layout) as db:
-        ((made,),) = db.execute("PRAGMA user_version")
-        yield db if made else None
-
-
 def check_directory(
     layout: Layout, identity: dict[str, str], *, known_reports: Sequence[str]
 ) -> None:
     """Raise the `ConfigError` that a run would: other settings, or files of unknown origin."""
     if not layout.database.exists():
         reject_untracked_files(layout, known_reports)
-    with _state_if_any(layout) as db:
+    with _state(layout) as db:
         reject_changed_settings(layout, _settings(db) if db else {}, identity)
 
 
 @contextmanager
-def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
-    """The state, read only: a run may be under way at the same time."""
+def _state(layout: Layout) -> Iterator[sqlite3.Connection | None]:
+    """The state, read only: a run may be under way at the same time. None where there is none, or
+    a run ended before it was made."""
     if not layout.database.exists():
-        raise ConfigError(f"{layout.root} holds no harvest")
+        yield None
+        return
     try:
         # Without a log no run is under way: then nothing is written beside the file, and an
         # archive that cannot be written to can be read.
@@ -197,7 +190,8 @@ def open_state(layout: Layout) -> Iterator[sqlite3.Connection]:
         mode = "mode=ro" if log.exists() else "immutable=1"
         name = quote(bytes(layout.database.absolute()))
         with closing(sqlite3.connect(f"file:{name}?{mode}", uri=True)) as db:
-            yield db
+            ((made,),) = db.execute("PRAGMA user_version")
+            yield db if made else None
     except sqlite3.Error as wrong:
         raise ConfigError(
             f"cannot read {layout.database}: {wrong}: restore the directory from a copy, or start "
@@ -253,9 +247,9 @@ def verify(layout: Layout) -> Iterator[Finding]:
 
 def _unlisted(layout: Layout, known: set[str]) -> Iterator[Finding]:
     """Campaigns that the state calls complete and the manifest does not name."""
-    if not layout.database.exists():
-        return
-    with open_state(layout) as db:
+    with _state(layout) as db:
+        if db is None:
+            return
         ending = CODECS[_settings(db).get("compress") or None].suffix
         complete = "SELECT report, campaign_id FROM walks WHERE state = 'complete'"
         for report, campaign_id in db.execute(complete):
