@@ -28,7 +28,7 @@ from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.input.queue import CampaignIds, WalkQueue
 from harvester.preflight import layout_of, preflight
-from harvester.reporting.counters import Counters, EventDispatcher
+from harvester.reporting.counters import Counters, EventDispatcher, Reducer
 from harvester.reporting.logs import ErrorReport, Provenance, RetryReport
 from harvester.reporting.run_end import RunEnd
 from harvester.reporting.summary import HarvestReport, new_run_id
@@ -144,7 +144,7 @@ class _Run:
         self._clock = clock
         self.run_id = new_run_id(clock.now())
         self._tally = Counters()
-        reducers: list[Observer] = [
+        reducers: list[Reducer] = [
             self._tally,
             RetryReport(directory.retries, self.run_id, clock),
             ErrorReport(directory.errors, self.run_id, clock),

@@ -175,9 +175,12 @@ def _read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None) -> Rows:
     outer = found.outer if shape.link else None
     inner = outer.inner if outer else None
     link = bytes(inner.link) if inner else b""
-    there = (True, outer, inner, link)
-    members = sum(length for length, it in zip(_lengths(shape), there, strict=True) if it)
-    if len(body) != members + max(len(lines), 1) + len(link):  # or one is there twice, or another
+    length, of_outer, of_inner, of_link = _lengths(shape)
+    length += max(len(lines), 1) + len(link)
+    length += of_outer if outer else 0
+    length += of_inner if inner else 0
+    length += of_link if link else 0
+    if len(body) != length:  # a member stands there twice, or another one does
         _check_members(body, shape)
     _check_rows(lines, len(rows), expected)
     following = _link.decode(_restored(link)) if link else None

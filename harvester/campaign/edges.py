@@ -12,7 +12,7 @@ from functools import partial
 import anyio
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
@@ -65,8 +65,17 @@ class Trail(Struct):
         """The last page as text, for the state."""
         if not self.pages:
             return None
-        heads = {"head": self.heads.current, "unproven": self.heads.unproven}
-        return msgspec.json.encode(_Last(**{**asdict(self.pages[-1]), **heads})).decode()
+        page, heads = self.pages[-1], self.heads
+        last = _Last(
+            link=page.link,
+            begin=page.begin,
+            end=page.end,
+            offset=page.offset,
+            moved=page.moved,
+            head=heads.current,
+            unproven=heads.unproven,
+        )
+        return msgspec.json.encode(last).decode()
 
     def resume(self, last: str | None) -> None:
         """Go on after the page that `last` says."""
@@ -104,7 +113,7 @@ class Edges(Struct, frozen=True, kw_only=True):
 
         Raise `Moving` if what the API answers does not say which rows those are.
         """
-        if not has_cursor(link):  # the first page of a report, or of an activity
+        if is_first := not has_cursor(link):  # of a report, or of an activity
             trail.pages.clear()
             trail.lowest = trail.highest = None
             trail.counts_rows = trail.heads.current = None
@@ -134,7 +143,7 @@ class Edges(Struct, frozen=True, kw_only=True):
         trail.pages.append(seen)
         if page.rows:
             trail.see(page, ends)
-            if not has_cursor(link) and has_cursor(page.next or ""):
+            if is_first and has_cursor(page.next or ""):
                 trail.heads.see(link, page, *ends, self.now())
         return without_first(page, rows - begin)
 

@@ -40,7 +40,8 @@ class GroupCommit:
         self._scheduled: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._after_commit: list[Callable[[], None]] = []
-        with storage(path):
+        self._disk = storage(path)
+        with self._disk:
             self._db = sqlite3.connect(path, timeout=_BUSY_WAIT, isolation_level=None)
             try:
                 # A damaged text is read as it is, and found by its checksum.
@@ -54,14 +55,14 @@ class GroupCommit:
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """What a query finds, also among changes that are yet to be committed."""
-        with storage(self.path):
+        with self._disk:
             return self._db.execute(query, values).fetchall()
 
     def change(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Make a change that the next commit saves; give what it returns."""
         self._raise_if_broken()
         try:
-            with storage(self.path):
+            with self._disk:
                 if not self._db.in_transaction:
                     self._db.execute("BEGIN IMMEDIATE")
                 self._changed = True
@@ -124,7 +125,7 @@ class GroupCommit:
     def sync(self) -> None:
         """Make everything durable that was committed. Raise `StorageError` if a commit failed."""
         self.commit()
-        with storage(self.path):
+        with self._disk:
             self._db.rollback()  # the mode cannot be changed within a transaction
         self._set_durable(True)
         self.change("REPLACE INTO settings (name, value) VALUES ('synced', 'yes')")
@@ -138,7 +139,7 @@ class GroupCommit:
             if self._broken is None:
                 self.commit()
         finally:
-            with storage(self.path):
+            with self._disk:
                 self._db.rollback()
                 self._db.close()
 
@@ -152,7 +153,7 @@ class GroupCommit:
     # -- one transaction -----------------------------------------------------------------------
 
     def _set_durable(self, durable: bool) -> None:
-        with storage(self.path):
+        with self._disk:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
     def _commit(self) -> None:
@@ -164,7 +165,7 @@ class GroupCommit:
             self._check_file()
             while self._unsynced:
                 self._unsynced.pop().sync()
-            with storage(self.path):
+            with self._disk:
                 self._db.execute("COMMIT")
                 self._changed = False
                 self._db.execute("BEGIN IMMEDIATE")
@@ -192,7 +193,7 @@ class GroupCommit:
         without having saved anything.
         """
         self._broken = broken
-        with storage(self.path):
+        with self._disk:
             self._db.rollback()
 
     def _raise_if_broken(self) -> None:

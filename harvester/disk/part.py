@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from harvester.disk.storage import storage, write_all
@@ -45,7 +46,8 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._synced = False
         self._name = os.fspath(path)
-        with storage(path):
+        self._disk = storage(path)
+        with self._disk:
             try:
                 self._file = os.open(self._name, _FLAGS, 0o644)
             except OSError as wrong:
@@ -62,7 +64,7 @@ class PartFile:
 
         Never stretches: a file that lost its end in a power cut must not get one of zeros.
         """
-        with storage(self.path):
+        with self._disk:
             if os.fstat(self._file).st_size < offset:
                 raise Damaged("the part file is shorter than its checkpoint")
             left = offset
@@ -78,7 +80,7 @@ class PartFile:
     def restart(self) -> None:
         """Throw everything away."""
         self._synced = False
-        with storage(self.path):
+        with self._disk:
             if os.fstat(self._file).st_size:
                 os.ftruncate(self._file, 0)
                 os.lseek(self._file, 0, os.SEEK_SET)
@@ -88,7 +90,7 @@ class PartFile:
     def append(self, data: bytes) -> int:
         """Write `data` at the end, all of it; give the new offset. Raise `Lost` if the file is."""
         self._synced = False
-        with storage(self.path):
+        with self._disk:
             write_all(self._file, data)
             if not self._is_at_its_path():
                 raise Lost
@@ -98,7 +100,7 @@ class PartFile:
 
     def read(self, start: int) -> bytes:
         """What stands from `start` on."""
-        with storage(self.path):
+        with self._disk:
             return os.pread(self._file, self.offset - start, start)
 
     def digest(self) -> bytes:
@@ -113,7 +115,7 @@ class PartFile:
         """
         if not self._synced:
             self._synced = True
-            with storage(self.path):
+            with self._disk:
                 os.fdatasync(self._file)
 
     def stands(self) -> bool:
@@ -164,8 +166,8 @@ def is_regular(path: Path) -> bool:
 
 def refuse_directory(final: Path) -> None:
     """Raise `Obstructed` if a directory has the name that a file is to get."""
-    with storage(final):
-        if final.is_dir() and not final.is_symlink():
+    with storage(final), suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(final).st_mode):
             raise Obstructed(final)
 
 

@@ -3,11 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from typing import ClassVar, Protocol, get_args
 
 from harvester import events
 from harvester.errors import describe_bug
 from harvester.events import Event, Observer, ObserverFailed
 from harvester.model import Target
+
+
+class Reducer(Protocol):
+    """An observer of the program's own. It is shown the kinds of events that it `takes`."""
+
+    takes: ClassVar[tuple[type, ...]]
+
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
 
 
 class EventDispatcher:
@@ -17,14 +27,18 @@ class EventDispatcher:
     `observer_failure` keeps its sentence for the report.
     """
 
-    def __init__(self, reducers: Iterable[Observer], observers: Iterable[Observer]) -> None:
-        self._reducers = tuple(reducers)
+    def __init__(self, reducers: Iterable[Reducer], observers: Iterable[Observer]) -> None:
+        each = tuple(reducers)
+        self._reducers = {
+            kind: tuple(reduce for reduce in each if kind in reduce.takes)
+            for kind in get_args(Event)
+        }
         self._observers = tuple(observers)
         self.observer_failure: str | None = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        for reduce in self._reducers:
+        for reduce in self._reducers[type(event)]:
             reduce(event)
         for observe in self._observers:
             try:
@@ -38,6 +52,8 @@ class EventDispatcher:
 
 class Counters:
     """Counts what happened in a run; the summary and the display are made of it."""
+
+    takes: ClassVar[tuple[type, ...]] = get_args(Event)
 
     def __init__(self) -> None:
         self.sent = self.ok = self.not_ok = self.retried = self.throttled = 0

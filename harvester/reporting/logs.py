@@ -1,6 +1,6 @@
 """Events in, report files out: retries.ndjson, errors.ndjson, pages.ndjson."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from harvester import events
 from harvester._version import __version__
@@ -36,6 +36,15 @@ class RetryReport(_Report):
     The cause is known when the retry is scheduled; the line is written when it is sent. A wait
     that the end of the run cut short repeats nothing.
     """
+
+    takes: ClassVar[tuple[type, ...]] = (
+        events.RequestSent,
+        events.RetryScheduled,
+        events.WalkRestarted,
+        events.CampaignFailed,
+        events.CampaignDeferred,
+        events.CampaignInterrupted,
+    )
 
     def __init__(self, log: NdjsonLog, run_id: str, clock: Clock) -> None:
         super().__init__(log, run_id, clock)
@@ -80,6 +89,8 @@ class Provenance(_Report):
     A page fetched again after a kill has a second line: the later one is that of the file.
     """
 
+    takes: ClassVar[tuple[type, ...]] = (events.PageCommitted,)
+
     def __call__(self, event: Event) -> None:
         """Take one event in."""
         if isinstance(event, events.PageCommitted):
@@ -95,6 +106,8 @@ class Provenance(_Report):
 
 class ErrorReport(_Report):
     """errors.ndjson: a line for each campaign that failed or was set aside."""
+
+    takes: ClassVar[tuple[type, ...]] = (events.CampaignFailed, events.CampaignDeferred)
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""

@@ -42,19 +42,20 @@ class QuotaLedger:
     def __init__(self, path: Path, *, limit: int, clock: Clock | None = None) -> None:
         self.limit = limit
         self._path = path
+        self._disk = storage(path)
         self._clock = clock or Clock()
         self._synced = float("-inf")
         self._hold_until = float("-inf")  # a hold that is not in the file yet (monotonic s)
         self._seen: tuple[bytes, Account] = b"", Account()  # the file when it was last read
         self._serial = 0  # the newest record that this run has seen
-        with storage(path):
+        with self._disk:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._inode = _inode(os.fstat(self._file))
 
     def claim(self, gap: float) -> Granted | NotYet | Spent:
         """Charge one request and keep the next start `gap` seconds off, or say why not."""
-        with storage(self._path), flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file, wait=False) as held:
             if not held:
                 return NotYet(BUSY)
             now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -77,21 +78,21 @@ class QuotaLedger:
         Where another run holds the file, the hold is written with the next claim.
         """
         self._hold_until = max(self._hold_until, self._clock.monotonic() + seconds)
-        with storage(self._path), flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file, wait=False) as held:
             if held:
                 self._current(self._clock.now())
 
     def day_spent(self) -> None:
         """The API says that the day is spent. Where another run holds the file just now, later runs
         are not told."""
-        with storage(self._path), flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file, wait=False) as held:
             if held:
                 now = self._clock.now()
                 self._write(replace(self._current(now), spent=day_of(now)))
 
     def used_today(self) -> int:
         """Requests charged to this UTC day, by all runs."""
-        with storage(self._path):
+        with self._disk:
             now = self._clock.now()
             return self._read(now)[1].used(day_of(now))
 

@@ -29,20 +29,23 @@ class Redactor:
     def __init__(self, key: str) -> None:
         self._key = key
         self._tokens: deque[str] = deque(maxlen=_TOKENS_KEPT)
-        self._pattern: re.Pattern[str] | None = None  # made when a text is to be scrubbed
+        self._spellings: list[str] | None = None  # made when a text is to be scrubbed
 
     def add(self, token: str) -> None:
         """Take out this token as well; of the tokens the latest few are kept."""
         self._tokens.append(token)
-        self._pattern = None
+        self._spellings = None
 
     def scrub(self, text: str) -> str:
         """`text` with every spelling of a secret replaced."""
-        if self._pattern is None:
-            self._pattern = _pattern_of([self._key, *self._tokens])
+        if self._spellings is None:
+            self._spellings = _spellings_of([self._key, *self._tokens])
         plain, at = _unescaped(text)
+        there = [spelling for spelling in self._spellings if spelling in plain]
+        if not there:
+            return text
         parts, end = [], 0
-        for found in self._pattern.finditer(plain):
+        for found in re.finditer("|".join(map(re.escape, there)), plain):
             parts += [text[end : at[found.start()]], REDACTED]
             end = at[found.end()]
         return "".join(parts) + text[end:]
@@ -54,8 +57,8 @@ class Redactor:
             error.error_key = self.scrub(error.error_key)
 
 
-def _pattern_of(secrets: list[str]) -> re.Pattern[str]:
-    """What matches each secret in an unescaped text, as it is or in base64."""
+def _spellings_of(secrets: list[str]) -> list[str]:
+    """Each secret as it stands in an unescaped text, as it is or in base64, the longest first."""
     found = set()
     for secret in secrets:
         if len(secret) < _SHORTEST_SECRET:
@@ -66,7 +69,7 @@ def _pattern_of(secrets: list[str]) -> re.Pattern[str]:
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
                 found.add(encode(bytes(offset) + secret.encode()).decode()[known])
     found.discard("")
-    return re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True))) or "(?!)")
+    return sorted(found, key=len, reverse=True)
 
 
 def _unescaped(text: str) -> tuple[str, Sequence[int]]:
