@@ -18,13 +18,14 @@ import pytest
 from crashlab import config_of
 
 from harvester import HarvestConfig, client, harvest
+from harvester.disk.saved_walk import PAGES_IN_PACK
 from harvester.disk.token_store import Account, TokenStore
 from harvester.errors import ConfigError, StorageError
 from harvester.events import CampaignCompleted, CampaignFailed, Event, PageCommitted
 from harvester.request.retry_policy import RetryPolicy
 from harvester.sandbox import Sandbox, SandboxSettings
 
-ROWS, MISSING = 5, "7"
+ROWS, PAGES, MISSING = 5, 24, "7"
 SAMPLE = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 LONG = pytest.mark.timeout(3_600)
 
@@ -95,7 +96,7 @@ class Killed:
 
         def observe(event: Event) -> None:
             ended.update({type(event)} & {CampaignFailed, CampaignCompleted})
-            mid_walk = isinstance(event, PageCommitted) and event.page > 1
+            mid_walk = isinstance(event, PageCommitted) and event.page > PAGES_IN_PACK
             if mid_walk and len(ended) == 2 and not self.kept.exists():
                 shutil.copytree(self.root, self.kept)
                 self.spent = self.sandbox.requests
@@ -137,7 +138,7 @@ class Killed:
 async def killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Killed]:
     """A run that was killed. The waits between attempts are tested elsewhere."""
     monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, first=0.001, refused=0.001))
-    settings = SandboxSettings(campaigns=3, pages=8, rows_per_page=ROWS, unsent=0)
+    settings = SandboxSettings(campaigns=3, pages=PAGES, rows_per_page=ROWS, unsent=0)
     async with Sandbox(settings) as sandbox:
         first, *others = sorted(
             sandbox.world.campaign_ids, key=lambda each: sandbox.world.pages("opens", each, ROWS)
@@ -172,7 +173,7 @@ async def test_no_bit_of_the_state_is_followed(killed: Killed, *, every: bool) -
                 assert (report.exit_code, report.campaigns.failed) == (3, 1), (cell, bit)
             killed.assert_right(whole=whole)
             # At worst, every walk starts over.
-            assert killed.sandbox.requests - before <= 8 + 1, (cell, bit)
+            assert killed.sandbox.requests - before <= PAGES + 1, (cell, bit)
     print(f"{runs} flips, {refused} of them refused")
     assert runs > (4_000 if every else 70)
 

@@ -21,7 +21,7 @@ from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
-from harvester.disk.saved_walk import SavedWalk
+from harvester.disk.saved_walk import PAGES_IN_PACK, SavedWalk
 from harvester.errors import (
     CampaignError,
     CursorDropped,
@@ -589,10 +589,10 @@ async def test_a_failed_walk_that_had_everything_is_only_published(bench: Workbe
 
 async def test_a_walk_whose_pages_are_damaged_in_the_state_starts_over(bench: Workbench) -> None:
     """A loop could not be known from progress; the reports say so."""
-    await left(bench, page(3, "a"), page(2, "b"))
+    await left(bench, *(page(1, f"a{number}") for number in range(PAGES_IN_PACK)))
     bench.close()
     with sqlite3.connect(bench.layout.database) as db:
-        db.execute("UPDATE pages SET cursor = cursor + 1 WHERE page = 1")
+        db.execute("UPDATE pages SET packed = zeroblob(length(packed))")
     db.close()
     bench.begin()
     fetcher = await bench.harvest(page(1))

@@ -15,7 +15,7 @@ from workbench import Workbench, disk_calls, no_sync, turn
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.part import Damaged
 from harvester.disk.saved_campaign import SavedCampaign
-from harvester.disk.saved_walk import STEERING, SavedPage, SavedWalk, checksum
+from harvester.disk.saved_walk import PAGES_IN_PACK, STEERING, SavedPage, SavedWalk, checksum
 from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
@@ -108,12 +108,12 @@ async def test_a_finished_walk_is_finishing_until_its_name_stands(bench: Workben
     bench.begin()
     (found,) = bench.store.walks_in("finishing")
     assert found == replace(saved, state="finishing")
-    assert bench.store.pages(replace(saved, position=Position())) == []
+    assert bench.store.pages(replace(saved, position=Position(), recent=b"")) == []
     bench.manifest.append({"campaign_id": "7"})
     await bench.store.complete([found], bench.manifest)
     bench.begin()
     assert list(bench.store.walks_in("finishing")) == []
-    assert list(bench.store.walks_in("complete")) == [replace(saved, state="complete")]
+    assert list(bench.store.walks_in("complete")) == [replace(saved, state="complete", recent=b"")]
     assert bench.store.manifest_bytes() == bench.manifest.size == 20
     assert bench.store.counts() == {}  # it is none of this run's until it is taken
     assert bench.take().state == "complete"
@@ -184,43 +184,71 @@ def test_another_format_is_refused(bench: Workbench) -> None:
     bench.begin()
 
 
-NEWER = (
-    "ALTER TABLE walks DROP COLUMN counted",
-    "ALTER TABLE pages DROP COLUMN edge",
-    "DROP TABLE campaigns",
-)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, version: int) -> None:
-    """Their walks and pages are as they were, and of no round of top-ups yet."""
-    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
-    new = [f"ALTER TABLE walks DROP COLUMN {name}" for name in ("first_event", "last_event")]
-    sums = [f"ALTER TABLE {each} DROP COLUMN checksum" for each in ("walks", "pages", "settings")]
-    rounds = ["ALTER TABLE walks DROP COLUMN round"] if version == 1 else []
-    altered(bench, *NEWER, *new, *sums, *rounds, f"PRAGMA user_version = {version}")
-    for run in (2, 3):
-        bench.begin()
-        assert bench.take() == replace(saved, run=run)
-        assert bench.store.pages(saved) == [SavedPage(10, 1)]
-
-
-async def test_what_was_damaged_before_is_damaged_in_the_new_format(bench: Workbench) -> None:
-    """The step from format 3 makes new checksums for sound walks only."""
-    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
-    await bench.commit(bench.take(OTHER), bench.part(OTHER), at=at(1))
+def formerly(bench: Workbench, version: int) -> None:
+    """End the run, and make its state one of an older format: a row for each page."""
+    columns = {
+        name
+        for name, since in {"round": 2, "first_event": 3, "last_event": 3, "counted": 4}.items()
+        if since > version
+    }
+    kept = [name for name in STEERING[:-2] if name not in columns]
     bench.close()
     with closing(sqlite3.connect(bench.layout.database)) as db, db:
-        names = ", ".join(STEERING[:-1])
-        for row in db.execute(f"SELECT report, campaign_id, {names} FROM walks").fetchall():
-            db.execute(
-                "UPDATE walks SET checksum = ? WHERE campaign_id = ?", (checksum(*row), row[1])
-            )
-        db.execute("UPDATE walks SET rows = 11 WHERE campaign_id = ?", (OTHER.campaign_id,))
-        for statement in (*NEWER, "PRAGMA user_version = 3"):
-            db.execute(statement)
+        page = (1, 1, 10, 7, "e") if version > 3 else (1, 1, 10, 7)
+        marks = ", ".join("?" * len(page))
+        db.execute("DROP TABLE pages")
+        db.execute(
+            "CREATE TABLE pages (walk INTEGER, page INTEGER, rows INTEGER, cursor INTEGER"
+            f"{', edge TEXT' if version > 3 else ''}, checksum INTEGER, PRIMARY KEY (walk, page))"
+        )
+        db.execute(f"INSERT INTO pages VALUES ({marks}, ?)", (*page, checksum(*page)))
+        rows = db.execute(f"SELECT id, report, campaign_id, {', '.join(kept)} FROM walks")
+        for walk, *values in rows.fetchall():
+            db.execute("UPDATE walks SET checksum = ? WHERE id = ?", (checksum(*values), walk))
+        for name in (*columns, "edge", "recent"):
+            db.execute(f"ALTER TABLE walks DROP COLUMN {name}")
+        if version < 4:
+            db.execute("DROP TABLE campaigns")
+        if version < 3:
+            for table in ("walks", "pages", "settings"):
+                db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        db.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT))
+async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, version: int) -> None:
+    """Their walks and pages are as they were, and go on."""
+    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
+    formerly(bench, version)
+    edge = "e" if version > 3 else None
+    for run in (2, 3):
+        bench.begin()
+        assert bench.take() == replace(saved, run=run, edge=edge, recent=b"")
+        assert bench.store.pages(replace(saved, recent=b"")) == [SavedPage(10, 7)]
     bench.begin()
-    assert bench.take() == replace(saved, run=2)
+    saved = await bench.commit(bench.take(), bench.part(), at=at(2), cursor=8)
+    bench.begin()
+    assert bench.store.pages(bench.take()) == [SavedPage(10, 7), SavedPage(10, 8)]
+
+
+@pytest.mark.parametrize("version", [3, 4])
+async def test_what_was_damaged_before_is_damaged_in_the_new_format(
+    bench: Workbench, version: int
+) -> None:
+    """Only what is sound gets a new checksum."""
+    saved = await bench.commit(bench.take(), bench.part(), at=at(1))
+    await bench.commit(bench.take(OTHER), bench.part(OTHER), at=at(1))
+    formerly(bench, version)
+    altered(
+        bench,
+        f"UPDATE walks SET rows = 11 WHERE campaign_id = '{OTHER.campaign_id}'",
+        "UPDATE pages SET cursor = 6",
+    )
+    bench.begin()
+    found = bench.take()
+    assert found.position == saved.position
+    with pytest.raises(Damaged):
+        bench.store.pages(found)
     assert bench.take(OTHER).state == "damaged"
 
 
@@ -295,20 +323,37 @@ async def test_a_flipped_bit_in_a_walk_has_it_start_over(bench: Workbench, colum
             db.execute(f"UPDATE walks SET {column} = ?", (good,))
 
 
-@pytest.mark.parametrize("column", ["page", "rows", "cursor", "checksum"])
-async def test_a_flipped_bit_in_a_page_is_found(bench: Workbench, column: str) -> None:
-    """So is a page that is missing: loops and overlaps are judged by them."""
-    part = bench.part()
-    saved = await bench.commit(bench.take(), part, at=at(1))
-    saved = await bench.commit(saved, part, at=at(2))
-    altered(bench, f"UPDATE pages SET {column} = ({column} | 64) - ({column} & 64) WHERE page = 2")
+@pytest.mark.parametrize("flipped", ["page = page | 64", "checksum = 7", "packed = zeroblob(192)"])
+async def test_a_flipped_bit_in_the_pages_is_found(bench: Workbench, flipped: str) -> None:
+    """So are pages that are missing: loops and overlaps are judged by them."""
+    part, saved = bench.part(), bench.take()
+    for page in range(1, 2 * PAGES_IN_PACK + 2):
+        saved = await bench.commit(saved, part, at=at(page), cursor=page)
+    assert [page.cursor for page in bench.store.pages(saved)] == [*range(1, 2 * PAGES_IN_PACK + 2)]
+    altered(bench, f"UPDATE pages SET {flipped} WHERE page = {PAGES_IN_PACK}")
     bench.begin()
     with pytest.raises(Damaged):
         bench.store.pages(saved)
-    altered(bench, "DELETE FROM pages WHERE page > 1")
+    altered(bench, f"DELETE FROM pages WHERE page != {2 * PAGES_IN_PACK}")
     bench.begin()
     with pytest.raises(Damaged):
         bench.store.pages(saved)
+
+
+@pytest.mark.parametrize("pages", range(1, 2 * PAGES_IN_PACK + 2))
+async def test_every_page_of_a_walk_is_found_by_the_next_run(bench: Workbench, pages: int) -> None:
+    """However many there are; they are forgotten when the walk is finished."""
+    part, saved = bench.part(), bench.take()
+    for page in range(1, pages + 1):
+        saved = await bench.commit(saved, part, at=at(page), cursor=page)
+    bench.begin()
+    saved = bench.take()
+    assert bench.store.pages(saved) == [SavedPage(10, page) for page in range(1, pages + 1)]
+    await bench.store.finishing([saved])
+    await bench.store.complete([saved], bench.manifest)
+    bench.begin()
+    saved = bench.take()
+    assert (saved.recent, bench.store.pages(replace(saved, position=Position()))) == (b"", [])
 
 
 @pytest.mark.parametrize("name", ["run", "round", "report", "manifest"])
@@ -324,19 +369,25 @@ async def test_a_damaged_setting_is_refused(bench: Workbench, name: str) -> None
 # -- durability --------------------------------------------------------------------------------
 
 
+def unsavable(saved: SavedWalk) -> SavedWalk:
+    """The walk with a value that the state refuses."""
+    nothing: Any = None
+    return replace(saved, restarts=nothing)
+
+
 async def test_a_failed_change_changes_nothing(bench: Workbench) -> None:
     """The transaction is taken back, the error names the file, and no later one may refer to what
     it had written: the store takes nothing more until it is opened again."""
     part = bench.part()
     saved = await bench.commit(bench.take(), part, at=at(1))
     with pytest.raises(StorageError, match=r"state\.sqlite"):
-        await bench.commit(saved, part, at=at(1, "y"))  # a page that is there already
+        await bench.commit(unsavable(saved), part, at=at(2, "y"))
     with pytest.raises(StorageError, match=r"state\.sqlite"):
         await bench.commit(saved, part, at=at(2, "z"))
     bench.begin()
     assert bench.take().position == at(1)
-    await bench.commit(saved, bench.part(), at=at(2, "z"), cursor=3)
-    assert [page.cursor for page in bench.store.pages(replace(saved, position=at(2)))] == [1, 3]
+    saved = await bench.commit(saved, bench.part(), at=at(2, "z"), cursor=3)
+    assert [page.cursor for page in bench.store.pages(saved)] == [1, 3]
 
 
 async def test_no_checkpoint_is_ahead_of_its_data(bench: Workbench) -> None:
@@ -381,8 +432,8 @@ async def test_the_log_has_a_bound(root: Path, clock: FakeClock, *, durable: boo
     """It is taken into the database, and begun anew."""
     bench = Workbench(root / "out", clock, durable=durable)
     sizes = [size async for size in save_many(bench, 200)]
-    assert 4 << 20 < sizes[-1] < 8 << 20
-    assert bench.store.path.stat().st_size > 100_000
+    assert 4_000_000 < sizes[-1] < 8_000_000
+    assert bench.store.path.stat().st_size > 40_000
     bench.close()
 
 
@@ -435,7 +486,7 @@ async def test_what_is_not_committed_yet_is_known_to_the_store_alone(bench: Work
     walk, *_ = await some_walks(bench)
     saving = asyncio.create_task(bench.commit(walk, bench.part(), at=at(1)))
     await turn()  # the task had its turn; the commit comes after it
-    assert bench.store.pages(replace(walk, position=at(1))) == [SavedPage(10, 1)]
+    assert bench.store.peek(walk.target).position == at(1)
     assert bench.pages_of(walk) == 0
     await saving
     assert bench.pages_of(walk) == 1
@@ -470,7 +521,8 @@ async def test_a_change_that_fails_takes_back_those_of_its_turn(bench: Workbench
     """A walk that came before it waits in vain, one that comes after it is refused."""
     walks, part = await some_walks(bench), bench.part()
     await bench.commit(walks[1], part, at=at(1))
-    saving = [bench.commit(walk, part, at=at(1, "y")) for walk in walks]  # [1] has that page
+    walks[1] = unsavable(walks[1])
+    saving = [bench.commit(walk, part, at=at(1, "y")) for walk in walks]
     ends = await asyncio.gather(*saving, return_exceptions=True)
     assert [type(end) for end in ends] == [StorageError] * 3
     assert len({str(end) for end in ends}) == 1

@@ -110,8 +110,11 @@ class Workbench:
         self, saved: SavedWalk, part: PartFile, *, at: Position, cursor: int | None = 1
     ) -> SavedWalk:
         """Save a position after a page of ten rows."""
+        page = Page(b"", 10, at.next, cursor=cursor)
         saved = replace(saved, state="partial", kind=None, position=at, digest=part.digest())
-        await self.store.commit(saved, Page(b"", 10, at.next, cursor=cursor), part)
+        if at.next is not None:
+            saved = replace(saved, recent=saved.recent_with(page))
+        await self.store.commit(saved, part)
         return saved
 
     async def ended(

@@ -139,8 +139,8 @@ class Walker:
             await anyio.to_thread.run_sync(walk.part.resume, at.offset, saved.digest)
             if not at.finished or saved.base is not None:
                 pages = self._store.pages(saved)
-                walk.seen = {page.cursor for page in pages if page.cursor is not None}
-                walk.trail.resume(pages[-1].edge)
+                walk.seen = {page.cursor for page in pages}
+                walk.trail.resume(saved.edge)
         except Damaged as damage:
             self._restart(walk, damage)
         else:
@@ -228,6 +228,8 @@ class Walker:
         first, last = walk.saved.first_event, walk.saved.last_event
         for moment in map(stamp, filter(None, walk.ends if page.rows else ())):
             first, last = min(first or moment, moment), max(last or moment, moment)
+        # At its end a walk needs its pages no more, but for a top-up.
+        keeps_pages = page.next is not None or walk.saved.base is not None
         walk.saved = replace(
             walk.saved,
             first_event=first,
@@ -236,6 +238,8 @@ class Walker:
             kind=None,
             position=at,
             digest=walk.part.digest(),
+            edge=walk.trail.last() if keeps_pages else None,
+            recent=walk.saved.recent_with(page) if keeps_pages else b"",
         )
         saved = events.PageCommitted(
             target=walk.target,
@@ -246,7 +250,7 @@ class Walker:
             link=page.link,
         )
         try:
-            await self._store.commit(walk.saved, page, walk.part, edge=walk.trail.last())
+            await self._store.commit(walk.saved, walk.part)
         except anyio.get_cancelled_exc_class():
             self._store.save()  # what came is kept
             self._context.emit(saved)

@@ -20,6 +20,7 @@ from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
 from harvester.disk.saved_campaign import from_row as campaign_from_row
 from harvester.disk.saved_walk import (
     INSERT,
+    PAGES_IN_PACK,
     SELECT,
     UPDATE,
     Base,
@@ -27,16 +28,18 @@ from harvester.disk.saved_walk import (
     SavedWalk,
     checksum,
     from_row,
+    packed,
     to_row,
+    unpacked,
 )
 from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
-from harvester.model import Page, Position, Target
+from harvester.model import Position, Target
 
 _CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
 _KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
-_PAGES = "SELECT page, rows, cursor, edge, checksum FROM pages WHERE walk = ? ORDER BY page"
-_ADD_PAGE = "INSERT INTO pages (walk, page, rows, cursor, edge, checksum) VALUES (?, ?, ?, ?, ?, ?)"
+_PACKS = "SELECT page, packed, checksum FROM pages WHERE walk = ? ORDER BY page"
+_ADD_PACK = "INSERT INTO pages (walk, page, packed, checksum) VALUES (?, ?, ?, ?)"
 
 
 class CheckpointStore:
@@ -67,6 +70,7 @@ class CheckpointStore:
     def _create(self) -> None:
         ((version,),) = self._group.read("PRAGMA user_version")
         self._group.define("checksum", checksum)
+        self._group.define("packed", packed)
         for statement in steps_from(version, self.path):
             self._group.change(statement)
         self._group.commit()
@@ -148,13 +152,16 @@ class CheckpointStore:
 
     def pages(self, walk: SavedWalk) -> list[SavedPage]:
         """The pages of a walk under way, in order. Raise `Damaged` if they are not as saved."""
-        rows = self._group.read(_PAGES, (walk.id,))
-        for number, (page, *values, stored) in enumerate(rows, 1):
-            if page != number or checksum(walk.id, page, *values) != stored:
+        pages: list[SavedPage] = []
+        for page, pack, stored in self._group.read(_PACKS, (walk.id,)):
+            if checksum(walk.id, page, pack) != stored:
                 raise Damaged("the state of its pages is damaged")
-        if len(rows) != walk.position.pages:
+            pages += unpacked(pack)
+        if not walk.has_pack():  # else it is among them
+            pages += unpacked(walk.recent)
+        if len(pages) != walk.position.pages:
             raise Damaged("the state does not have all of its pages")
-        return [SavedPage(*values) for _, *values, _ in rows]
+        return pages
 
     def counts(self) -> dict[str, int]:
         """How many campaigns of this run are complete, failed, partial or pending.
@@ -179,18 +186,13 @@ class CheckpointStore:
 
     # -- one walk ------------------------------------------------------------------------------
 
-    async def commit(
-        self, walk: SavedWalk, page: Page, part: PartFile, *, edge: str | None = None
-    ) -> None:
-        """Save a walk after a page whose rows stand in `part` already.
-
-        At its end a walk needs its pages no more, but for a top-up.
-        """
+    async def commit(self, walk: SavedWalk, part: PartFile) -> None:
+        """Save a walk after a page whose rows stand in `part` already."""
         self._group.sync_before_commit(part)
         self._write(walk)
-        if page.next is not None or walk.base is not None:
-            values = (walk.id, walk.position.pages, page.rows, page.cursor, edge)
-            self._group.change(_ADD_PAGE, (*values, checksum(*values)))
+        if walk.has_pack():
+            values = (walk.id, walk.position.pages, walk.recent)
+            self._group.change(_ADD_PACK, (*values, checksum(*values)))
         await self._group.committed()
 
     def call_after_commit(self, then: Callable[[], None]) -> None:
@@ -234,14 +236,15 @@ class CheckpointStore:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
         for walk in walks:
             self._write(replace(walk, state="finishing", kind=None))
-            if walk.position.pages > 1:  # or `commit` kept none
+            if walk.position.pages >= PAGES_IN_PACK:
                 self._forget_pages(walk)
         await self._group.committed()
 
     async def complete(self, walks: Sequence[SavedWalk], manifest: NdjsonLog) -> None:
         """The final names stand, and the manifest has their lines; both were synced."""
         for walk in walks:
-            self._write(replace(walk, state="complete", kind=None, round=self.round, base=None))
+            walk = replace(walk, round=self.round, base=None, edge=None, recent=b"")
+            self._write(replace(walk, state="complete", kind=None))
         self._set("manifest", str(manifest.size))
         await self._group.committed()
 
@@ -279,9 +282,10 @@ class CheckpointStore:
 
     def _save(self, walk: SavedWalk, *, forget_pages: bool = False) -> SavedWalk:
         """Write a walk and commit it at once."""
-        self._write(walk)
         if forget_pages:
             self._forget_pages(walk)
+            walk = replace(walk, edge=None, recent=b"")
+        self._write(walk)
         self._group.commit()
         return walk
 

@@ -71,7 +71,7 @@ class GroupCommit:
             self._give_up(broken)
             raise
 
-    def define(self, name: str, function: Callable[..., int]) -> None:
+    def define(self, name: str, function: Callable[..., int | bytes]) -> None:
         """Let SQL call a function."""
         self._db.create_function(name, -1, function, deterministic=True)
 

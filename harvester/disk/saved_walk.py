@@ -1,20 +1,24 @@
 """A walk as the state keeps it: a frozen value, a row of a table, and the checksum of that row."""
 
 import zlib
+from collections.abc import Iterator
+from struct import Struct as Packing
 from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
-from harvester.model import Position, Target
+from harvester.model import Page, Position, Target
 
 STEERING = (
     "run", "state", "next", "pages", "rows", "bytes", "digest", "restarts", "kind", "started_at",
     "completed_at", "findings", "first_event", "last_event", "round",
-    "base_pages", "base_rows", "base_bytes", "base_digest", "counted",
+    "base_pages", "base_rows", "base_bytes", "base_digest", "counted", "edge", "recent",
 )  # fmt: skip
 """The columns that a run follows. A checksum is over the target and these."""
 
-
+PAGES_IN_PACK = 16
+"""A page is saved in the row of its walk; only so many together get a row of their own."""
+_PACKED = Packing("<Iq")
 _NAMES = ", ".join(STEERING)
 SELECT = f"SELECT checksum, id, report, campaign_id, {_NAMES} FROM walks"
 INSERT = (
@@ -27,12 +31,10 @@ UPDATE = (
 
 
 class SavedPage(NamedTuple):
-    """A page of a walk under way: its rows, the digest of the link it led to, and what the look at
-    the next page's edge needs of it (`campaign.edges`)."""
+    """A page of a walk under way: its rows, and the digest of the link it led to (0: the end)."""
 
     rows: int
-    cursor: int | None
-    edge: str | None = None
+    cursor: int
 
 
 class Base(Struct, frozen=True):
@@ -52,6 +54,9 @@ class SavedWalk(Struct, frozen=True, kw_only=True):
     to the position, `kind` why the walk failed, `findings` JSON for the manifest, `round` the last
     round of top-ups that it was part of, `first_event` and `last_event` (ISO-8601) the earliest and
     the latest event at a page's edge, `counted` the API's count of the report when it was walked.
+
+    Of a walk under way, `edge` is what the look at the next page's edge needs of the last one
+    (`campaign.edges`), `recent` the latest pages, packed.
     """
 
     id: int
@@ -70,6 +75,17 @@ class SavedWalk(Struct, frozen=True, kw_only=True):
     round: int = 0
     base: Base | None = None
     counted: str | None = None
+    edge: str | None = None
+    recent: bytes = b""
+
+    def has_pack(self) -> bool:
+        """Whether the latest pages fill a pack: the next page begins another."""
+        return len(self.recent) == PAGES_IN_PACK * _PACKED.size
+
+    def recent_with(self, page: Page) -> bytes:
+        """The latest pages once `page` is one of them."""
+        before = b"" if self.has_pack() else self.recent
+        return before + packed(page.rows, page.cursor)
 
 
 def to_row(walk: SavedWalk) -> tuple[Any, ...]:
@@ -80,7 +96,7 @@ def to_row(walk: SavedWalk) -> tuple[Any, ...]:
         walk.kind, walk.started_at, walk.completed_at, walk.findings, walk.first_event,
         walk.last_event, walk.round,
         *((base.pages, base.rows, base.size, base.digest) if base else (None,) * 4),
-        walk.counted,
+        walk.counted, walk.edge, walk.recent,
     )  # fmt: skip
 
 
@@ -91,7 +107,7 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
     if checksum(report, campaign_id, *values) != stored:
         return SavedWalk(id=walk, target=target, state="damaged")
     run, state, next_, pages, rows, size, digest, restarts, kind, started_at, *values = values
-    completed_at, findings, first_event, last_event, round_, *base, counted = values
+    completed_at, findings, first_event, last_event, round_, *base, counted, edge, recent = values
     return SavedWalk(
         id=walk,
         target=target,
@@ -109,7 +125,19 @@ def from_row(row: tuple[Any, ...]) -> SavedWalk:
         round=round_,
         base=Base(*base) if base[0] is not None else None,
         counted=counted,
+        edge=edge,
+        recent=recent or b"",
     )
+
+
+def packed(rows: int, cursor: int | None) -> bytes:
+    """A page in twelve bytes."""
+    return _PACKED.pack(rows, cursor or 0)
+
+
+def unpacked(pages: bytes) -> Iterator[SavedPage]:
+    """The pages that were packed one after the other."""
+    return (SavedPage(*each) for each in _PACKED.iter_unpack(pages))
 
 
 def checksum(*values: object) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harvester.disk.saved_walk import STEERING
 from harvester.errors import ConfigError
 
-FORMAT = 4
+FORMAT = 5
 _CAMPAIGNS = """
 CREATE TABLE campaigns (               -- what the API says of a campaign: see `SavedCampaign`
     campaign_id TEXT PRIMARY KEY,
@@ -23,6 +23,15 @@ CREATE TABLE campaigns (               -- what the API says of a campaign: see `
     counts TEXT,
     counted_at TEXT,
     checksum INTEGER
+) WITHOUT ROWID
+"""
+_PAGES = """
+CREATE TABLE pages (                   -- of walks under way, but for `walks.recent`
+    walk INTEGER,
+    page INTEGER,                      -- the number of the last one that is packed here
+    packed BLOB NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (walk, page)
 ) WITHOUT ROWID
 """
 _SCHEMA = """
@@ -51,19 +60,12 @@ CREATE TABLE walks (
     first_event TEXT,
     last_event TEXT,
     counted TEXT,                      -- the API's count that its file is not older than
+    edge TEXT,                         -- of the last page: what the next page's edge needs
+    recent BLOB,                       -- the latest pages, see `SavedPage`
     checksum INTEGER,
     UNIQUE (report, campaign_id)
 );
 CREATE INDEX walks_by_run ON walks (run, campaign_id);
-CREATE TABLE pages (                   -- of walks under way
-    walk INTEGER,
-    page INTEGER,
-    rows INTEGER NOT NULL,
-    cursor INTEGER,                    -- digest of the link it led to; NULL: the end
-    edge TEXT,                         -- of the last one: what the next page's edge needs
-    checksum INTEGER,
-    PRIMARY KEY (walk, page)
-) WITHOUT ROWID;
 """
 CAMPAIGNS_BY_STATE = """
 SELECT state, count(*) FROM (
@@ -75,8 +77,9 @@ SELECT state, count(*) FROM (
     END AS state FROM walks WHERE {} GROUP BY campaign_id
 ) GROUP BY state
 """
-_SUM_3, _SUM = (
-    f"checksum(report, campaign_id, {', '.join(names)})" for names in (STEERING[:-1], STEERING)
+_SUM_3, _SUM_4, _SUM = (
+    f"checksum(report, campaign_id, {', '.join(names)})"
+    for names in (STEERING[:-3], STEERING[:-2], STEERING)
 )
 _FROM_1 = ("ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0",)
 _FROM_2 = (
@@ -89,19 +92,33 @@ _FROM_2 = (
 _FROM_3 = (
     "ALTER TABLE walks ADD COLUMN counted TEXT",
     # What is damaged stays so.
-    f"UPDATE walks SET checksum = {_SUM} WHERE checksum = {_SUM_3}",
+    f"UPDATE walks SET checksum = {_SUM_4} WHERE checksum = {_SUM_3}",
     "ALTER TABLE pages ADD COLUMN edge TEXT",
     "UPDATE pages SET checksum = checksum(walk, page, rows, cursor, edge) "
     "WHERE checksum = checksum(walk, page, rows, cursor)",
     _CAMPAIGNS,
 )
-_STEPS = (_FROM_1, _FROM_2, _FROM_3)
+_FROM_4 = (
+    "ALTER TABLE walks ADD COLUMN edge TEXT",
+    "ALTER TABLE walks ADD COLUMN recent BLOB",
+    "UPDATE walks SET edge = "
+    "(SELECT edge FROM pages WHERE walk = walks.id ORDER BY page DESC LIMIT 1)",
+    f"UPDATE walks SET checksum = {_SUM} WHERE checksum = {_SUM_4}",
+    "ALTER TABLE pages RENAME TO single",
+    _PAGES,
+    "INSERT INTO pages SELECT walk, page, packed(rows, cursor), "
+    "checksum(walk, page, packed(rows, cursor)) FROM single "
+    "WHERE checksum = checksum(walk, page, rows, cursor, edge)",
+    "DROP TABLE single",
+)
+_STEPS = (_FROM_1, _FROM_2, _FROM_3, _FROM_4)
 
 
 def steps_from(version: int, path: Path) -> Iterator[str]:
     """The statements that bring a state of this format (0: a new file) to `FORMAT`.
 
-    Raise `ConfigError` if it is of a later one. They call the SQL function `checksum`.
+    Raise `ConfigError` if it is of a later one. They call the SQL functions `checksum` and
+    `packed`.
     """
     if version not in range(FORMAT + 1):
         raise ConfigError(
@@ -111,7 +128,7 @@ def steps_from(version: int, path: Path) -> Iterator[str]:
     if version == FORMAT:
         return
     if version == 0:
-        yield from (*_SCHEMA.split(";\n"), _CAMPAIGNS)
+        yield from (*_SCHEMA.split(";\n"), _PAGES, _CAMPAIGNS)
     else:
         yield from chain.from_iterable(_STEPS[version - 1 :])
     yield f"PRAGMA user_version = {FORMAT}"
