@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fakes import TARGET
+from fakes import TARGET, FakeClock
 from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync
 
@@ -261,6 +261,22 @@ async def test_what_a_kill_interrupted_is_finished(bench: Workbench, stage: str)
             ("start", "run")
         ]
     assert states(bench) == {"complete": 1}
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_what_a_kill_left_is_synced_before_it_gets_its_name(
+    root: Path, clock: FakeClock, *, durable: bool
+) -> None:
+    """The last page was saved, the walk was finishing, and the kill came before the sync."""
+    bench = Workbench(root, clock, durable=durable)
+    saved, part = await bench.ended(DATA)
+    await bench.store.commit(replace(saved, state="finishing"), part)
+    bench.begin()
+    with disk_calls([]) as calls:
+        await bench.publisher.republish()
+    assert "fdatasync 7.ndjson.part" in calls[: calls.index("rename 7.ndjson")]
+    assert bench.final.read_bytes() == DATA
+    bench.close()
 
 
 async def test_what_a_kill_left_is_not_finished_in_a_directory_that_is_not_ours(

@@ -77,7 +77,8 @@ class Publisher:
             parts = [each.part for each in batch if each.part is not None]
             # (3) the data, before any final name; (4) from here on only names are missing
             await anyio.to_thread.run_sync(_sync_parts, parts)
-            await self._store.finishing([each.saved for each in batch])
+            if others := [each.saved for each in batch if each.saved.state != "finishing"]:
+                await self._store.finishing(others)
             await self._name(batch)
         except BaseException as error:
             self._broken = error

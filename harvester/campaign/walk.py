@@ -228,18 +228,19 @@ class Walker:
         first, last = walk.saved.first_event, walk.saved.last_event
         for moment in map(stamp, filter(None, walk.ends if page.rows else ())):
             first, last = min(first or moment, moment), max(last or moment, moment)
-        # At its end a walk needs its pages no more, but for a top-up.
-        keeps_pages = page.next is not None or walk.saved.base is not None
+        # At its end a walk needs its pages no more, but for a top-up. Where nothing is to be learnt
+        # after it, this is step (4) as well.
+        ends = at.finished and walk.saved.base is None
         walk.saved = replace(
             walk.saved,
             first_event=first,
             last_event=last,
-            state="partial",
+            state="finishing" if ends and not self._options.summary else "partial",
             kind=None,
             position=at,
             digest=walk.part.digest(),
-            edge=walk.trail.last() if keeps_pages else None,
-            recent=walk.saved.recent_with(page) if keeps_pages else b"",
+            edge=None if ends else walk.trail.last(),
+            recent=b"" if ends else walk.saved.recent_with(page),
         )
         saved = events.PageCommitted(
             target=walk.target,

@@ -236,8 +236,6 @@ class CheckpointStore:
         """Every row is in a synced file: from here on only renaming and the manifest remain."""
         for walk in walks:
             self._write(replace(walk, state="finishing", kind=None))
-            if walk.position.pages >= PAGES_IN_PACK:
-                self._forget_pages(walk)
         await self._group.committed()
 
     async def complete(self, walks: Sequence[SavedWalk], manifest: NdjsonLog) -> None:
@@ -245,6 +243,8 @@ class CheckpointStore:
         for walk in walks:
             walk = replace(walk, round=self.round, base=None, edge=None, recent=b"")
             self._write(replace(walk, state="complete", kind=None))
+            if walk.position.pages >= PAGES_IN_PACK:
+                self._forget_pages(walk)
         self._set("manifest", str(manifest.size))
         await self._group.committed()
 

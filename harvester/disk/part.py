@@ -135,11 +135,11 @@ class PartFile:
 
 
 def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) -> None:
-    """Give a synced part its final name. Idempotent: a kill may have come after the rename.
+    """Give a part its final name. Idempotent: a kill may have come after the rename.
 
-    Raise `Damaged` if neither name holds a file of `size` bytes, or, where time has passed and
-    `digest` is given, if it is not the one that was finished; `Obstructed` if one of the names
-    is not that of a regular file.
+    The part is synced already, or it is of an earlier run: then `digest` is given. Raise `Damaged`
+    if neither name holds a file of `size` bytes and of that digest, `Obstructed` if one of the
+    names is not that of a regular file.
     """
     with storage(final):
         file = part
@@ -147,7 +147,7 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
             file, found = final, _size(final)
         if found != size:
             raise Damaged("the finished file is gone, or is not as long as it was")
-        if digest is not None and _sha256(file) != digest:
+        if digest is not None and _synced_sha256(file) != digest:
             raise Damaged("the finished file is not what was written")
         if file is part:
             try:
@@ -186,6 +186,13 @@ def _size(path: Path) -> int | None:
     if not stat.S_ISREG(found.st_mode):
         raise Obstructed(path)
     return found.st_size
+
+
+def _synced_sha256(path: Path) -> bytes:
+    """Of a file of an earlier run, which may have been killed before it synced the file."""
+    with path.open("rb") as file:
+        os.fdatasync(file.fileno())
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _sha256(path: Path) -> bytes:
