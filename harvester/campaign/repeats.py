@@ -5,8 +5,9 @@ begins with the very row with which the page before began, that page is asked fo
 not moved, and leads elsewhere now or says that it is the last one, the link led nowhere.
 """
 
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from harvester.api.base import Api
 from harvester.api.next_link import counts_rows, has_cursor
@@ -18,8 +19,7 @@ from harvester.errors import CursorDropped
 from harvester.model import Fetcher, Page, Request, Target
 
 
-@dataclass(slots=True)
-class LastPage:
+class LastPage(Struct):
     """The page that a walk took last: its link, its first row (empty: it has none), and whether
     the row was looked into."""
 
@@ -28,8 +28,7 @@ class LastPage:
     looked: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeats:
+class Repeats(Struct, frozen=True, kw_only=True):
     """Looks for pages that came again."""
 
     fetcher: Fetcher
