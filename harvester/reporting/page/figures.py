@@ -24,7 +24,6 @@ class ReportFigures:
     rows: int = 0
     bytes: int = 0
     pages: int = 0
-    dated: int = 0  # rows with a date that can be read
     first: datetime | None = None
     last: datetime | None = None
     days: Counter[date] = field(default_factory=Counter)
@@ -35,7 +34,7 @@ class ReportFigures:
     @property
     def undated(self) -> int:
         """Rows without a date that can be read."""
-        return self.rows - self.dated
+        return self.rows - self.days.total()
 
     @property
     def compared(self) -> int:
