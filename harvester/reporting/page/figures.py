@@ -7,7 +7,6 @@ from datetime import date, datetime
 
 from harvester.disk.verified import Verified
 from harvester.reporting.page.charts import Periods
-from harvester.reporting.page.days import Day
 from harvester.reporting.page.sources import Failure, Finished, Run
 from harvester.reporting.page.verdict import Standing, Verdict, verdict
 
@@ -63,30 +62,17 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What is left to do, in requests, and when it can be done."""
-
-    requests: int
-    done_about: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures(Standing):
     """Everything that the template is given.
 
-    `runs` are all that left figures, oldest first; `history`: none but killed ones is missing.
-    `cut_off`: ids of runs that left no figures. `differences`: some files that differ, with what
-    does. `state_readable`: the private state was there.
+    `runs` are all that left figures, oldest first. `differences`: some files that differ, with
+    what does. `state_readable`: the private state was there.
     """
 
     reports: Sequence[ReportFigures]
     periods: Periods | None  # None: no event has a date
     largest: Sequence[tuple[str, int]]  # campaigns by rows
-    days: Sequence[Day]
     runs: Sequence[Run]
-    history: bool
-    cut_off: Sequence[str]
-    estimate: Estimate | None
     failures: Sequence[FailureKind]
     causes: Sequence[Cause]
     differences: Sequence[tuple[str, str]]

@@ -14,7 +14,7 @@ _REMEMBERED = 50  # failures of a kind that the examples are taken from
 
 
 def failures_by_kind(
-    layout: Layout, lines: Iterable[Failure], standing: Mapping[str, int] | None, run_ids: set[str]
+    layout: Layout, lines: Iterable[Failure], standing: Mapping[str, int] | None
 ) -> list[FailureKind]:
     """Failures by kind, those that stand now first. Examples are the latest that still stand.
 
@@ -27,7 +27,6 @@ def failures_by_kind(
     }
     latest: dict[str, deque[Failure]] = {}
     for line in lines:
-        run_ids.add(line.run_id)
         if line.kind not in kinds and len(kinds) >= 2 * _KINDS:
             continue
         kind = kinds.setdefault(line.kind, FailureKind(kind=line.kind, now=unknown))
@@ -46,11 +45,10 @@ def _is_finished(layout: Layout, failure: Failure) -> bool:
     return any((layout.root / f"{name}{ending}").exists() for ending in endings)
 
 
-def repeats_by_cause(lines: Iterable[Repeat], run_ids: set[str]) -> list[Cause]:
+def repeats_by_cause(lines: Iterable[Repeat]) -> list[Cause]:
     """Repeated requests by cause, the most frequent first."""
     found: dict[str, Cause] = {}
     for line in lines:
-        run_ids.add(line.run_id)
         if line.cause not in found and len(found) >= 2 * _KINDS:
             continue
         cause = found.setdefault(line.cause, Cause(cause=line.cause))

@@ -33,7 +33,7 @@ class Standing:
     rows: int
     last_run: Run | None
     under_way: bool
-    killed: bool  # a run began after the last one that left a summary
+    killed: bool  # a later run than the last one that left a summary has finished files
     differing: int
     made_at: datetime
 
