@@ -25,8 +25,8 @@ from harvester import HarvestConfig, harvest
 from harvester.cli import main
 from harvester.disk import finished
 from harvester.errors import ConfigError
-from harvester.reporting.page import charts
 from harvester.reporting.page.gather import open_directory
+from harvester.reporting.page.periods import periods
 from harvester.reporting.page.sources import Campaigns, Run
 from harvester.reporting.page.verdict import Standing, Verdict, run_command, verdict
 from harvester.reporting.page.words import REASONS, plain
@@ -78,6 +78,10 @@ def check(page: Html) -> Html:
                 assert attributes[name].lstrip("#") in page.ids
     assert all(each.get("scope") for each in page.all("th"))
     assert tags.count("caption") == tags.count("table")
+    for rect in page.all("rect"):
+        x, width, height = (float(rect.get(name, "0%")[:-1]) for name in ("x", "width", "height"))
+        assert 0 <= x < x + width <= 100.01
+        assert 0 < height <= 100
     for svg in page.all("svg"):
         assert svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
     return page
@@ -664,29 +668,25 @@ def test_the_steps_of_time_are_as_fine_as_can_be_shown(
     first: date, last: date, unit: str, count: int
 ) -> None:
     """Days, months or years, without a gap."""
-    found = charts.periods(first, last)
-    assert (found.unit, len(found.starts)) == (unit, count)
-    assert found.starts == tuple(sorted(set(found.starts)))
+    found = periods(first, last)
+    assert (found.unit, len(found.labels)) == (unit, count)
 
 
 @given(st.dictionaries(st.dates(date(1995, 1, 1), date(2030, 1, 1)), st.integers(1, 10**9)))
 def test_no_event_is_lost_between_the_steps(days: dict[date, int]) -> None:
     """Each day falls into one step."""
     if days:
-        found = charts.periods(min(days), max(days)).sums(days)
+        found = periods(min(days), max(days)).sums(days)
         assert sum(found) == sum(days.values())
 
 
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=100), st.integers(0, 10**12))
-def test_pictures_keep_to_their_frame(counts: list[int], whole: int) -> None:
-    """No rectangle is outside, none has no size, and parts do not overlap."""
-    for box in charts.columns(counts):
-        assert 0 <= box.x <= box.x + box.width <= 100.01
-        assert 0 < box.height <= 100
-    assert len(charts.columns(counts)) == sum(count > 0 for count in counts)
-    boxes = charts.stack(counts, whole=whole)
-    assert all(box.width >= 0 for box in boxes)
-    assert boxes[-1].x + boxes[-1].width <= 100.01
+def test_each_step_with_events_has_a_column(made: Made) -> None:
+    """As high as its share of the most; one row among a thousand can be seen."""
+    for day, count in (("01", 1000), ("02", 500), ("04", 1)):
+        made.finish("opens", day, [opened(f"2026-03-{day}T10:00:00.000Z")] * count)
+    columns = [each for each in check(made.page()).all("rect") if "class" not in each]
+    assert [each["height"] for each in columns] == ["100.0%", "50.0%", "1.5%"]
+    assert [float(each["x"][:-1]) // 25 for each in columns] == [0, 1, 3]
 
 
 # -- contrast --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from harvester.disk.verified import Verified
-from harvester.reporting.page.charts import Periods
+from harvester.reporting.page.periods import Periods
 from harvester.reporting.page.sources import Failure, Finished, Run
 from harvester.reporting.page.verdict import Standing, Verdict, verdict
 

@@ -14,9 +14,9 @@ from harvester.disk import inspect, verified
 from harvester.disk.finished import differences
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
-from harvester.reporting.page.charts import Periods, periods
 from harvester.reporting.page.figures import Figures, ReportFigures
 from harvester.reporting.page.ndjson import Lines
+from harvester.reporting.page.periods import Periods, periods
 from harvester.reporting.page.scan import Scanner
 from harvester.reporting.page.sources import (
     Campaigns,

@@ -7,7 +7,7 @@ import jinja2
 
 from harvester._version import __version__
 from harvester.reporting import lines
-from harvester.reporting.page import charts, words
+from harvester.reporting.page import words
 from harvester.reporting.page.figures import Figures
 
 
@@ -30,8 +30,6 @@ def render(figures: Figures) -> bytes:
         "advice": words.advice,
         "plain": words.plain,
         "identifier": words.identifier,
-        "columns": charts.columns,
-        "bars": lambda parts, whole: charts.stack(parts, whole=whole),
     }
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = environment.from_string(source).render(figures=figures, version=__version__)
