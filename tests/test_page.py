@@ -24,13 +24,15 @@ from pagelab import NOW, Html, Made, opened, run
 from harvester import HarvestConfig, harvest
 from harvester.cli import main
 from harvester.disk import finished
+from harvester.disk.inspect import States
 from harvester.errors import ConfigError
+from harvester.reporting.page.figures import FailureKind, Figures
 from harvester.reporting.page.gather import open_directory
 from harvester.reporting.page.periods import periods
-from harvester.reporting.page.sources import Campaigns, Run
-from harvester.reporting.page.verdict import Standing, Verdict, run_command, verdict
-from harvester.reporting.page.words import REASONS, plain
-from harvester.reporting.summary import EXIT_CODES
+from harvester.reporting.page.sources import Run
+from harvester.reporting.page.verdict import Verdict, run_command, verdict
+from harvester.reporting.page.words import plain
+from harvester.reporting.summary import Quota
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
@@ -463,11 +465,11 @@ def test_the_runs_are_shown_with_why_they_ended(made: Made) -> None:
     """Newest first; the last one also where summary.json alone has it."""
     made.add("runs.ndjson", run("20261125T100000Z-a", reason="quota_spent", exit_code=75))
     later = {"started_at": "2026-11-27T08:00:00Z", "finished_at": "2026-11-27T08:10:00Z"}
-    summary = run("20261127T080000Z-b", reason="SIGTERM", exit_code=143, **later)
+    summary = run("20261127T080000Z-b", message="stopped by SIGTERM", exit_code=143, **later)
     (made.root / "summary.json").write_text(json.dumps(summary, indent=2))
     text = check(made.page()).text
     assert text.count("0.1 %") == 2  # of the day's quota
-    assert text.index("SIGTERM stopped it") < text.index("the day's quota was spent")
+    assert text.index("stopped by SIGTERM") < text.index("quota spent")
     assert "2026-11-27 08:00" in text
 
 
@@ -533,30 +535,31 @@ def test_counts_of_the_api_are_held_beside_ours(made: Made) -> None:
 # -- the verdict -----------------------------------------------------------------------------------
 
 
+def ended(reason: str, **more: Any) -> Run:
+    """A run that ended so."""
+    quota = Quota(10_000, 10, NOW)
+    return Run(run_id="r", started_at=NOW, quota=quota, reason=reason, **more)
+
+
 def standing(**more: Any) -> Verdict:
     """The verdict on a harvest that is complete, but for what is said."""
     facts: dict[str, Any] = {
         "directory": "out",
-        "settings": {"report": "opens"},
-        "campaigns": Campaigns(total=5, complete=5),
-        "failed_kinds": frozenset(),
-        "rows": 1_234,
-        "last_run": ended("complete"),
-        "under_way": False,
-        "killed": False,
-        "differing": 0,
         "made_at": NOW,
+        "settings": {"report": "opens"},
+        "campaigns": States(complete=5),
+        "runs": [ended("complete")],
     }
-    return verdict(Standing(**{**facts, **more}))
+    return verdict(Figures(**{**facts, **more}))
 
 
-def ended(reason: str, **more: Any) -> Run:
-    """A run that ended so."""
-    return Run(run_id="r", started_at=NOW - timedelta(hours=4), reason=reason, **more)
+def failed(*kinds: str) -> dict[str, Any]:
+    """One of five campaigns failed, of each of these kinds."""
+    failures = [FailureKind(kind=kind, now=1) for kind in kinds]
+    return {"campaigns": States(complete=4, failed=1), "failures": failures}
 
 
-OPEN = Campaigns(total=5, complete=2, partial=1, pending=2)
-FAILED = Campaigns(total=5, complete=4, failed=1)
+OPEN = States(complete=2, partial=1, pending=2)
 
 
 @pytest.mark.parametrize(
@@ -565,29 +568,29 @@ FAILED = Campaigns(total=5, complete=4, failed=1)
         ({}, "Complete", "harvester run -i IDS -o out --since last"),
         ({"under_way": True}, "A run is under way", "harvester status out"),
         ({"killed": True, "campaigns": OPEN}, "The last run was cut off", None),
-        ({"last_run": None, "campaigns": OPEN}, "The last run was cut off", None),
+        ({"runs": [], "campaigns": OPEN}, "The last run was cut off", None),
         ({"campaigns": OPEN}, "Stopped before the end", "harvester run -i IDS -o out"),
-        ({"campaigns": Campaigns()}, "Nothing is harvested yet", None),
+        ({"campaigns": States()}, "Nothing is harvested yet", None),
         ({"differing": 2}, "Finished files differ from the manifest", None),
         (
-            {"campaigns": FAILED, "failed_kinds": frozenset({"not_found"})},
+            failed("not_found"),
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out --retry-failed",
         ),
         (
-            {"campaigns": FAILED, "failed_kinds": frozenset({"rejected", "forbidden"})},
+            failed("rejected", "forbidden"),
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out",
         ),
         (
-            {"campaigns": FAILED, "failed_kinds": frozenset({"not_found", "reset"})},
+            failed("not_found", "reset"),
             "Over, with 1 failed campaign",
             "harvester run -i IDS -o out",
         ),
-        ({"campaigns": FAILED}, "Over, with 1 failed campaign", "harvester run -i IDS -o out"),
+        (failed(), "Over, with 1 failed campaign", "harvester run -i IDS -o out"),
         *(
             (
-                {"campaigns": OPEN, "last_run": ended(reason)},
+                {"campaigns": OPEN, "runs": [ended(reason)]},
                 "The key or token was refused",
                 "harvester check",
             )
@@ -606,18 +609,15 @@ def test_the_verdict_and_the_next_command(
         assert found.command == command
 
 
-def test_every_reason_of_an_end_is_in_words() -> None:
-    """The page does not fall back to the name of one."""
-    assert EXIT_CODES.keys() <= REASONS.keys()
-
-
 def test_a_stopped_run_says_why_and_when_it_goes_on() -> None:
     """A moment that has passed is not given."""
     tomorrow = NOW + timedelta(hours=12)
-    spent = standing(campaigns=OPEN, last_run=ended("quota_spent", resume_at=tomorrow))
-    assert "because the day's quota was spent" in spent.sentence
-    assert spent.not_before == tomorrow
-    past = standing(campaigns=OPEN, last_run=ended("sick_server", resume_at=NOW))
+    spent = ended("quota_spent", message="the day is spent", resume_at=tomorrow)
+    found = standing(campaigns=OPEN, runs=[spent])
+    assert found.sentence.endswith("The last run was ended by: the day is spent.")
+    assert found.not_before == tomorrow
+    past = standing(campaigns=OPEN, runs=[ended("sick_server", resume_at=NOW)])
+    assert past.sentence.endswith(": sick server.")
     assert past.not_before is None
 
 
@@ -641,7 +641,6 @@ def test_long_text_is_cut_and_ids_are_taken_out() -> None:
     """The campaign's own id stays."""
     assert len(plain("x" * 10_000)) == 160
     assert plain("of 123456789 and 12345678", keep="123456789") == "of 123456789 and [id]"
-    assert plain(None) == ""
 
 
 def test_before_a_run_has_ended_the_number_of_campaigns_is_not_known(made: Made) -> None:
@@ -758,7 +757,7 @@ async def test_the_page_of_a_complete_harvest(sandbox_config: HarvestConfig) -> 
     assert "Unreadable lines" not in page.text
     assert "has no date" not in page.text
     assert "agree with the manifest" in page.text
-    assert "everything was done" in page.text
+    assert "complete (exit" in page.text
 
 
 async def test_the_page_of_a_harvest_with_failures(sandbox_config: HarvestConfig) -> None:
@@ -773,7 +772,7 @@ async def test_the_page_of_a_harvest_that_was_stopped(sandbox_config: HarvestCon
     """It says why."""
     page = page_of(await harvested(sandbox_config, max_requests=5))
     assert "Stopped before the end" in page.text
-    assert "--max-requests was reached" in page.text
+    assert "as many requests as `max_requests` allows are sent" in page.text
 
 
 async def test_the_page_while_a_run_is_under_way(sandbox_config: HarvestConfig) -> None:

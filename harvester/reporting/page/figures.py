@@ -1,14 +1,14 @@
 """The figures of the page: values that the template shows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from harvester.disk.inspect import States
 from harvester.disk.verified import Verified
 from harvester.reporting.page.periods import Periods
 from harvester.reporting.page.sources import Failure, Finished, Run
-from harvester.reporting.page.verdict import Standing, Verdict, verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,7 +22,6 @@ class ReportFigures:
     not_asked: int = 0  # of the empty ones: the API's own count was 0
     rows: int = 0
     bytes: int = 0
-    pages: int = 0
     first: datetime | None = None
     last: datetime | None = None
     days: Counter[date] = field(default_factory=Counter)
@@ -62,30 +61,38 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures(Standing):
+class Figures:
     """Everything that the template is given.
 
-    `runs` are all that left figures, oldest first. `differences`: some files that differ, with
-    what does. `state_readable`: the private state was there.
+    `settings` are those of the state; None: it is missing or damaged. `runs` are all that left
+    figures, oldest first; `killed` says that a later one has finished files. `differing` files are
+    not as the manifest says, `differences` names some with what differs. `largest` are campaigns by
+    rows. Without `periods` no event has a date.
     """
 
-    reports: Sequence[ReportFigures]
-    periods: Periods | None  # None: no event has a date
-    largest: Sequence[tuple[str, int]]  # campaigns by rows
-    runs: Sequence[Run]
-    failures: Sequence[FailureKind]
-    causes: Sequence[Cause]
-    differences: Sequence[tuple[str, str]]
-    verified: Verified | None
-    state_readable: bool
-    manifest_sha256: str
-    manifest_bytes: int
-    broken_lines: Counter[str]
+    directory: str
+    made_at: datetime
+    settings: Mapping[str, str] | None
+    campaigns: States
+    runs: Sequence[Run] = ()
+    under_way: bool = False
+    killed: bool = False
+    reports: Sequence[ReportFigures] = ()
+    periods: Periods | None = None
+    largest: Sequence[tuple[str, int]] = ()
+    differing: int = 0
+    differences: Sequence[tuple[str, str]] = ()
+    failures: Sequence[FailureKind] = ()
+    causes: Sequence[Cause] = ()
+    verified: Verified | None = None
+    manifest_sha256: str = ""
+    manifest_bytes: int = 0
+    broken_lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
-        """How the harvest stands, and what to do next."""
-        return verdict(self)
+    def rows(self) -> int:
+        """Rows of the finished files."""
+        return sum(report.rows for report in self.reports)
 
     @property
     def bytes(self) -> int:

@@ -19,7 +19,6 @@ from harvester.reporting.page.ndjson import Lines
 from harvester.reporting.page.periods import Periods, periods
 from harvester.reporting.page.scan import Scanner
 from harvester.reporting.page.sources import (
-    Campaigns,
     Failure,
     Finished,
     Manifest,
@@ -52,15 +51,18 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     `advance` is called with the bytes read of the finished files; they are `manifest.bytes`.
     """
     run_lines, failure_lines, repeat_lines = Lines(Run), Lines(Failure), Lines(Repeat)
-    state = _state(layout)
     files = _Files(layout.root, now=now, advance=advance)
     for listed in manifest:
         files.read(listed)
+    runs = read_runs(layout, run_lines)
+    state = _state(layout)
+    if state:
+        campaigns = state.campaigns
+    else:
+        campaigns = runs[-1].campaigns if runs else inspect.States(complete=len(files.sizes))
     standing = state.failed if state else None
     failures = failures_by_kind(layout, failure_lines.read(layout.errors), standing)
     causes = repeats_by_cause(repeat_lines.read(layout.retries))
-    runs = read_runs(layout, run_lines)
-    last = runs[-1] if runs else None
     broken = {
         "manifest.ndjson": manifest.broken,
         "runs.ndjson and summary.json": run_lines.broken,
@@ -71,26 +73,22 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     return Figures(
         directory=str(layout.root),
         made_at=now,
-        settings=state.settings if state else {},
-        campaigns=_campaigns(state, last, complete=len(files.sizes)),
-        failed_kinds=frozenset(each.kind for each in failures if each.now),
-        rows=sum(report.rows for report in files.reports),
-        last_run=last,
+        settings=state.settings if state else None,
+        campaigns=campaigns,
+        runs=runs,
         under_way=inspect.holder(layout) is not None,
-        killed=last is not None and files.newest_run_id > last.run_id,
-        differing=files.differing,
+        killed=bool(runs) and files.newest_run_id > runs[-1].run_id,
         reports=files.reports,
         periods=_periods(files.reports),
         largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
-        runs=runs,
+        differing=files.differing,
+        differences=files.differences,
         failures=failures,
         causes=causes,
-        differences=files.differences,
         verified=verified.read(layout),
-        state_readable=state is not None,
         manifest_sha256=_sha256(layout.manifest) if is_there else "",
         manifest_bytes=layout.manifest.stat().st_size if is_there else 0,
-        broken_lines=+Counter(broken),
+        broken_lines={name: count for name, count in broken.items() if count},
     )
 
 
@@ -139,27 +137,11 @@ class _Files:
         figures.empty += not rows
         figures.not_asked += not listed.asked
         figures.bytes += listed.bytes
-        figures.pages += listed.pages
         if listed.reconciled is not None:
             figures.agreeing += listed.reconciled
             figures.differing += not listed.reconciled
             if not listed.reconciled and len(figures.examples) < _EXAMPLES:
                 figures.examples.append(listed)
-
-
-def _campaigns(state: inspect.Content | None, last: Run | None, *, complete: int) -> Campaigns:
-    """Campaigns by state. Those that the last run did not come to are pending as well."""
-    if state is None:
-        return last.campaigns if last else Campaigns(total=complete, complete=complete)
-    known = state.campaigns
-    total = max(known.total, last.campaigns.total if last else 0)
-    return Campaigns(
-        total=total,
-        complete=known.complete,
-        failed=known.failed,
-        partial=known.partial,
-        pending=total - known.complete - known.failed - known.partial,
-    )
 
 
 def _periods(reports: Sequence[ReportFigures]) -> Periods | None:

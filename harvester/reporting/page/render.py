@@ -9,6 +9,7 @@ from harvester._version import __version__
 from harvester.reporting import lines
 from harvester.reporting.page import words
 from harvester.reporting.page.figures import Figures
+from harvester.reporting.page.verdict import verdict
 
 
 def render(figures: Figures) -> bytes:
@@ -26,13 +27,15 @@ def render(figures: Figures) -> bytes:
         "moment": lambda moment: f"{moment.astimezone(UTC):%d %b %Y, %H:%M}",
         "clock": lambda moment: f"{moment.astimezone(UTC):%H:%M}",
         "duration": _duration,
-        "because": words.because,
+        "ended_by": words.ended_by,
         "advice": words.advice,
         "plain": words.plain,
         "identifier": words.identifier,
     }
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(figures=figures, version=__version__)
+    page = environment.from_string(source).render(
+        figures=figures, verdict=verdict(figures), version=__version__
+    )
     return page.encode(errors="backslashreplace")  # a path may hold any byte
 
 

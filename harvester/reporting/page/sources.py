@@ -11,12 +11,12 @@ from typing import Annotated
 
 import msgspec
 
+from harvester.disk.inspect import States
 from harvester.disk.layout import Layout
 from harvester.reporting.page.ndjson import Lines
+from harvester.reporting.summary import Count, Quota, Requests
 
-_MOST = 2**53  # the largest integer that every JSON reader takes exactly
-Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -31,40 +31,18 @@ def is_file_name(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-class Campaigns(msgspec.Struct, frozen=True, kw_only=True):
-    """Campaigns of a run by state."""
-
-    total: Count = 0
-    complete: Count = 0
-    failed: Count = 0
-    partial: Count = 0
-    pending: Count = 0
-
-
-class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of a run."""
-
-    sent: Count = 0
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """The key's day when the run ended; `used_today` is of all runs with the key."""
-
-    limit: Count = 0
-    used_today: Count = 0
-
-
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A line of runs.ndjson; summary.json is the last one."""
 
     run_id: Text
     started_at: Moment
+    quota: Quota
     exit_code: Code = 0
     reason: Text = ""
+    message: Text | None = None
     resume_at: Moment | None = None
-    campaigns: Campaigns = Campaigns()
+    campaigns: States = States()
     requests: Requests = Requests()
-    quota: Quota = Quota()
     rows: Count = 0
     elapsed_s: Seconds = 0.0
 
@@ -78,7 +56,6 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     rows: Count
     bytes: Count
     sha256: Text
-    pages: Count = 0
     run_id: Text = ""
     asked: bool = True
     reconciled: bool | None = None
