@@ -1,6 +1,6 @@
 """The figures of the page: values that the template shows."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -42,11 +42,15 @@ class ReportFigures:
 
 @dataclass(slots=True, kw_only=True)
 class FailureKind:
-    """Failures of one kind: `now` of the state (None: unknown), `lines` of every run."""
+    """Failures of one kind: `now` of the state (None: unknown), `lines` of every run.
+
+    `examples` are those of the `latest` that still stand.
+    """
 
     kind: str
     now: int | None = None
     lines: int = 0
+    latest: deque[Failure] = field(default_factory=lambda: deque(maxlen=50))
     examples: list[Failure] = field(default_factory=list)
 
 
