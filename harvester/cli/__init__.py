@@ -15,7 +15,6 @@ from pathlib import Path
 import click
 
 from harvester._version import __version__
-from harvester.cli.failures import CommandFailed
 from harvester.cli.flags import by_flags, flag
 from harvester.cli.streams import own_streams
 from harvester.errors import CampaignError, ConfigError, StopRun
@@ -105,9 +104,11 @@ def _main(arguments: Sequence[str]) -> int:
         code = cli.main([*arguments], prog_name="harvester", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except click.ClickException as wrong:
+    except click.UsageError as wrong:
         wrong.show()
         return USAGE
+    except click.ClickException as wrong:  # right, but what was asked for cannot be had
+        return _say(wrong.message, BROKEN)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except ConfigError as wrong:
@@ -118,8 +119,6 @@ def _main(arguments: Sequence[str]) -> int:
         return _say(*without_report(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
-    except CommandFailed as wrong:
-        return _say(str(wrong), BROKEN)
     except Exception as bug:
         if sum(word.count("v") for word in arguments if word.strip("v") == "-") > 1:
             # Frames only: the message could hold anything, a secret too.

@@ -8,7 +8,6 @@ from dataclasses import replace
 import click
 
 from harvester.api.base import Api
-from harvester.cli.failures import CommandFailed
 from harvester.client import open_alone, open_credentials, require_credentials
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
@@ -28,8 +27,8 @@ def collect_ids(
     The config goes on with the token that has read the API's list: a token command is run once.
 
     Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
-    none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
-    for the whole.
+    none at all, `click.ClickException` if the API's list cannot be read to its end: part of it
+    would pass for the whole.
     """
     arguments, source = ctx.params["ids"], ctx.params["input"]
     if not (arguments or source or ctx.params["all_sent"]):
@@ -83,7 +82,7 @@ def whole_list(done: str) -> Iterator[None]:
     try:
         yield
     except CampaignError as wrong:
-        raise CommandFailed(
+        raise click.ClickException(
             f"the list of campaigns cannot be read: {wrong}; nothing was {done}"
         ) from None
 

@@ -205,4 +205,4 @@ async def _serve(settings: SandboxSettings, port: int, api: str) -> None:
             what = f"serve on port {port}"
             if wrong.filename is not None:
                 what = f"write {wrong.filename} (--request-log)"
-            raise click.ClickException(f"cannot {what}: {wrong.strerror}") from None
+            raise click.UsageError(f"cannot {what}: {wrong.strerror}") from None
