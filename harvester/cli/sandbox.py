@@ -176,11 +176,8 @@ def sandbox(api: str, port: int, resends: int | None, **given: Any) -> int:
         settings = SandboxSettings(
             resends=resends, faults=given.pop("fault"), sign_in=sign_in, **given
         )
-    except ValueError as wrong:
-        raise click.UsageError(str(wrong)) from None
-    try:
         asyncio.run(_serve(settings, port, api))
-    except ValueError as wrong:  # a world that cannot be: more campaigns than pages, say
+    except ValueError as wrong:  # settings, or a world, that cannot be
         raise click.UsageError(str(wrong)) from None
     except KeyboardInterrupt:
         pass
