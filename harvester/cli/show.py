@@ -1,5 +1,6 @@
 """What a person sees on stderr during a run: log lines, or a live display on a terminal."""
 
+import json
 import logging
 import os
 import sys
@@ -9,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from harvester.cli.closing import closing_lines
 from harvester.cli.flags import by_flags
@@ -25,7 +25,6 @@ from harvester.runtime import Clock, stamp
 if TYPE_CHECKING:
     from rich.console import Group
 
-_REDRAW_EVERY = 0.25  # seconds
 _WIDEST = 78  # columns: lines that do not reach the edge of a terminal are not wrapped by a resize
 _SHOW_CURSOR = b"\x1b[?25h\n"
 # What is logged, by the number of -v. The live display shows the course of the run already: only
@@ -38,11 +37,14 @@ logger = logging.getLogger("harvester")
 class Screen:
     """Shows a run on stderr as log lines: what a pipe, a file or a service manager gets."""
 
+    every = 1.0  # seconds between two calls of `tick`
+
     def __init__(self) -> None:
         self.table = True
         self.counters = Counters()
-        self.progress = Progress(self.counters)
         self.clock = Clock()
+        self.progress = Progress(self.counters, self.clock)
+        self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(Figures(), self.clock.now())
 
     def start(self) -> None:
         """The run begins."""
@@ -62,15 +64,12 @@ class Screen:
         if level is not None and logger.isEnabledFor(level) and (line := lines.describe(event)):
             log(line)
 
-    def first_tick_s(self) -> float:
-        """Seconds from the start to the first `tick`."""
-        return next_heartbeat_s(Figures(), self.clock.now())
-
-    def tick(self) -> float:
-        """Show the figures; give the seconds to the next time."""
-        figures, now = self.progress.figures(), self.clock.now()
-        log(lines.heartbeat(figures, now))
-        return next_heartbeat_s(figures, now)
+    def tick(self) -> None:
+        """Show the figures where that is due."""
+        if self.clock.monotonic() >= self._heartbeat_at:
+            figures, now = self.progress.figures(), self.clock.now()
+            log(lines.heartbeat(figures, now))
+            self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(figures, now)
 
     def abandon(self) -> None:
         """Leave the terminal usable; for a signal handler, right before the process ends."""
@@ -84,6 +83,8 @@ class Screen:
 
 class LiveScreen(Screen):
     """Shows a run on a terminal: a bar and the figures, redrawn in place under the log lines."""
+
+    every = 0.25
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,11 +109,7 @@ class LiveScreen(Screen):
             with suppress(OSError):
                 os.write(self.console.file.fileno(), _SHOW_CURSOR)
 
-    def first_tick_s(self) -> float:
-        """See `Screen`."""
-        return _REDRAW_EVERY
-
-    def tick(self) -> float:
+    def tick(self) -> None:
         """Redraw."""
         width = min(self.console.width - 1, _WIDEST)
         self._erase_wrapped(self.console.width)
@@ -122,7 +119,6 @@ class LiveScreen(Screen):
             sum(segment.cell_length for segment in line)
             for line in self.console.render_lines(shown, pad=False)
         ]
-        return _REDRAW_EVERY
 
     def _erase_wrapped(self, width: int) -> None:
         """A line that a narrower terminal has wrapped is on several rows: Rich erases one."""
@@ -219,7 +215,7 @@ class _TextLines(logging.Formatter):
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line: Line = getattr(record, "line", Line(record.levelno, "note", "", {}))
+        line: Line = record.__dict__["line"]
         found = {
             "at": stamp(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
@@ -227,11 +223,5 @@ class _JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **line.fields,
         }
-        try:
-            return orjson.dumps(found).decode()
-        except orjson.JSONEncodeError:  # a path that is not UTF-8
-            return orjson.dumps({name: _printable(value) for name, value in found.items()}).decode()
-
-
-def _printable(value: object) -> object:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+        # A path may hold any byte: what is no text is replaced.
+        return json.dumps(found, ensure_ascii=False).encode(errors="replace").decode()
