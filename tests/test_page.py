@@ -403,11 +403,9 @@ def test_lines_that_cannot_be_read_are_stepped_over_and_counted(made: Made) -> N
     names = ("manifest.ndjson", "runs.ndjson", "errors.ndjson", "retries.ndjson")
     for name in names:
         made.add(name, *broken)
-    made.add("runs.ndjson", run(), run("a", started_at="0001-01-01T00:00:00+10:00"))
-    made.add("runs.ndjson", run("b", requests={"sent": -5}), run("c", elapsed_s=1e300))
+    made.add("runs.ndjson", run(), run("b", requests={"sent": -5}), run("c", elapsed_s=1e300))
     made.add("errors.ndjson", {"kind": "not_found"})
     made.add("retries.ndjson", {"cause": "reset", "wait_s": 2})
-    (made.root / "summary.json").write_text('{"run_id": ')
     with (made.root / "errors.ndjson").open("ab") as file:
         file.write(b'{"kind": "cut off in the mi')
     figures = made.figures()
@@ -416,7 +414,7 @@ def test_lines_that_cannot_be_read_are_stepped_over_and_counted(made: Made) -> N
     assert [(each.cause, each.count) for each in figures.causes] == [("reset", 1)]
     assert figures.broken_lines == {
         "manifest.ndjson": 7,
-        "runs.ndjson and summary.json": 11,
+        "runs.ndjson": 9,
         "errors.ndjson": 8,
         "retries.ndjson": 7,
     }
@@ -462,11 +460,10 @@ def test_a_large_harvest_makes_a_small_page(made: Made) -> None:
 
 
 def test_the_runs_are_shown_with_why_they_ended(made: Made) -> None:
-    """Newest first; the last one also where summary.json alone has it."""
+    """Newest first."""
     made.add("runs.ndjson", run("20261125T100000Z-a", reason="quota_spent", exit_code=75))
-    later = {"started_at": "2026-11-27T08:00:00Z", "finished_at": "2026-11-27T08:10:00Z"}
-    summary = run("20261127T080000Z-b", message="stopped by SIGTERM", exit_code=143, **later)
-    (made.root / "summary.json").write_text(json.dumps(summary, indent=2))
+    later = {"started_at": "2026-11-27T08:00:00Z", "message": "stopped by SIGTERM"}
+    made.add("runs.ndjson", run("20261127T080000Z-b", exit_code=143, **later))
     text = check(made.page()).text
     assert text.count("0.1 %") == 2  # of the day's quota
     assert text.index("stopped by SIGTERM") < text.index("quota spent")

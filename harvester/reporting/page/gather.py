@@ -24,7 +24,6 @@ from harvester.reporting.page.sources import (
     Manifest,
     Repeat,
     Run,
-    read_runs,
 )
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
 
@@ -54,7 +53,7 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     files = _Files(layout.root, now=now, advance=advance)
     for listed in manifest:
         files.read(listed)
-    runs = read_runs(layout, run_lines)
+    runs = sorted(run_lines.read(layout.runs), key=lambda run: run.started_at)
     state = _state(layout)
     if state:
         campaigns = state.campaigns
@@ -65,7 +64,7 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
     causes = repeats_by_cause(repeat_lines.read(layout.retries))
     broken = {
         "manifest.ndjson": manifest.broken,
-        "runs.ndjson and summary.json": run_lines.broken,
+        "runs.ndjson": run_lines.broken,
         "errors.ndjson": failure_lines.broken,
         "retries.ndjson": repeat_lines.broken,
     }

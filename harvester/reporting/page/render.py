@@ -1,6 +1,5 @@
 """The figures as HTML."""
 
-from datetime import UTC
 from importlib import resources
 
 import jinja2
@@ -24,8 +23,7 @@ def render(figures: Figures) -> bytes:
         "number": lambda count: f"{count:,}",
         "share": _share,
         "size": lines.size,
-        "moment": lambda moment: f"{moment.astimezone(UTC):%d %b %Y, %H:%M}",
-        "clock": lambda moment: f"{moment.astimezone(UTC):%H:%M}",
+        "moment": lambda moment: f"{moment:%d %b %Y, %H:%M}",
         "duration": _duration,
         "ended_by": words.ended_by,
         "advice": words.advice,

@@ -12,7 +12,6 @@ from typing import Annotated
 import msgspec
 
 from harvester.disk.inspect import States
-from harvester.disk.layout import Layout
 from harvester.reporting.page.ndjson import Lines
 from harvester.reporting.summary import Count, Quota, Requests
 
@@ -21,8 +20,6 @@ Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
-_YEARS = range(1995, 2200)  # far from the ends of the calendar, where time zones fail
-_LARGEST_SUMMARY = 1 << 20  # bytes
 _FILE = re.compile(r"[a-z_]{1,40}/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
 
 
@@ -32,7 +29,7 @@ def is_file_name(name: str) -> bool:
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of runs.ndjson; summary.json is the last one."""
+    """A line of runs.ndjson."""
 
     run_id: Text
     started_at: Moment
@@ -83,20 +80,6 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 
     cause: Text
     wait_s: Seconds = 0.0
-
-
-def read_runs(layout: Layout, lines: Lines[Run]) -> list[Run]:
-    """Every run that ended, oldest first: those of runs.ndjson, and summary.json's."""
-    found = list(lines.read(layout.runs))
-    if layout.summary.is_file() and layout.summary.stat().st_size <= _LARGEST_SUMMARY:
-        found += lines.decode(layout.summary.read_bytes().replace(b"\n", b" "))
-    runs: dict[str, Run] = {}
-    for run in found:
-        if run.started_at.year in _YEARS:
-            runs.setdefault(run.run_id, run)
-        else:
-            lines.broken += 1
-    return sorted(runs.values(), key=lambda run: run.started_at)
 
 
 class Manifest:
