@@ -21,7 +21,6 @@ from harvester.reporting.lines import (
     heartbeat,
     left,
     length_of_time,
-    level_of,
     requested,
 )
 from harvester.reporting.progress import Figures
@@ -175,10 +174,11 @@ def test_an_event_is_a_line_or_is_only_counted(event: Event) -> None:
     """One printable line, with a level; warnings are for what a person should look at. The fields
     are those of the event, and JSON can hold them."""
     line = describe(event)
-    assert (line is None) == (type(event) in COUNTED) == (level_of(event) is None)
+    assert (line is None) == (type(event) in COUNTED)
     if line is None:
         return
-    assert line.level == level_of(event)
+    assert describe(event, least=line.level) == line
+    assert describe(event, least=line.level + 1) is None
     assert line.level in {REQUEST_LEVEL, logging.DEBUG, logging.INFO, logging.WARNING}
     assert (line.level == logging.WARNING) == (type(event) in WARNINGS)
     assert line.text.isprintable()

@@ -60,8 +60,7 @@ class Screen:
         """Take one event in and show it."""
         self.counters(event)
         self.progress(event)
-        level = lines.level_of(event)
-        if level is not None and logger.isEnabledFor(level) and (line := lines.describe(event)):
+        if line := lines.describe(event, least=logger.level):
             log(line)
 
     def tick(self) -> None:

@@ -96,18 +96,11 @@ _TABLE: dict[type[Any], tuple[int, str | Callable[[Any], str]]] = {
 }
 
 
-def level_of(event: Event) -> int | None:
-    """The level of an event's line; None for an event that has none."""
-    row = _TABLE.get(type(event))
-    return None if row is None else row[0]
-
-
-def describe(event: Event) -> Line | None:
-    """The line of an event; None if it has none."""
-    row = _TABLE.get(type(event))
-    if row is None:
+def describe(event: Event, *, least: int = 0) -> Line | None:
+    """The line of an event; None if it has none, or one of a level below `least`."""
+    level, text = _TABLE.get(type(event), (-1, ""))
+    if level < least:
         return None
-    level, text = row
     shown = text.format(event) if isinstance(text, str) else text(event)
     return Line(level, _snake_case(type(event).__name__), shown, dict(_fields(event)))
 
