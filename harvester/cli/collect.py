@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 
 import click
 
-from harvester.api.base import Api
 from harvester.client import open_alone, open_credentials, require_credentials
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
@@ -58,22 +57,16 @@ def id_checker(config: HarvestConfig) -> Callable[[str], str]:
     def check(campaign_id: str) -> str:
         try:
             return api.check_id(campaign_id)
-        except ConfigError:
-            if not _accepts(HarvestConfig(api=other).make_api(), campaign_id):
-                raise
-            raise ConfigError(
+        except ConfigError as wrong:
+            refusal = wrong
+        with suppress(ConfigError):
+            HarvestConfig(api=other).make_api().check_id(campaign_id)
+            refusal = ConfigError(
                 f"{campaign_id} is an id of {other}, and --api is {config.api}: give --api {other}"
-            ) from None
+            )
+        raise refusal from None
 
     return check
-
-
-def _accepts(api: Api, campaign_id: str) -> bool:
-    try:
-        api.check_id(campaign_id)
-    except ConfigError:
-        return False
-    return True
 
 
 @contextmanager

@@ -83,13 +83,10 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
 async def supervise(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
     """Run to the end, or to a signal, and show it."""
-    screen.start()
-    try:
+    with screen.live:
         if ids.repeated:
             screen.note(f"{count(ids.repeated, 'repeated id')} taken once")
         return await _run(config, ids, screen)
-    finally:
-        screen.stop()
 
 
 async def _run(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:

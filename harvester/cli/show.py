@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -41,16 +41,11 @@ class Screen:
 
     def __init__(self) -> None:
         self.table = True
+        self.live: AbstractContextManager[object] = nullcontext()  # entered for the run
         self.counters = Counters()
         self.clock = Clock()
         self.progress = Progress(self.counters, self.clock)
         self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(Figures(), self.clock.now())
-
-    def start(self) -> None:
-        """The run begins."""
-
-    def stop(self) -> None:
-        """The run is over; what comes now is printed below."""
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Log a line that belongs to no event."""
@@ -91,20 +86,12 @@ class LiveScreen(Screen):
         from rich.live import Live
 
         self.console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.live = self._display = Live(console=self.console, auto_refresh=False, transient=True)
         self._widths: list[int] = []  # of the lines that are shown
-
-    def start(self) -> None:
-        """See `Screen`."""
-        self._live.start()
-
-    def stop(self) -> None:
-        """See `Screen`."""
-        self._live.stop()
 
     def abandon(self) -> None:
         """Show the cursor again without any lock or buffer: another frame may hold them."""
-        if self._live.is_started:
+        if self._display.is_started:
             with suppress(OSError):
                 os.write(self.console.file.fileno(), _SHOW_CURSOR)
 
@@ -113,7 +100,7 @@ class LiveScreen(Screen):
         width = min(self.console.width - 1, _WIDEST)
         self._erase_wrapped(self.console.width)
         shown = display(self.progress.figures(), self.clock.now(), width=width)
-        self._live.update(shown, refresh=True)
+        self._display.update(shown, refresh=True)
         self._widths = [
             sum(segment.cell_length for segment in line)
             for line in self.console.render_lines(shown, pad=False)
