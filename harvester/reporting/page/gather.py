@@ -5,33 +5,20 @@ the page shows is bounded.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from harvester.disk import inspect, verified
-from harvester.disk.finished import differences
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
-from harvester.reporting.page.figures import Figures, ReportFigures
-from harvester.reporting.page.ndjson import Lines
-from harvester.reporting.page.periods import Periods, periods
-from harvester.reporting.page.scan import Scanner
-from harvester.reporting.page.sources import (
-    Failure,
-    Finished,
-    Manifest,
-    Repeat,
-    Run,
-)
+from harvester.reporting.page.figures import Figures
+from harvester.reporting.page.files import Files
+from harvester.reporting.page.periods import periods
+from harvester.reporting.page.sources import Failure, Lines, Manifest, Repeat, Run
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
 
 _LARGEST = 10  # campaigns
-_REPORTS = 10
-_EXAMPLES = 3
-
-Advance = Callable[[int], None]
 
 
 def open_directory(directory: Path) -> tuple[Layout, Manifest]:
@@ -44,13 +31,15 @@ def open_directory(directory: Path) -> tuple[Layout, Manifest]:
     return layout, Manifest(layout.manifest)
 
 
-def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advance) -> Figures:
+def gather(
+    layout: Layout, manifest: Manifest, *, now: datetime, advance: Callable[[int], None]
+) -> Figures:
     """Read the report files, and every finished file once.
 
     `advance` is called with the bytes read of the finished files; they are `manifest.bytes`.
     """
     run_lines, failure_lines, repeat_lines = Lines(Run), Lines(Failure), Lines(Repeat)
-    files = _Files(layout.root, now=now, advance=advance)
+    files = Files(layout.root, now=now, advance=advance)
     for listed in manifest:
         files.read(listed)
     runs = sorted(run_lines.read(layout.runs), key=lambda run: run.started_at)
@@ -68,6 +57,7 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
         "errors.ndjson": failure_lines.broken,
         "retries.ndjson": repeat_lines.broken,
     }
+    days = {day for report in files.reports for day in report.days}
     is_there = layout.manifest.is_file()
     return Figures(
         directory=str(layout.root),
@@ -78,7 +68,7 @@ def gather(layout: Layout, manifest: Manifest, *, now: datetime, advance: Advanc
         under_way=inspect.holder(layout) is not None,
         killed=bool(runs) and files.newest_run_id > runs[-1].run_id,
         reports=files.reports,
-        periods=_periods(files.reports),
+        periods=periods(min(days), max(days)) if days else None,
         largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
         differing=files.differing,
         differences=files.differences,
@@ -97,56 +87,6 @@ def _state(layout: Layout) -> inspect.Content | None:
         return inspect.read_content(layout)
     except ConfigError:
         return None
-
-
-class _Files:
-    """Reads finished files: the figures of each report, the rows of each campaign, and what is not
-    as the manifest says."""
-
-    def __init__(self, root: Path, *, now: datetime, advance: Advance) -> None:
-        self._root, self._now, self._advance = root, now, advance
-        self._scanners: dict[str, Scanner] = {}
-        self.sizes: Counter[str] = Counter()
-        self.newest_run_id = ""
-        self.differing = 0
-        self.differences: list[tuple[str, str]] = []
-
-    @property
-    def reports(self) -> list[ReportFigures]:
-        """The largest first."""
-        return sorted((each.figures for each in self._scanners.values()), key=lambda f: -f.rows)
-
-    def read(self, listed: Finished) -> None:
-        """One file. Of more than ten reports, the last ones are left out."""
-        self.newest_run_id = max(self.newest_run_id, listed.run_id)
-        if listed.report not in self._scanners:
-            if len(self._scanners) == _REPORTS:
-                return
-            self._scanners[listed.report] = Scanner(listed.report, now=self._now)
-        scanner = self._scanners[listed.report]
-        figures, before = scanner.figures, scanner.figures.rows
-        path, recorded = self._root / listed.file, (listed.bytes, listed.sha256, listed.rows)
-        found = differences(path, recorded, take=scanner.take, advance=self._advance)
-        problems = [(listed.file, what) for what in found]
-        self.differing += bool(problems)
-        self.differences = [*self.differences, *problems[:1]][:_EXAMPLES]
-        rows = figures.rows - before
-        self.sizes[listed.campaign_id] += rows
-        figures.files += 1
-        figures.empty += not rows
-        figures.not_asked += not listed.asked
-        figures.bytes += listed.bytes
-        if listed.reconciled is not None:
-            figures.agreeing += listed.reconciled
-            figures.differing += not listed.reconciled
-            if not listed.reconciled and len(figures.examples) < _EXAMPLES:
-                figures.examples.append(listed)
-
-
-def _periods(reports: Sequence[ReportFigures]) -> Periods | None:
-    first = min((each.first for each in reports if each.first), default=None)
-    last = max((each.last for each in reports if each.last), default=None)
-    return periods(first.date(), last.date()) if first and last else None
 
 
 def _sha256(path: Path) -> str:

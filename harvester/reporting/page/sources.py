@@ -3,18 +3,20 @@
 Each line is one JSON object. A field that the page can do without may be absent.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
+from harvester.disk.finished import whole_lines
 from harvester.disk.inspect import States
-from harvester.reporting.page.ndjson import Lines
 from harvester.reporting.summary import Count, Quota, Requests
 
+T = TypeVar("T")
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
@@ -80,6 +82,37 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 
     cause: Text
     wait_s: Seconds = 0.0
+
+
+class Lines(Generic[T]):
+    """Decodes chunks of lines into values of one type. `broken` counts the lines that are none."""
+
+    def __init__(self, of: type[T]) -> None:
+        self._of = of
+        self._decoder = msgspec.json.Decoder(of)
+        self.broken = 0
+
+    def decode(self, chunk: bytes) -> list[T]:
+        """The values of a chunk: all at once, or line by line where one of them is broken."""
+        try:
+            return self._decoder.decode_lines(chunk)
+        except (msgspec.DecodeError, RecursionError):
+            return list(self._one_by_one(chunk))
+
+    def read(self, path: Path) -> Iterator[T]:
+        """The values of a whole file, a chunk in memory at a time; nothing if there is no file."""
+        if path.is_file():
+            with path.open("rb") as file:
+                for chunk in whole_lines(file.read):
+                    yield from self.decode(chunk)
+
+    def _one_by_one(self, chunk: bytes) -> Iterator[T]:
+        for line in filter(bytes.strip, chunk.split(b"\n")):
+            try:
+                # The json module accepts a lone surrogate, which the API sends now and then.
+                yield msgspec.convert(json.loads(line), self._of)
+            except (ValueError, RecursionError):
+                self.broken += 1
 
 
 class Manifest:
