@@ -210,4 +210,5 @@ class _JsonLines(logging.Formatter):
             **line.fields,
         }
         # A path may hold any byte: what is no text is replaced.
-        return json.dumps(found, ensure_ascii=False).encode(errors="replace").decode()
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace").decode()

@@ -38,7 +38,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota
     exit_code: Code = 0
     reason: Text = ""
-    message: Text | None = None
+    message: str | None = None
     resume_at: Moment | None = None
     campaigns: States = States()
     requests: Requests = Requests()
