@@ -32,11 +32,12 @@ def report(directory: Path, output: str | None) -> int:
     target = None if output == "-" else _target(directory, output)
     try:
         layout, manifest = open_directory(directory)
+        size = manifest.bytes()
         with click.progressbar(
-            length=manifest.bytes(),
+            length=size,
             label="reading the files",
             file=sys.stderr,
-            hidden=not sys.stderr.isatty(),
+            hidden=not (size and sys.stderr.isatty()),
         ) as bar:
             figures = gather(layout, manifest, now=datetime.now(UTC), advance=bar.update)
     except OSError as wrong:
