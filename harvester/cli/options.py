@@ -15,8 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import click
 from click.core import ParameterSource
 
-from harvester.cli.command import F, decorated, perhaps
-from harvester.cli.command import option as option  # for the commands
+from harvester.cli.command import F, decorated, option, perhaps
 from harvester.cli.settings_file import options_of, read_settings
 from harvester.config import HarvestConfig, settings_table
 from harvester.errors import ConfigError
