@@ -492,7 +492,7 @@ def test_the_display_is_four_lines_however_narrow(width: int) -> None:
         paused_until=now + timedelta(hours=12),
     )
     console = Console(width=width, file=StringIO(), force_terminal=True)
-    shown = console.render_lines(display(figures, now, width=min(width - 1, 78)), pad=False)
+    shown = console.render_lines(display(figures, width=min(width - 1, 78)), pad=False)
     assert len(shown) == 4
     text = ["".join(segment.text for segment in line) for line in shown]
     assert all(len(line) <= width for line in text)

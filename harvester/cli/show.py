@@ -45,7 +45,7 @@ class Screen:
         self.counters = Counters()
         self.clock = Clock()
         self.progress = Progress(self.counters, self.clock)
-        self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(Figures(), self.clock.now())
+        self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(Figures())
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Log a line that belongs to no event."""
@@ -61,9 +61,9 @@ class Screen:
     def tick(self) -> None:
         """Show the figures where that is due."""
         if self.clock.monotonic() >= self._heartbeat_at:
-            figures, now = self.progress.figures(), self.clock.now()
-            log(lines.heartbeat(figures, now))
-            self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(figures, now)
+            figures = self.progress.figures()
+            log(lines.heartbeat(figures))
+            self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(figures)
 
     def abandon(self) -> None:
         """Leave the terminal usable; for a signal handler, right before the process ends."""
@@ -99,7 +99,7 @@ class LiveScreen(Screen):
         """Redraw."""
         width = min(self.console.width - 1, _WIDEST)
         self._erase_wrapped(self.console.width)
-        shown = display(self.progress.figures(), self.clock.now(), width=width)
+        shown = display(self.progress.figures(), width=width)
         self._display.update(shown, refresh=True)
         self._widths = [
             sum(segment.cell_length for segment in line)
@@ -117,7 +117,7 @@ class LiveScreen(Screen):
             self.console.control(Control(*(erase * more)))
 
 
-def display(figures: Figures, now: datetime, *, width: int) -> "Group":
+def display(figures: Figures, *, width: int) -> "Group":
     """The live display: always four lines, of at most `width` columns."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
@@ -147,7 +147,7 @@ def display(figures: Figures, now: datetime, *, width: int) -> "Group":
         bar,
         row("harvested", harvest),
         row("requests", lines.requested(figures)),
-        row("left", lines.left(figures, now), "yellow" if figures.paused else ""),
+        row("left", lines.left(figures), "yellow" if figures.paused else ""),
     )
 
 
