@@ -32,12 +32,11 @@ def report(directory: Path, output: str | None) -> int:
     target = None if output == "-" else _target(directory, output)
     try:
         layout, manifest = open_directory(directory)
-        size = manifest.bytes()
         with click.progressbar(
-            length=size,
+            length=manifest.bytes,
             label="reading the files",
             file=sys.stderr,
-            hidden=not (size and sys.stderr.isatty()),
+            hidden=not (manifest.bytes and sys.stderr.isatty()),
         ) as bar:
             figures = gather(layout, manifest, now=datetime.now(UTC), advance=bar.update)
     except OSError as wrong:

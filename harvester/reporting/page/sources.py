@@ -118,24 +118,22 @@ class Lines(Generic[T]):
 class Manifest:
     """The finished files: for each the last line that names it, in the order of the lines.
 
-    A file that grew in a top-up may have older lines. In memory stand the names alone.
+    A file that grew in a top-up may have older lines. In memory stand the names alone. `bytes` are
+    those of all files.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = Lines(Finished)
-        last: dict[str, int] = {}
+        last: dict[str, tuple[int, int]] = {}
         for number, each in enumerate(lines.read(path)):
             if each.is_ours:
-                last[each.file] = number
+                last[each.file] = number, each.bytes
             else:
                 lines.broken += 1
-        self._current = frozenset(last.values())
+        self._current = frozenset(number for number, _ in last.values())
+        self.bytes = sum(size for _, size in last.values())
         self.broken = lines.broken
-
-    def bytes(self) -> int:
-        """The bytes of all files."""
-        return sum(each.bytes for each in self)
 
     def __iter__(self) -> Iterator[Finished]:
         for number, each in enumerate(Lines(Finished).read(self._path)):
