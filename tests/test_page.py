@@ -477,6 +477,13 @@ def test_a_run_that_left_no_figures_was_cut_off(made: Made) -> None:
     assert "The last run was cut off" in check(made.page()).text
 
 
+def test_of_two_runs_in_one_second_none_was_cut_off(made: Made) -> None:
+    """Their ids sort by chance."""
+    made.add("runs.ndjson", run("20261126T100000Z-b"), run("20261126T100000Z-a"))
+    made.finish("opens", "1", [], run_id="20261126T100000Z-b")
+    assert "cut off" not in check(made.page()).text
+
+
 # -- failures, repeats, counts ---------------------------------------------------------------------
 
 

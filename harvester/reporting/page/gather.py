@@ -66,7 +66,7 @@ def gather(
         campaigns=campaigns,
         runs=runs,
         under_way=inspect.holder(layout) is not None,
-        killed=bool(runs) and files.newest_run_id > runs[-1].run_id,
+        killed=files.newest_run_id > max((run.run_id for run in runs), default=""),
         reports=files.reports,
         periods=periods(min(days), max(days)) if days else None,
         largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
