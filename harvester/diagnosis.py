@@ -1,6 +1,7 @@
 """One request that says whether the credentials work, and if not, which of them is wrong."""
 
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -70,30 +71,21 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
     before = open_store(config).read() if stored else None
     credentials = await open_credentials(config, stop)
     error: TryAgain | CampaignError | None = None
-    ledger = open_ledger(config, clock)
-    try:
-        await _ask(config, credentials, ledger, stop)
-    except (TryAgain, CampaignError) as answer:
-        credentials.redactor.scrub_error(answer)
-        error = answer
-    finally:
+    with closing(open_ledger(config, clock)) as ledger:
+        try:
+            await _ask(config, credentials, ledger, stop)
+        except (TryAgain, CampaignError) as answer:
+            credentials.redactor.scrub_error(answer)
+            error = answer
         used = ledger.used_today()
-        ledger.close()
+    after, now = open_store(config).read() if before else None, clock.now()
     return Diagnosis(
         verdict=verdict_of(error, api=str(config.api), account=before),
         api=str(config.api),
         origin=config.origin,
-        quota=Quota(config.daily_quota, used, next_reset(clock.now())),
-        sign_in=_sign_in(before, open_store(config).read() if before else None, clock.now()),
+        quota=Quota(config.daily_quota, used, next_reset(now)),
+        sign_in=sign_in_age(after, now, before=before) if before and after else None,
     )
-
-
-def _sign_in(before: Account | None, after: Account | None, now: datetime) -> SignInAge | None:
-    """The dates as they are now, and what was worth a warning before this request: that may have
-    renewed the sign-in."""
-    if before is None or after is None:
-        return None
-    return replace(sign_in_age(after, now), warning=sign_in_age(before, now).warning)
 
 
 async def _ask(
@@ -172,13 +164,14 @@ def verdict_of(
             )
 
 
-def sign_in_age(account: Account, now: datetime) -> SignInAge:
-    """How old the sign-in is, and when it dies of disuse; a warning where that is near."""
+def sign_in_age(account: Account, now: datetime, *, before: Account) -> SignInAge:
+    """How old the sign-in is, and when it dies of disuse; a warning where that was near `before`
+    this use, which may have renewed it."""
     signed_in, renewed, expires = (
         datetime.fromtimestamp(moment, now.tzinfo)
         for moment in (account.signed_in_at, account.received_at, account.expires_at)
     )
-    unused = now - renewed
+    unused = now - datetime.fromtimestamp(before.received_at, now.tzinfo)
     warning = None
     if account.refresh_token is None:
         warning = f"there is no refresh token: the sign-in ends {expires:%Y-%m-%d %H:%M} UTC"

@@ -384,10 +384,16 @@ def test_a_tilde_in_the_name_of_the_settings_file(
     assert config_of().rate == 1.5
 
 
-def test_a_file_called_dash_can_be_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [(run, "-i", "input"), (command_of("campaigns"), "--from-v2", "from_v2")],
+)
+def test_a_file_called_dash_can_be_asked_for(
+    command: click.Command, option: str, name: str
+) -> None:
     """`-` is standard input, `./-` is not."""
     for given in ("-", "./-"):
-        assert run.make_context("harvester", ["-i", given]).params["input"] == given
+        assert command.make_context("harvester", [option, given]).params[name] == given
 
 
 # -- mistakes ------------------------------------------------------------------------------------

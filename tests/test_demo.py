@@ -24,7 +24,7 @@ from shell import (
     surroundings,
 )
 
-from harvester.cli.demo import DEMO, PAGE_SIZE, choose_port
+from harvester.cli.demo import DEMO, PAGE_SIZE, serve_again
 from harvester.errors import ConfigError
 from harvester.sandbox import Sandbox
 
@@ -183,47 +183,36 @@ def test_what_the_demo_serves_is_what_it_says() -> None:
 # -- the port ------------------------------------------------------------------------------------
 
 
-def test_the_port_is_remembered(tmp_path: Path) -> None:
+async def served(memory: Path, *, fresh: bool = False) -> str:
+    """The origin of a demo that ended."""
+    async with serve_again(memory, fresh=fresh) as sandbox:
+        return sandbox.base_url
+
+
+async def test_the_origin_is_remembered(tmp_path: Path) -> None:
     """A harvest belongs to one origin, so the demo comes back to the port it had."""
-    memory = tmp_path / "deep" / "port"
-    port = choose_port(memory, fresh=False)
-    assert 1024 <= port <= 65_535
-    assert choose_port(memory, fresh=False) == port
-    assert memory.read_text() == f"v3 {port}\n"
+    memory = tmp_path / "deep" / "origin"
+    origin = await served(memory)
+    assert await served(memory) == origin == memory.read_text()
 
 
-def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
     """It says what to do; `fresh` takes another port."""
-    memory = tmp_path / "port"
+    memory = tmp_path / "origin"
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = other.getsockname()[1]
-        memory.write_text(f"v3 {taken}\n")
+        memory.write_text(f"http://127.0.0.1:{taken}")
         with pytest.raises(ConfigError, match=f"port {taken}.* is taken.*--fresh"):
-            choose_port(memory, fresh=False)
-        assert choose_port(memory, fresh=True) != taken
+            await served(memory)
+        assert not (await served(memory, fresh=True)).endswith(f":{taken}")
 
 
-def test_a_port_that_was_never_written_is_chosen_anew(tmp_path: Path) -> None:
+async def test_an_origin_that_was_never_written_is_chosen_anew(tmp_path: Path) -> None:
     """A kill between the opening of the file and its writing leaves it empty; then nothing was
     harvested either, and any port will do."""
-    memory = tmp_path / "port"
+    memory = tmp_path / "origin"
     memory.touch()
-    port = choose_port(memory, fresh=False)
-    assert memory.read_text() == f"v3 {port}\n"
-
-
-def test_a_demo_of_v2_is_not_mixed_with_one_of_v3(tmp_path: Path) -> None:
-    """What an earlier version has left is refused as it is, with a step that works."""
-    old = tmp_path / "old" / ".harvester" / "demo" / "port"
-    old.parent.mkdir(parents=True)
-    old.write_text("8765\n")
-    done = harvester(tmp_path, "demo", "-o", "old")
-    assert done.code == 2
-    (line,) = done.complaints
-    assert "old has a demo of an earlier version" in line
-    assert "--fresh" in line
-    assert old.read_text() == "8765\n"
-    assert choose_port(old, fresh=True) > 0
+    assert await served(memory) == memory.read_text()
 
 
 @pytest.mark.parametrize("output", ["file", "file/deeper", "/proc/x"])

@@ -80,15 +80,19 @@ def test_a_missing_scope_is_not_a_missing_privilege() -> None:
 )
 def test_a_sign_in_that_was_not_used_for_150_days_is_warned_of(days: float, warned: bool) -> None:
     """Thirty days before a refresh token dies of disuse."""
-    age = sign_in_age(account(days=days), NOW)
+    before = account(days=days)
+    age = sign_in_age(before, NOW, before=before)
     assert (age.warning is not None) == warned
+    renewed = sign_in_age(account(), NOW, before=before)
+    assert (renewed.warning, renewed.last_renewed_at) == (age.warning, NOW)
     assert age.dies_at == NOW - timedelta(days=days) + timedelta(days=180)
     assert "canary" not in repr(age)
 
 
 def test_without_a_refresh_token_the_end_is_shown() -> None:
     """It ends with its access token."""
-    age = sign_in_age(account(refresh=False), NOW)
+    before = account(refresh=False)
+    age = sign_in_age(before, NOW, before=before)
     assert age.dies_at == NOW + timedelta(days=1)
     assert age.warning is not None
     assert "2026-11-28" in age.warning

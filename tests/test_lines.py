@@ -21,7 +21,6 @@ from harvester.reporting.lines import (
     heartbeat,
     left,
     length_of_time,
-    level_of,
     requested,
 )
 from harvester.reporting.progress import Figures
@@ -56,12 +55,12 @@ FULL = Figures(
 def test_a_line_says_only_what_there_is() -> None:
     """No failures, no throttles, no quota: no words about them; one thing is singular."""
     few = Figures(campaigns_total=3, campaigns_done=1, pages=1, rows=1, bytes=1, requests_left=1)
-    assert heartbeat(few, NOON).text == (
+    assert heartbeat(few).text == (
         "1 of 3 campaigns · 1 page · 1 record · 1 byte · requests: 0.0 a second · 0 in flight · "
         "left: 1 request"
     )
-    assert heartbeat(Figures(), NOON).text.startswith("0 of ? campaigns · 0 pages · ")
-    assert heartbeat(Figures(), NOON).text.endswith("left: an unknown number of requests")
+    assert heartbeat(Figures()).text.startswith("0 of ? campaigns · 0 pages · ")
+    assert heartbeat(Figures()).text.endswith("left: an unknown number of requests")
 
 
 def test_a_line_says_all_there_is() -> None:
@@ -73,19 +72,17 @@ def test_a_line_says_all_there_is() -> None:
     assert " · ".join(requested(FULL)) == (
         "3.1 of 3.3 a second · 16 in flight · today 1,300 of 10,000"
     )
-    assert " · ".join(left(FULL, NOON)) == "at least 180 requests · not before Sun 12:00 UTC"
+    assert " · ".join(left(FULL)) == "at least 180 requests · not before Sun 12:00 UTC"
     exact = replace(FULL, at_least=False)
-    assert " · ".join(left(exact, NOON)) == "180 requests · done about Sun 12:00 UTC"
+    assert " · ".join(left(exact)) == "180 requests · done about Sun 12:00 UTC"
     until = NOON + timedelta(hours=12)
     held = replace(FULL, paused="quota_spent", paused_until=until)
-    assert " · ".join(left(held, NOON)) == (
-        "at least 180 requests · quota spent until Mon 00:00:00 UTC"
-    )
+    assert " · ".join(left(held)) == ("at least 180 requests · quota spent until Mon 00:00:00 UTC")
 
 
 def test_the_heartbeat_carries_all_figures() -> None:
     """As the contract names them, moments as text, nothing left out."""
-    line = heartbeat(FULL, NOON)
+    line = heartbeat(FULL)
     assert (line.event, line.level) == ("heartbeat", logging.INFO)
     assert line.fields.keys() >= HEARTBEAT
     assert line.fields["done_about"] == "2026-03-01T12:00:00.000Z"
@@ -175,10 +172,11 @@ def test_an_event_is_a_line_or_is_only_counted(event: Event) -> None:
     """One printable line, with a level; warnings are for what a person should look at. The fields
     are those of the event, and JSON can hold them."""
     line = describe(event)
-    assert (line is None) == (type(event) in COUNTED) == (level_of(event) is None)
+    assert (line is None) == (type(event) in COUNTED)
     if line is None:
         return
-    assert line.level == level_of(event)
+    assert describe(event, least=line.level) == line
+    assert describe(event, least=line.level + 1) is None
     assert line.level in {REQUEST_LEVEL, logging.DEBUG, logging.INFO, logging.WARNING}
     assert (line.level == logging.WARNING) == (type(event) in WARNINGS)
     assert line.text.isprintable()

@@ -172,7 +172,7 @@ def test_a_pause_is_shown_until_it_is_over(run: Run) -> None:
     until = NOON + timedelta(seconds=30)
     figures = run.see(events.Paused("throttled", 30.0, until))
     assert (figures.paused, figures.paused_until) == ("throttled", until)
-    assert figures.wait_s(run.clock.now()) == 30
+    assert figures.wait_s == 30
     run.clock.advance(31)
     assert run.progress.figures().paused is None
     run.see(events.Paused("quota_spent", 30.0, until + timedelta(hours=1)))
@@ -244,9 +244,7 @@ def test_a_wait_moves_the_end(run: Run) -> None:
 def test_how_often_the_heart_beats(elapsed: float, wait: float, seconds: float) -> None:
     """Every 15 s in the first ten minutes, then once a minute; once an hour in a long wait, whose
     end is not slept through."""
-    until = NOON + timedelta(seconds=wait) if wait else None
-    figures = Figures(elapsed_s=elapsed, paused="quota_spent", paused_until=until)
-    assert next_heartbeat_s(figures, NOON) == seconds
+    assert next_heartbeat_s(Figures(elapsed_s=elapsed, wait_s=wait)) == seconds
 
 
 # -- requests left, by the API's counts ----------------------------------------------------------

@@ -10,15 +10,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
 from harvester._version import __version__
-from harvester.cli.failures import CommandFailed
 from harvester.cli.flags import by_flags, flag
 from harvester.cli.streams import own_streams
-from harvester.errors import CampaignError, ConfigError, StopRun
+from harvester.errors import CampaignError, ConfigError, StopRun, describe_bug
 
 _COMMANDS = {
     "login": ("login:login", "Sign in to version 3 of the API."),
@@ -105,9 +103,11 @@ def _main(arguments: Sequence[str]) -> int:
         code = cli.main([*arguments], prog_name="harvester", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except click.ClickException as wrong:
+    except click.UsageError as wrong:
         wrong.show()
         return USAGE
+    except click.ClickException as wrong:  # right, but what was asked for cannot be had
+        return _say(wrong.message, BROKEN)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except ConfigError as wrong:
@@ -118,13 +118,11 @@ def _main(arguments: Sequence[str]) -> int:
         return _say(*without_report(order))
     except CampaignError as wrong:
         return _say(str(wrong), FAILED)
-    except CommandFailed as wrong:
-        return _say(str(wrong), BROKEN)
     except Exception as bug:
         if sum(word.count("v") for word in arguments if word.strip("v") == "-") > 1:
             # Frames only: the message could hold anything, a secret too.
             click.echo("".join(traceback.format_tb(bug.__traceback__)), err=True, nl=False)
-        return _say(_describe(bug), BROKEN)
+        return _say(f"a bug in harvester {__version__}: {describe_bug(bug)}", BROKEN)
     return code if isinstance(code, int) else 0
 
 
@@ -138,10 +136,3 @@ def _by_option(wrong: ConfigError) -> str:
     if wrong.setting is None:
         return str(wrong)
     return flag(wrong.setting) + str(wrong).removeprefix(wrong.setting)
-
-
-def _describe(bug: Exception) -> str:
-    """Where a bug is, without its message: that could hold anything, a secret too."""
-    frames = traceback.extract_tb(bug.__traceback__)
-    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"a bug in harvester {__version__}: {type(bug).__name__} at {where}"

@@ -15,7 +15,7 @@ from harvester.api.v2 import V2
 from harvester.api.v3 import V3
 from harvester.cli.collect import whole_list
 from harvester.cli.command import Command, option
-from harvester.cli.options import build_config, connection_options, path_of, warn_of_environment
+from harvester.cli.options import build_config, connection_options, source_of, warn_of_environment
 from harvester.client import campaigns as each_campaign
 from harvester.client import open_alone
 from harvester.config import HarvestConfig
@@ -45,7 +45,7 @@ _SOME_MISSING = 3
     group=WHAT,
     envvar=None,
     type=click.Path(allow_dash=True),
-    callback=path_of,
+    callback=source_of,
     help="Instead of the list: the v3 ids of the v2 ids in a file; - is standard input.",
 )
 @option("--json", "as_json", is_flag=True, help="The API's own records, one a line.")
@@ -85,7 +85,7 @@ def campaigns(
                 missing = 0
                 asyncio.run(_read(lines, config, status, since, as_json))
             else:
-                missing = _translate(ctx, lines, config, str(from_v2), as_json)
+                missing = _translate(ctx, lines, config, from_v2, as_json)
         lines.seek(0)
         shutil.copyfileobj(lines, sys.stdout.buffer)
     return _SOME_MISSING if missing else 0

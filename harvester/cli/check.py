@@ -1,7 +1,6 @@
 """`harvester check`: one request that says whether the credentials work."""
 
 import asyncio
-from dataclasses import asdict
 
 import click
 import orjson
@@ -12,7 +11,7 @@ from harvester.cli.options import build_config, connection_options
 from harvester.diagnosis import Diagnosis, diagnose
 from harvester.request.token_keeper import account_options
 
-_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z
 
 
 @click.command(cls=Command)
@@ -29,7 +28,7 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     config = build_config(ctx)
     found = asyncio.run(diagnose(config))
     if as_json:
-        click.echo(orjson.dumps(asdict(found), option=_PRETTY).decode(), nl=False)
+        click.echo(orjson.dumps(found, option=_PRETTY))
     else:
         which = account_options(config.account, config.origin, config.auth_origin)
         for line in _lines(found, which if found.sign_in else ""):

@@ -8,19 +8,17 @@ from textwrap import shorten
 from harvester.cli.flags import by_flags
 from harvester.config import HarvestConfig
 from harvester.errors import StopRun
+from harvester.input.queue import REFUSED_FOR_GOOD
 from harvester.reporting.counters import Counters
 from harvester.reporting.lines import count, length_of_time, size
 from harvester.reporting.summary import EXIT_CODES, HarvestReport
 
 _MOST_KINDS = 5
 _LONGEST_COMMAND = 160
-_NOT_FOUND = "not_found"
-_SAME = "{command}"
-_SIGN_IN = "sign in again (harvester login)"
-_SET_VALID = "give a valid HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN"
+_SIGN_IN = (
+    "sign in again (harvester login), or give a valid HARVESTER_API_KEY and HARVESTER_ACCESS_TOKEN"
+)
 NEXT_STEP = {
-    "complete": "",
-    "failures": _SAME,
     "bug": "report it, with what -v -v shows",
     "storage": "make that path usable (writable, with room, a file of its kind); then {command}",
     "directory_lost": "put the directory back, then {command}; without it, the same starts over",
@@ -78,12 +76,11 @@ def closing_lines(
         yield _row("ended by", why)
         if report.resume_at is not None and report.resume_at > report.finished_at:
             yield _row("not before", f"{report.resume_at:%a %d %b %Y, %H:%M:%S} UTC")
-        only = set(counters.failures) == {_NOT_FOUND}
         step = next_step(
             report.reason,
             same_command(config),
             sign_in=_sign_in(config),
-            only_for_good=only,
+            only_for_good=set(counters.failures) == {REFUSED_FOR_GOOD},
         )
         yield _row("next step", step)
 
@@ -92,7 +89,7 @@ def next_step(
     reason: str,
     command: str,
     *,
-    sign_in: str = f"{_SIGN_IN}, or {_SET_VALID}",
+    sign_in: str = _SIGN_IN,
     only_for_good: bool = False,
 ) -> str:
     """What to do after an end for this reason. Failures that are `only_for_good` are not tried
@@ -100,7 +97,7 @@ def next_step(
     if reason == "failures" and only_for_good:
         more = "" if "--retry-failed" in command else " --retry-failed"
         return f"correct these ids, or ask for them once more: {command}{more}"
-    step = NEXT_STEP.get(reason, _SAME)
+    step = NEXT_STEP.get(reason, "{command}")
     return step.format(command=command, sign_in=sign_in)
 
 
@@ -111,8 +108,8 @@ def without_report(order: StopRun) -> tuple[str, int]:
         said += f"; not before {order.resume_at:%a %d %b %Y, %H:%M:%S} UTC"
     if order.reason == "locked" or "harvester login" in said:  # the message has the step
         said += ", then the same command"
-    elif step := next_step(order.reason, "the same command"):
-        said += f"; next step: {step}"
+    else:
+        said += f"; next step: {next_step(order.reason, 'the same command')}"
     return by_flags(said), EXIT_CODES.get(order.reason, 1)
 
 

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 
 import click
 
-from harvester.api.base import Api
-from harvester.cli.failures import CommandFailed
 from harvester.client import open_alone, open_credentials, require_credentials
 from harvester.config import ORIGINS, HarvestConfig
 from harvester.disk.disk_set import DiskSet
@@ -28,8 +26,8 @@ def collect_ids(
     The config goes on with the token that has read the API's list: a token command is run once.
 
     Raise `ConfigError` with file and line for one that is none, `click.UsageError` where there is
-    none at all, `CommandFailed` if the API's list cannot be read to its end: part of it would pass
-    for the whole.
+    none at all, `click.ClickException` if the API's list cannot be read to its end: part of it
+    would pass for the whole.
     """
     arguments, source = ctx.params["ids"], ctx.params["input"]
     if not (arguments or source or ctx.params["all_sent"]):
@@ -59,22 +57,16 @@ def id_checker(config: HarvestConfig) -> Callable[[str], str]:
     def check(campaign_id: str) -> str:
         try:
             return api.check_id(campaign_id)
-        except ConfigError:
-            if not _accepts(HarvestConfig(api=other).make_api(), campaign_id):
-                raise
-            raise ConfigError(
+        except ConfigError as wrong:
+            refusal = wrong
+        with suppress(ConfigError):
+            HarvestConfig(api=other).make_api().check_id(campaign_id)
+            refusal = ConfigError(
                 f"{campaign_id} is an id of {other}, and --api is {config.api}: give --api {other}"
-            ) from None
+            )
+        raise refusal from None
 
     return check
-
-
-def _accepts(api: Api, campaign_id: str) -> bool:
-    try:
-        api.check_id(campaign_id)
-    except ConfigError:
-        return False
-    return True
 
 
 @contextmanager
@@ -83,7 +75,7 @@ def whole_list(done: str) -> Iterator[None]:
     try:
         yield
     except CampaignError as wrong:
-        raise CommandFailed(
+        raise click.ClickException(
             f"the list of campaigns cannot be read: {wrong}; nothing was {done}"
         ) from None
 

@@ -1,9 +1,11 @@
 """`harvester demo`: the sandbox, a sign-in and a harvest in one command; no account, no network."""
 
 import asyncio
-import socket
-from contextlib import closing, suppress
+import errno
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -15,6 +17,7 @@ from harvester.client import open_store
 from harvester.config import HarvestConfig
 from harvester.device_flow import sign_in
 from harvester.disk.layout import Layout
+from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError
 from harvester.input.ids import spool
 from harvester.request.token_keeper import renew_at
@@ -45,8 +48,6 @@ DEMO = SandboxSettings(
     sign_in=SignInSettings(interval=1.0),
 )
 """A small account with a bad connection, the same every time; its person agrees at once."""
-_MARK = "v3"
-"""Stands before the port in its file; the demo of earlier versions was of v2 and wrote none."""
 
 
 @click.command(cls=Command)
@@ -79,8 +80,7 @@ def demo(output: Path, fresh: bool, verbose: int, no_progress: bool) -> int:
 async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
     layout = Layout(output)
     private = layout.state / "demo"
-    port = choose_port(private / "port", fresh=fresh)
-    async with Sandbox(DEMO, port=port) as sandbox:
+    async with serve_again(private / "origin", fresh=fresh) as sandbox:
         config = HarvestConfig(
             output=output,
             api="v3",
@@ -113,50 +113,33 @@ async def _sign_in(config: HarvestConfig) -> None:
     click.echo("The person agreed: signed in.\n", err=True)
 
 
-def choose_port(memory: Path, *, fresh: bool) -> int:
-    """The port where the demo of this directory is served, the same at every call.
+@asynccontextmanager
+async def serve_again(memory: Path, *, fresh: bool) -> AsyncIterator[Sandbox]:
+    """Serve the sandbox at the origin that is kept in `memory`: a harvest belongs to one.
 
-    A harvest belongs to one origin, so a demo that goes on must find the sandbox where it was.
     Raise `ConfigError` if that port is taken, or if there can be no such directory.
     """
-    try:
-        return _chosen(memory, fresh=fresh)
-    except OSError as wrong:
-        raise ConfigError(f"cannot keep {memory}: {wrong.strerror}", setting="output") from None
-
-
-def _chosen(memory: Path, *, fresh: bool) -> int:
-    text = memory.read_text().strip() if memory.exists() and not fresh else ""
-    if text.isdecimal():
-        raise ConfigError(
-            f"{memory.parents[2]} has a demo of an earlier version, which was of v2: give "
-            "--fresh to start over, or another --output"
-        )
-    if text.startswith(_MARK):
-        port = int(text.removeprefix(_MARK))
-        if not _is_free(port):
-            raise ConfigError(
-                f"port {port}, where this demo was served, is taken: is another demo running? "
-                "Stop it, or give another --output, or --fresh"
-            )
-        return port
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(f"{_MARK} {port}\n")
-    return port
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        # As the server itself will: a port in TIME_WAIT after a kill is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    async with AsyncExitStack() as stack:
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+            port = _known_port(memory, fresh=fresh)
+            sandbox = await stack.enter_async_context(Sandbox(DEMO, port=port))
+        except OSError as wrong:
+            if wrong.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port}, where this demo was served, is taken: is another demo "
+                    "running? Stop it, or give another --output, or --fresh"
+                ) from None
+            raise ConfigError(f"cannot keep {memory}: {wrong.strerror}", setting="output") from None
+        replace_file(memory, sandbox.base_url.encode())
+        yield sandbox
+
+
+def _known_port(memory: Path, *, fresh: bool) -> int:
+    """The port that was served before; 0, which is any, where there is none."""
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    if fresh or not memory.exists():
+        return 0
+    return urlsplit(memory.read_text()).port or 0
 
 
 def _farewell(layout: Layout) -> str:

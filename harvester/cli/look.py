@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import orjson
+from msgspec.structs import asdict
 
 from harvester.cli.command import Command, option
 from harvester.cli.flags import by_flags
@@ -48,15 +49,9 @@ def status(directory: Path, as_json: bool) -> int:
 
 def _facts(content: inspection.Content, summary: dict[str, Any]) -> dict[str, Any]:
     """What `status --json` says; a run's facts are None before the first one has ended."""
-    states = content.campaigns
     last = ("reason", "message", "exit_code", "resume_at", "finished_at", "run_id")
     return {
-        "campaigns": {
-            "complete": states.complete,
-            "failed": states.failed,
-            "partial": states.partial,
-            "pending": states.pending,
-        },
+        "campaigns": asdict(content.campaigns),
         "rows": content.rows,
         "bytes": content.bytes,
         "failed": content.failed,
@@ -101,7 +96,7 @@ def verify(directory: Path, quiet: bool, as_json: bool) -> int:
     files = len(inspection.read_manifest(layout)[0])
     wrong = []
     for finding in inspection.verify(layout):
-        wrong.append({"file": finding.file, "what": finding.what})
+        wrong.append(asdict(finding))
         if not as_json:
             click.echo(f"{finding.file}: {finding.what}")
     some = tuple(f"{each['file']}: {each['what']}" for each in wrong[:_EXAMPLES])

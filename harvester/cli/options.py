@@ -15,8 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import click
 from click.core import ParameterSource
 
-from harvester.cli.command import F, decorated, perhaps
-from harvester.cli.command import option as option  # for the commands
+from harvester.cli.command import F, decorated, option, perhaps
 from harvester.cli.settings_file import options_of, read_settings
 from harvester.config import HarvestConfig, settings_table
 from harvester.errors import ConfigError
@@ -53,8 +52,8 @@ def path_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Pa
         raise click.BadParameter(f"there is no home folder for {value}", ctx, param) from None
 
 
-def _input(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The same as text: `-` is standard input, and `./-` is not."""
+def source_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A file of ids, as text: `-` is standard input, and `./-` is not."""
     path = path_of(ctx, param, value)
     return str(path) if value and value.startswith("~") else value
 
@@ -127,7 +126,7 @@ def harvest_options(command: F) -> F:
             "--input",
             group=WHAT,
             type=click.Path(allow_dash=True),
-            callback=_input,
+            callback=source_of,
             help="A file of ids, one a line; - is standard input.",
         ),
         option("--all-sent", group=WHAT, is_flag=True, help="Every sent campaign of the account."),

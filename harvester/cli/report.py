@@ -1,18 +1,13 @@
 """`harvester report`: one page about a harvest."""
 
-import os
-import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import click
 
-from harvester.cli.failures import CommandFailed
 from harvester.disk.layout import Layout
+from harvester.disk.storage import replace_file, storage
 from harvester.errors import ConfigError
 from harvester.reporting.page.gather import gather, open_directory
 from harvester.reporting.page.render import render
@@ -37,18 +32,20 @@ def report(directory: Path, output: str | None) -> int:
     target = None if output == "-" else _target(directory, output)
     try:
         layout, manifest = open_directory(directory)
-        with _progress(manifest.bytes()) as advance:
-            figures = gather(layout, manifest, now=datetime.now(UTC), advance=advance)
+        with click.progressbar(
+            length=manifest.bytes,
+            label="reading the files",
+            file=sys.stderr,
+            hidden=not (manifest.bytes and sys.stderr.isatty()),
+        ) as bar:
+            figures = gather(layout, manifest, now=datetime.now(UTC), advance=bar.update)
     except OSError as wrong:
-        raise CommandFailed(f"cannot read {wrong.filename}: {wrong.strerror}") from None
+        raise click.ClickException(f"cannot read {wrong.filename}: {wrong.strerror}") from None
     page = render(figures)
     if target is None:
         click.echo(page, nl=False)
         return 0
-    try:
-        _write(target, page)
-    except OSError as wrong:
-        raise CommandFailed(f"cannot write {target}: {wrong.strerror}") from None
+    _write(target, page)
     click.echo(f"the page is {target}", err=True)
     return 0
 
@@ -76,46 +73,8 @@ def _target(directory: Path, output: str | None) -> Path:
 def _write(target: Path, page: bytes) -> None:
     """Put the page in its place in one step; a device or pipe takes it as it comes."""
     target = target.resolve()
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        target.write_bytes(page)
-        return
-    with NamedTemporaryFile(
-        dir=target.parent, prefix=".report-", suffix=".tmp", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(page)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of bytes on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("reading the files"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)
+    if target.exists() and not target.is_file():
+        with storage(target):
+            target.write_bytes(page)
+    else:
+        replace_file(target, page)

@@ -28,7 +28,7 @@ from harvester.preflight import preflight
 from harvester.reporting.lines import count
 from harvester.reporting.summary import HarvestReport, to_json
 from harvester.run import GRACE, Harvester
-from harvester.runtime import raise_open_files
+from harvester.runtime import raise_open_files, repeated
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _AT_THE_LATEST = GRACE + 3.0  # when a task that will not end is cancelled (s)
@@ -83,13 +83,10 @@ def run(ctx: click.Context, /, **given: object) -> int:
 
 async def supervise(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
     """Run to the end, or to a signal, and show it."""
-    screen.start()
-    try:
+    with screen.live:
         if ids.repeated:
             screen.note(f"{count(ids.repeated, 'repeated id')} taken once")
         return await _run(config, ids, screen)
-    finally:
-        screen.stop()
 
 
 async def _run(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestReport:
@@ -117,27 +114,10 @@ async def _run(config: HarvestConfig, ids: DiskSet, screen: Screen) -> HarvestRe
     handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for each in handled:
         loop.add_signal_handler(each, stop, each)
-    ticker = _Ticker(screen, loop)
     try:
-        return await work
+        with repeated(screen.every, screen.tick):
+            return await work
     except asyncio.CancelledError:
         if orders:  # cancelled by `stop`, at the latest
             raise orders[0] from None
         raise
-    finally:
-        ticker.stop()
-
-
-class _Ticker:
-    """Calls `Screen.tick` when it is due, also while nothing happens."""
-
-    def __init__(self, screen: Screen, loop: asyncio.AbstractEventLoop) -> None:
-        self._screen = screen
-        self._loop = loop
-        self._timer = loop.call_later(screen.first_tick_s(), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = self._loop.call_later(self._screen.tick(), self._tick)
-
-    def stop(self) -> None:
-        self._timer.cancel()

@@ -17,6 +17,7 @@ _PORT = 8765
 _ACCOUNT = "The account"
 _NETWORK = "The network and its faults"
 _POLLS = 1.0  # s between two polls of a sign-in: the vendor's 5 s would only make a person wait
+_DEFAULTS = SandboxSettings(campaigns=12, pages=30, rate_limit=4.0, quota=10_000)
 _EXAMPLES = {
     "v3": """\
 export HARVESTER_BASE_URL={url}
@@ -72,8 +73,9 @@ def _rates(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
 
 def _option(group: str, name: str, about: str, **attributes: Any) -> Callable[[Any], Any]:
     """An option of a heading, with its default shown; none of them is in the environment."""
-    attributes = {"envvar": None, "show_default": True, **attributes}
-    return option(name, group=group, help=about, **attributes)
+    usual = {"envvar": None, "show_default": True}
+    usual["default"] = getattr(_DEFAULTS, name.removeprefix("--").replace("-", "_"), None)
+    return option(name, group=group, help=about, **{**usual, **attributes})
 
 
 _HELP = f"""Serve the simulated API on a loopback port, with faults on demand.
@@ -101,33 +103,28 @@ Its state is forgotten when it stops: after a restart, log in again.
     default=_PORT,
     type=click.IntRange(0, 65535),
 )
-@_option(_ACCOUNT, "--seed", "The same seed, the same world.", default=1)
-@_option(
-    _ACCOUNT, "--campaigns", "Sent campaigns of the account.", default=12, type=click.IntRange(1)
-)
+@_option(_ACCOUNT, "--seed", "The same seed, the same world.")
+@_option(_ACCOUNT, "--campaigns", "Sent campaigns of the account.", type=click.IntRange(1))
 @_option(
     _ACCOUNT,
     "--resends",
     "Further mailings of these campaigns.  [default: one for every four campaigns]",
+    default=None,
     type=click.IntRange(0),
 )
-@_option(_ACCOUNT, "--pages", "Pages of opens in all mailings.", default=30)
+@_option(_ACCOUNT, "--pages", "Pages of opens in all mailings.")
 @_option(
     _ACCOUNT,
     "--rows-per-page",
     "The page size by which --pages counts.",
-    default=500,
     type=click.IntRange(1, 500),
 )
-@_option(SIGN_IN, "--api-key", "The key it accepts (v2).", default="sandbox-key")
-@_option(
-    SIGN_IN, "--access-token", "A token it always accepts (both versions).", default="sandbox-token"
-)
+@_option(SIGN_IN, "--api-key", "The key it accepts (v2).")
+@_option(SIGN_IN, "--access-token", "A token it always accepts (both versions).")
 @_option(
     SIGN_IN,
     "--client-id",
     "The app it accepts (v3); if it is not the API key, each version has limits of its own.",
-    default="sandbox-key",
 )
 @_option(
     SIGN_IN,
@@ -143,18 +140,17 @@ Its state is forgotten when it stops: after a restart, log in again.
     default=86_400.0,
     type=click.FloatRange(0, min_open=True),
 )
-@_option(PACE, "--rate-limit", "Requests a second; 0: none.", default=4.0)
+@_option(PACE, "--rate-limit", "Requests a second; 0: none.")
 @_option(
     PACE,
     "--limit-kind",
     "How the rate is judged: over any second, by a leaking bucket, by the clock's seconds.",
-    default="sliding",
     type=click.Choice(["sliding", "bucket", "window"]),
 )
-@_option(PACE, "--quota", "Requests a UTC day; 0: none.", default=10_000)
+@_option(PACE, "--quota", "Requests a UTC day; 0: none.")
 @_option(PACE, "--retry-after", "Retry-After header of refusals.")
-@_option(_NETWORK, "--latency", "Seconds to an answer.", default=0.0)
-@_option(_NETWORK, "--jitter", "Up to so many seconds more.", default=0.0)
+@_option(_NETWORK, "--latency", "Seconds to an answer.")
+@_option(_NETWORK, "--jitter", "Up to so many seconds more.")
 @_option(
     _NETWORK,
     "--fault",
@@ -163,7 +159,7 @@ Its state is forgotten when it stops: after a restart, log in again.
     callback=_rates,
     metavar="KIND=RATE",
 )
-@_option(_NETWORK, "--heal-after", "Faulty attempts a page has.", default=1)
+@_option(_NETWORK, "--heal-after", "Faulty attempts a page has.")
 @_option(SHOWN, "--request-log", "Log requests as NDJSON.", type=click.Path(path_type=Path))
 def sandbox(api: str, port: int, resends: int | None, **given: Any) -> int:
     if resends is None:
@@ -176,11 +172,8 @@ def sandbox(api: str, port: int, resends: int | None, **given: Any) -> int:
         settings = SandboxSettings(
             resends=resends, faults=given.pop("fault"), sign_in=sign_in, **given
         )
-    except ValueError as wrong:
-        raise click.UsageError(str(wrong)) from None
-    try:
         asyncio.run(_serve(settings, port, api))
-    except ValueError as wrong:  # a world that cannot be: more campaigns than pages, say
+    except ValueError as wrong:  # settings, or a world, that cannot be
         raise click.UsageError(str(wrong)) from None
     except KeyboardInterrupt:
         pass
@@ -205,4 +198,4 @@ async def _serve(settings: SandboxSettings, port: int, api: str) -> None:
             what = f"serve on port {port}"
             if wrong.filename is not None:
                 what = f"write {wrong.filename} (--request-log)"
-            raise click.ClickException(f"cannot {what}: {wrong.strerror}") from None
+            raise click.UsageError(f"cannot {what}: {wrong.strerror}") from None

@@ -1,15 +1,15 @@
 """What a person sees on stderr during a run: log lines, or a live display on a terminal."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from harvester.cli.closing import closing_lines
 from harvester.cli.flags import by_flags
@@ -25,7 +25,6 @@ from harvester.runtime import Clock, stamp
 if TYPE_CHECKING:
     from rich.console import Group
 
-_REDRAW_EVERY = 0.25  # seconds
 _WIDEST = 78  # columns: lines that do not reach the edge of a terminal are not wrapped by a resize
 _SHOW_CURSOR = b"\x1b[?25h\n"
 # What is logged, by the number of -v. The live display shows the course of the run already: only
@@ -38,17 +37,15 @@ logger = logging.getLogger("harvester")
 class Screen:
     """Shows a run on stderr as log lines: what a pipe, a file or a service manager gets."""
 
+    every = 1.0  # seconds between two calls of `tick`
+
     def __init__(self) -> None:
         self.table = True
+        self.live: AbstractContextManager[object] = nullcontext()  # entered for the run
         self.counters = Counters()
-        self.progress = Progress(self.counters)
         self.clock = Clock()
-
-    def start(self) -> None:
-        """The run begins."""
-
-    def stop(self) -> None:
-        """The run is over; what comes now is printed below."""
+        self.progress = Progress(self.counters, self.clock)
+        self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(Figures())
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Log a line that belongs to no event."""
@@ -58,19 +55,15 @@ class Screen:
         """Take one event in and show it."""
         self.counters(event)
         self.progress(event)
-        level = lines.level_of(event)
-        if level is not None and logger.isEnabledFor(level) and (line := lines.describe(event)):
+        if line := lines.describe(event, least=logger.level):
             log(line)
 
-    def first_tick_s(self) -> float:
-        """Seconds from the start to the first `tick`."""
-        return next_heartbeat_s(Figures(), self.clock.now())
-
-    def tick(self) -> float:
-        """Show the figures; give the seconds to the next time."""
-        figures, now = self.progress.figures(), self.clock.now()
-        log(lines.heartbeat(figures, now))
-        return next_heartbeat_s(figures, now)
+    def tick(self) -> None:
+        """Show the figures where that is due."""
+        if self.clock.monotonic() >= self._heartbeat_at:
+            figures = self.progress.figures()
+            log(lines.heartbeat(figures))
+            self._heartbeat_at = self.clock.monotonic() + next_heartbeat_s(figures)
 
     def abandon(self) -> None:
         """Leave the terminal usable; for a signal handler, right before the process ends."""
@@ -85,44 +78,33 @@ class Screen:
 class LiveScreen(Screen):
     """Shows a run on a terminal: a bar and the figures, redrawn in place under the log lines."""
 
+    every = 0.25
+
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
         from rich.live import Live
 
         self.console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.live = self._display = Live(console=self.console, auto_refresh=False, transient=True)
         self._widths: list[int] = []  # of the lines that are shown
-
-    def start(self) -> None:
-        """See `Screen`."""
-        self._live.start()
-
-    def stop(self) -> None:
-        """See `Screen`."""
-        self._live.stop()
 
     def abandon(self) -> None:
         """Show the cursor again without any lock or buffer: another frame may hold them."""
-        if self._live.is_started:
+        if self._display.is_started:
             with suppress(OSError):
                 os.write(self.console.file.fileno(), _SHOW_CURSOR)
 
-    def first_tick_s(self) -> float:
-        """See `Screen`."""
-        return _REDRAW_EVERY
-
-    def tick(self) -> float:
+    def tick(self) -> None:
         """Redraw."""
         width = min(self.console.width - 1, _WIDEST)
         self._erase_wrapped(self.console.width)
-        shown = display(self.progress.figures(), self.clock.now(), width=width)
-        self._live.update(shown, refresh=True)
+        shown = display(self.progress.figures(), width=width)
+        self._display.update(shown, refresh=True)
         self._widths = [
             sum(segment.cell_length for segment in line)
             for line in self.console.render_lines(shown, pad=False)
         ]
-        return _REDRAW_EVERY
 
     def _erase_wrapped(self, width: int) -> None:
         """A line that a narrower terminal has wrapped is on several rows: Rich erases one."""
@@ -135,7 +117,7 @@ class LiveScreen(Screen):
             self.console.control(Control(*(erase * more)))
 
 
-def display(figures: Figures, now: datetime, *, width: int) -> "Group":
+def display(figures: Figures, *, width: int) -> "Group":
     """The live display: always four lines, of at most `width` columns."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
@@ -165,7 +147,7 @@ def display(figures: Figures, now: datetime, *, width: int) -> "Group":
         bar,
         row("harvested", harvest),
         row("requests", lines.requested(figures)),
-        row("left", lines.left(figures, now), "yellow" if figures.paused else ""),
+        row("left", lines.left(figures), "yellow" if figures.paused else ""),
     )
 
 
@@ -219,7 +201,7 @@ class _TextLines(logging.Formatter):
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line: Line = getattr(record, "line", Line(record.levelno, "note", "", {}))
+        line: Line = record.__dict__["line"]
         found = {
             "at": stamp(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
@@ -227,11 +209,6 @@ class _JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **line.fields,
         }
-        try:
-            return orjson.dumps(found).decode()
-        except orjson.JSONEncodeError:  # a path that is not UTF-8
-            return orjson.dumps({name: _printable(value) for name, value in found.items()}).decode()
-
-
-def _printable(value: object) -> object:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+        # A path may hold any byte: what is no text is replaced.
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace").decode()

@@ -107,6 +107,9 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         try:
             write_all(file, data)
             os.fsync(file)
+        except OSError:
+            own.unlink()
+            raise
         finally:
             os.close(file)
     with storage(path):

@@ -27,15 +27,14 @@ class Allowance(Struct, frozen=True):
 def finish_time(now: datetime, requests: int, allowance: Allowance) -> datetime:
     """The earliest time at which `requests` more requests can have been started."""
     today, a_day = _capacity(now, allowance)
-    if requests <= today:
-        return _at_pace(now, requests, allowance.rate)
-    full_days, rest = divmod(requests - today, a_day)
-    if rest == 0:  # the last day is used to its end
-        full_days, rest = full_days - 1, a_day
-    if full_days > _FOREVER.days:
-        return now + _FOREVER
-    end = _at_pace(next_reset(now) + timedelta(days=full_days), rest, allowance.rate)
-    return min(end, now + _FOREVER)
+    start, rest = now, float(requests)
+    if rest > today:
+        full_days, rest = divmod(rest - today, a_day)
+        if rest == 0:  # the last day is used to its end
+            full_days, rest = full_days - 1, a_day
+        start = next_reset(now) + timedelta(days=min(full_days, _FOREVER.days))
+    seconds = rest / allowance.rate if allowance.rate else 0.0  # of one day at most
+    return min(start + timedelta(seconds=seconds), now + _FOREVER)
 
 
 def days_needed(now: datetime, requests: int, allowance: Allowance) -> int:
@@ -57,8 +56,3 @@ def _capacity(now: datetime, allowance: Allowance) -> tuple[float, float]:
         return today, a_day
     seconds = (next_reset(now) - now).total_seconds()
     return min(today, seconds * allowance.rate), min(a_day, _DAY * allowance.rate)
-
-
-def _at_pace(start: datetime, requests: float, rate: float) -> datetime:
-    seconds = requests / rate if rate else 0.0
-    return start + (_FOREVER if seconds >= _FOREVER.total_seconds() else timedelta(seconds=seconds))

@@ -96,25 +96,18 @@ _TABLE: dict[type[Any], tuple[int, str | Callable[[Any], str]]] = {
 }
 
 
-def level_of(event: Event) -> int | None:
-    """The level of an event's line; None for an event that has none."""
-    row = _TABLE.get(type(event))
-    return None if row is None else row[0]
-
-
-def describe(event: Event) -> Line | None:
-    """The line of an event; None if it has none."""
-    row = _TABLE.get(type(event))
-    if row is None:
+def describe(event: Event, *, least: int = 0) -> Line | None:
+    """The line of an event; None if it has none, or one of a level below `least`."""
+    level, text = _TABLE.get(type(event), (-1, ""))
+    if level < least:
         return None
-    level, text = row
     shown = text.format(event) if isinstance(text, str) else text(event)
     return Line(level, _snake_case(type(event).__name__), shown, dict(_fields(event)))
 
 
-def heartbeat(figures: Figures, now: datetime) -> Line:
+def heartbeat(figures: Figures) -> Line:
     """The line with all figures."""
-    rows = {"": harvested(figures), "requests: ": requested(figures), "left: ": left(figures, now)}
+    rows = {"": harvested(figures), "requests: ": requested(figures), "left: ": left(figures)}
     text = " · ".join(f"{name}{' · '.join(parts)}" for name, parts in rows.items())
     return Line(logging.INFO, "heartbeat", text, dict(_fields(figures)))
 
@@ -149,14 +142,14 @@ def requested(figures: Figures) -> Iterator[str]:
         yield f"today {figures.used_today:,} of {figures.quota_limit:,}"
 
 
-def left(figures: Figures, now: datetime) -> Iterator[str]:
+def left(figures: Figures) -> Iterator[str]:
     """What is still to come, and what is waited for."""
     if figures.requests_left is None:
         yield "an unknown number of requests"
     else:
         bound = "at least " if figures.at_least else ""
         yield f"{bound}{count(figures.requests_left, 'request')}"
-    if figures.paused and figures.paused_until and figures.paused_until > now:
+    if figures.paused and figures.paused_until:
         reason = figures.paused.replace("_", " ")
         yield f"{reason} until {figures.paused_until:%a %H:%M:%S} UTC"
     elif figures.done_about is not None and figures.requests_left:

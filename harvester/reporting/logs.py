@@ -1,5 +1,6 @@
 """Events in, report files out: retries.ndjson, errors.ndjson, pages.ndjson."""
 
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from harvester import events
@@ -10,19 +11,19 @@ from harvester.model import Target
 from harvester.runtime import Clock, stamp
 
 
+@dataclass(slots=True)
 class _Report:
     """A file with a line for each event of some kind; each line begins the same way."""
 
-    def __init__(self, log: NdjsonLog, run_id: str, clock: Clock) -> None:
-        self._log = log
-        self._run_id = run_id
-        self._clock = clock
+    log: NdjsonLog
+    run_id: str
+    clock: Clock
 
     def _append(self, target: Target, **facts: object) -> None:
-        self._log.append(
+        self.log.append(
             {
-                "at": stamp(self._clock.now()),
-                "run_id": self._run_id,
+                "at": stamp(self.clock.now()),
+                "run_id": self.run_id,
                 "report": target.report,
                 "campaign_id": target.campaign_id,
                 **facts,
@@ -30,6 +31,7 @@ class _Report:
         )
 
 
+@dataclass(slots=True)
 class RetryReport(_Report):
     """retries.ndjson: a line when a request is repeated, with the cause and the wait before it.
 
@@ -46,40 +48,39 @@ class RetryReport(_Report):
         events.CampaignInterrupted,
     )
 
-    def __init__(self, log: NdjsonLog, run_id: str, clock: Clock) -> None:
-        super().__init__(log, run_id, clock)
-        self._scheduled: dict[Target, dict[str, Any]] = {}
+    scheduled: dict[Target, dict[str, Any]] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""
         match event:
             case events.RequestSent(target=target):
-                if facts := self._scheduled.pop(target, None):
+                if facts := self.scheduled.pop(target, None):
                     self._append(target, **facts)
             case events.RetryScheduled():
-                wait = {"wait_s": round(event.wait_s, 3), "wait_source": event.wait_source}
-                self._schedule(event, event.attempt, wait)
+                self._schedule(event, event.attempt, round(event.wait_s, 3), event.wait_source)
             case events.WalkRestarted():
-                self._schedule(event, 1, {"wait_s": 0.0, "wait_source": "none"})
+                self._schedule(event, 1, 0.0, "none")
             case (
                 events.CampaignFailed(target=target)
                 | events.CampaignDeferred(target=target)
                 | events.CampaignInterrupted(target=target)
             ):
-                self._scheduled.pop(target, None)
+                self.scheduled.pop(target, None)
 
     def _schedule(
         self,
         event: events.RetryScheduled | events.WalkRestarted,
         attempt: int,
-        wait: dict[str, Any],
+        wait_s: float,
+        wait_source: str,
     ) -> None:
-        self._scheduled[event.target] = {
+        self.scheduled[event.target] = {
             "page": event.page,
             "attempt": attempt,
             "cause": event.cause,
             "status": event.status,
-            **wait,
+            "wait_s": wait_s,
+            "wait_source": wait_source,
         }
 
 
@@ -114,7 +115,7 @@ class ErrorReport(_Report):
         if isinstance(event, events.CampaignFailed | events.CampaignDeferred):
             self._append(
                 event.target,
-                kind=getattr(event, "kind", "set_aside"),
+                kind=event.kind,
                 status=event.status,
                 error_key=getattr(event, "error_key", None),
                 message=event.message,

@@ -23,7 +23,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     Campaigns are `campaigns_done`, `failed`, or still to come; `campaigns_total` None is an
     unknown number. `requests_done` brought what they were to bring. `requests_left` is a lower
     bound where `at_least` is true, and then nothing is done before `done_about`. `rate` is the pace
-    in requests a second (0: none).
+    in requests a second (0: none). A pause still lasts `wait_s`.
     """
 
     elapsed_s: float = 0.0
@@ -46,18 +46,14 @@ class Figures(Struct, frozen=True, kw_only=True):
     quota_limit: int = 0
     paused: str | None = None
     paused_until: datetime | None = None
-
-    def wait_s(self, now: datetime) -> float:
-        """How long the pause still lasts (s); 0 without one."""
-        return (self.paused_until - now).total_seconds() if self.paused_until else 0.0
+    wait_s: float = 0.0
 
 
-def next_heartbeat_s(figures: Figures, now: datetime) -> float:
+def next_heartbeat_s(figures: Figures) -> float:
     """Seconds to the next heartbeat: 15 in the first ten minutes, then a minute; an hour during a
     long wait, but never past its end."""
-    wait = figures.wait_s(now)
-    if wait > _LONG_WAIT:
-        return min(wait, 3600.0)
+    if figures.wait_s > _LONG_WAIT:
+        return min(figures.wait_s, 3600.0)
     return 15.0 if figures.elapsed_s < 600 else 60.0
 
 
@@ -140,6 +136,7 @@ class Progress:
             quota_limit=self._quota,
             paused=pause.reason if pause else None,
             paused_until=pause.until if pause else None,
+            wait_s=(pause.until - now).total_seconds() if pause else 0.0,
         )
 
     def _requests_per_second(self) -> float:

@@ -1,6 +1,8 @@
 """The end of a run: made durable, counted, written to summary.json and runs.ndjson, announced."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 import orjson
@@ -23,43 +25,37 @@ from harvester.runtime import Clock, StopSignal, next_reset
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
 class RunEnd:
     """Concludes one run, which begins when this is made. It awaits nothing: a cancel cannot cut it
     short; nor does a step that the disk refuses: what was saved before is counted."""
 
-    def __init__(
-        self,
-        run_id: str,
-        directory: Directory,
-        *,
-        tally: Counters,
-        daily_quota: int,
-        stop: StopSignal,
-        clock: Clock,
-        emit: EventDispatcher,
-    ) -> None:
-        self._run_id = run_id
-        self._directory = directory
-        self._tally = tally
-        self._daily_quota = daily_quota
-        self._stop = stop
-        self._clock = clock
-        self._emit = emit
-        self._started = (clock.now(), clock.monotonic())
+    run_id: str
+    directory: Directory
+    _: KW_ONLY
+    tally: Counters
+    daily_quota: int
+    stop: StopSignal
+    clock: Clock
+    emit: EventDispatcher
+    _started: tuple[datetime, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started = (self.clock.now(), self.clock.monotonic())
 
     def conclude(self, drain: Callable[[], None]) -> HarvestReport:
         """`drain` takes the campaigns that were not begun, so that they are counted."""
         self._attempt(drain)
-        self._attempt(self._directory.compact_manifest)
-        self._attempt(self._directory.sync)
+        self._attempt(self.directory.compact_manifest)
+        self._attempt(self.directory.sync)
         campaigns = self._attempt(self._count) or Campaigns()
         report = self._report(campaigns)
         try:
             self._write(report)
         except StorageError as full:
-            self._stop.request(full)
+            self.stop.request(full)
             report = self._report(campaigns)
-        self._emit(events.RunFinished(report.exit_code, report.reason))
+        self.emit(events.RunFinished(report.exit_code, report.reason))
         return report
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
@@ -70,45 +66,39 @@ class RunEnd:
         try:
             return step()
         except StorageError as full:
-            self._stop.request(full)
+            self.stop.request(full)
             return None
 
     def _write(self, report: HarvestReport) -> None:
         """Nothing where the directory at this path is no longer the run's."""
-        self._directory.lock.check()
+        self.directory.lock.check()
         summary = to_json(report)
-        replace_file(self._directory.layout.summary, summary)
-        self._directory.runs.append(orjson.loads(summary))
-        self._directory.runs.sync()
+        replace_file(self.directory.layout.summary, summary)
+        self.directory.runs.append(orjson.loads(summary))
+        self.directory.runs.sync()
 
     def _count(self) -> Campaigns:
-        counts = self._directory.store.counts()
-        return Campaigns(
-            total=sum(counts.values()),
-            complete=counts.get("complete", 0),
-            failed=counts.get("failed", 0),
-            partial=counts.get("partial", 0),
-            pending=counts.get("pending", 0),
-        )
+        counts = self.directory.store.counts()
+        return Campaigns(total=sum(counts.values()), **counts)
 
     def _report(self, campaigns: Campaigns) -> HarvestReport:
-        tally, (started, began) = self._tally, self._started
-        now = self._clock.now()
-        end = conclude(self._stop.order, campaigns, tally.deferred_until)
+        tally, (started, began) = self.tally, self._started
+        now = self.clock.now()
+        end = conclude(self.stop.order, campaigns, tally.deferred_until)
         return HarvestReport(
-            run_id=self._run_id,
+            run_id=self.run_id,
             exit_code=end.exit_code,
             reason=end.reason,
-            message=end.message or self._emit.observer_failure,
+            message=end.message or self.emit.observer_failure,
             resume_at=end.resume_at,
             campaigns=campaigns,
             requests=Requests(tally.sent, tally.ok, tally.retried, tally.throttled),
             pages=tally.pages,
             rows=tally.rows,
             bytes=tally.bytes,
-            quota=Quota(self._daily_quota, tally.used_today, next_reset(now)),
+            quota=Quota(self.daily_quota, tally.used_today, next_reset(now)),
             started_at=started,
             finished_at=now,
-            elapsed_s=round(self._clock.monotonic() - began, 3),
-            errors=self._directory.layout.errors,
+            elapsed_s=round(self.clock.monotonic() - began, 3),
+            errors=self.directory.layout.errors,
         )

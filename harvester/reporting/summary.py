@@ -4,8 +4,10 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import orjson
+from msgspec import Meta
 
 from harvester.errors import StopRun
 from harvester.runtime import stamp
@@ -33,6 +35,8 @@ EXIT_CODES = {
     "SIGTERM": 143,
 }
 _OTHER_STOP = 130  # a reason of the caller's own (`Harvester.stop`)
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""What every reader of JSON takes exactly; the page reads these lines again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +54,18 @@ class Campaigns:
 class Requests:
     """Requests of the run: every one sent, with a readable 200, sent again, refused as too fast."""
 
-    sent: int = 0
-    ok: int = 0
-    retried: int = 0
-    throttled: int = 0
+    sent: Count = 0
+    ok: Count = 0
+    retried: Count = 0
+    throttled: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
     """The key's day: `limit` requests (0: none), used by all runs, until `resets_at` (UTC)."""
 
-    limit: int
-    used_today: int
+    limit: Count
+    used_today: Count
     resets_at: datetime
 
 

@@ -1,15 +1,14 @@
 """The figures of the page: values that the template shows."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from harvester.disk.inspect import States
 from harvester.disk.verified import Verified
-from harvester.reporting.page.charts import Periods
-from harvester.reporting.page.days import Day
+from harvester.reporting.page.periods import Periods
 from harvester.reporting.page.sources import Failure, Finished, Run
-from harvester.reporting.page.verdict import Standing, Verdict, verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,8 +22,6 @@ class ReportFigures:
     not_asked: int = 0  # of the empty ones: the API's own count was 0
     rows: int = 0
     bytes: int = 0
-    pages: int = 0
-    dated: int = 0  # rows with a date that can be read
     first: datetime | None = None
     last: datetime | None = None
     days: Counter[date] = field(default_factory=Counter)
@@ -35,7 +32,7 @@ class ReportFigures:
     @property
     def undated(self) -> int:
         """Rows without a date that can be read."""
-        return self.rows - self.dated
+        return self.rows - self.days.total()
 
     @property
     def compared(self) -> int:
@@ -45,11 +42,15 @@ class ReportFigures:
 
 @dataclass(slots=True, kw_only=True)
 class FailureKind:
-    """Failures of one kind: `now` of the state (None: unknown), `lines` of every run."""
+    """Failures of one kind: `now` of the state (None: unknown), `lines` of every run.
+
+    `examples` are those of the `latest` that still stand.
+    """
 
     kind: str
     now: int | None = None
     lines: int = 0
+    latest: deque[Failure] = field(default_factory=lambda: deque(maxlen=50))
     examples: list[Failure] = field(default_factory=list)
 
 
@@ -64,43 +65,38 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What is left to do, in requests, and when it can be done."""
-
-    requests: int
-    done_about: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures(Standing):
+class Figures:
     """Everything that the template is given.
 
-    `runs` are all that left figures, oldest first; `history`: none but killed ones is missing.
-    `cut_off`: ids of runs that left no figures. `differences`: some files that differ, with what
-    does. `state_readable`: the private state was there.
+    `settings` are those of the state; None: it is missing or damaged. `runs` are all that left
+    figures, oldest first; `killed` says that a later one has finished files. `differing` files are
+    not as the manifest says, `differences` names some with what differs. `largest` are campaigns by
+    rows. Without `periods` no event has a date.
     """
 
-    reports: Sequence[ReportFigures]
-    periods: Periods | None  # None: no event has a date
-    largest: Sequence[tuple[str, int]]  # campaigns by rows
-    days: Sequence[Day]
-    runs: Sequence[Run]
-    history: bool
-    cut_off: Sequence[str]
-    estimate: Estimate | None
-    failures: Sequence[FailureKind]
-    causes: Sequence[Cause]
-    differences: Sequence[tuple[str, str]]
-    verified: Verified | None
-    state_readable: bool
-    manifest_sha256: str
-    manifest_bytes: int
-    broken_lines: Counter[str]
+    directory: str
+    made_at: datetime
+    settings: Mapping[str, str] | None
+    campaigns: States
+    runs: Sequence[Run] = ()
+    under_way: bool = False
+    killed: bool = False
+    reports: Sequence[ReportFigures] = ()
+    periods: Periods | None = None
+    largest: Sequence[tuple[str, int]] = ()
+    differing: int = 0
+    differences: Sequence[tuple[str, str]] = ()
+    failures: Sequence[FailureKind] = ()
+    causes: Sequence[Cause] = ()
+    verified: Verified | None = None
+    manifest_sha256: str = ""
+    manifest_bytes: int = 0
+    broken_lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
-        """How the harvest stands, and what to do next."""
-        return verdict(self)
+    def rows(self) -> int:
+        """Rows of the finished files."""
+        return sum(report.rows for report in self.reports)
 
     @property
     def bytes(self) -> int:

@@ -1,14 +1,14 @@
 """The figures as HTML."""
 
-from datetime import UTC
 from importlib import resources
 
 import jinja2
 
 from harvester._version import __version__
 from harvester.reporting import lines
-from harvester.reporting.page import charts, words
+from harvester.reporting.page import words
 from harvester.reporting.page.figures import Figures
+from harvester.reporting.page.verdict import verdict
 
 
 def render(figures: Figures) -> bytes:
@@ -23,18 +23,17 @@ def render(figures: Figures) -> bytes:
         "number": lambda count: f"{count:,}",
         "share": _share,
         "size": lines.size,
-        "moment": lambda moment: f"{moment.astimezone(UTC):%d %b %Y, %H:%M}",
-        "clock": lambda moment: f"{moment.astimezone(UTC):%H:%M}",
+        "moment": lambda moment: f"{moment:%d %b %Y, %H:%M}",
         "duration": _duration,
-        "because": words.because,
+        "ended_by": words.ended_by,
         "advice": words.advice,
         "plain": words.plain,
         "identifier": words.identifier,
-        "columns": charts.columns,
-        "bars": lambda parts, whole: charts.stack(parts, whole=whole),
     }
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(figures=figures, version=__version__)
+    page = environment.from_string(source).render(
+        figures=figures, verdict=verdict(figures), version=__version__
+    )
     return page.encode(errors="backslashreplace")  # a path may hold any byte
 
 

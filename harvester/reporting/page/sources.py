@@ -3,26 +3,25 @@
 Each line is one JSON object. A field that the page can do without may be absent.
 """
 
+import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
-from harvester.disk.layout import Layout
-from harvester.reporting.page.ndjson import Lines
+from harvester.disk.finished import whole_lines
+from harvester.disk.inspect import States
+from harvester.reporting.summary import Count, Quota, Requests
 
-_MOST = 2**53  # the largest integer that every JSON reader takes exactly
-Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+T = TypeVar("T")
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
-_YEARS = range(1995, 2200)  # far from the ends of the calendar, where arithmetic fails
-_LARGEST_SUMMARY = 1 << 20  # bytes
 _FILE = re.compile(r"[a-z_]{1,40}/[\w-]{1,100}\.ndjson(\.gz|\.zst)?", re.ASCII)
 
 
@@ -31,41 +30,18 @@ def is_file_name(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-class Campaigns(msgspec.Struct, frozen=True, kw_only=True):
-    """Campaigns of a run by state."""
-
-    total: Count = 0
-    complete: Count = 0
-    failed: Count = 0
-    partial: Count = 0
-    pending: Count = 0
-
-
-class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of a run."""
-
-    sent: Count = 0
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """The key's day when the run ended; `used_today` is of all runs with the key."""
-
-    limit: Count = 0
-    used_today: Count = 0
-
-
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of runs.ndjson; summary.json is the last one."""
+    """A line of runs.ndjson."""
 
     run_id: Text
     started_at: Moment
-    finished_at: Moment
+    quota: Quota
     exit_code: Code = 0
     reason: Text = ""
+    message: str | None = None
     resume_at: Moment | None = None
-    campaigns: Campaigns = Campaigns()
+    campaigns: States = States()
     requests: Requests = Requests()
-    quota: Quota = Quota()
     rows: Count = 0
     elapsed_s: Seconds = 0.0
 
@@ -79,7 +55,6 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     rows: Count
     bytes: Count
     sha256: Text
-    pages: Count = 0
     run_id: Text = ""
     asked: bool = True
     reconciled: bool | None = None
@@ -98,7 +73,6 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     kind: Text
     report: Text = ""
     campaign_id: Text = ""
-    run_id: Text = ""
     status: Code | None = None
     message: Text | None = None
 
@@ -107,55 +81,61 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """A line of retries.ndjson."""
 
     cause: Text
-    run_id: Text = ""
     wait_s: Seconds = 0.0
 
 
-def read_runs(layout: Layout, lines: Lines[Run]) -> list[Run]:
-    """Every run that ended, oldest first: those of runs.ndjson, and summary.json's."""
-    found = list(lines.read(layout.runs))
-    if layout.summary.is_file() and layout.summary.stat().st_size <= _LARGEST_SUMMARY:
-        found += lines.decode(layout.summary.read_bytes().replace(b"\n", b" "))
-    runs: dict[str, Run] = {}
-    for run in found:
-        if run.started_at.year in _YEARS and run.finished_at.year in _YEARS:
-            runs.setdefault(run.run_id, run)
-        else:
-            lines.broken += 1
-    return sorted(runs.values(), key=lambda run: run.started_at)
+class Lines(Generic[T]):
+    """Decodes chunks of lines into values of one type. `broken` counts the lines that are none."""
+
+    def __init__(self, of: type[T]) -> None:
+        self._of = of
+        self._decoder = msgspec.json.Decoder(of)
+        self.broken = 0
+
+    def decode(self, chunk: bytes) -> list[T]:
+        """The values of a chunk: all at once, or line by line where one of them is broken."""
+        try:
+            return self._decoder.decode_lines(chunk)
+        except (msgspec.DecodeError, RecursionError):
+            return list(self._one_by_one(chunk))
+
+    def read(self, path: Path) -> Iterator[T]:
+        """The values of a whole file, a chunk in memory at a time; nothing if there is no file."""
+        if path.is_file():
+            with path.open("rb") as file:
+                for chunk in whole_lines(file.read):
+                    yield from self.decode(chunk)
+
+    def _one_by_one(self, chunk: bytes) -> Iterator[T]:
+        for line in filter(bytes.strip, chunk.split(b"\n")):
+            try:
+                # The json module accepts a lone surrogate, which the API sends now and then.
+                yield msgspec.convert(json.loads(line), self._of)
+            except (ValueError, RecursionError):
+                self.broken += 1
 
 
 class Manifest:
     """The finished files: for each the last line that names it, in the order of the lines.
 
-    A file that grew in a top-up may have older lines. In memory stand the names alone.
+    A file that grew in a top-up may have older lines. In memory stand the names alone. `bytes` are
+    those of all files.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = Lines(Finished)
-        last: dict[str, int] = {}
+        last: dict[str, tuple[int, int]] = {}
         for number, each in enumerate(lines.read(path)):
             if each.is_ours:
-                last[each.file] = number
+                last[each.file] = number, each.bytes
             else:
                 lines.broken += 1
-        self._current = frozenset(last.values())
+        self._current = frozenset(number for number, _ in last.values())
+        self.bytes = sum(size for _, size in last.values())
         self.broken = lines.broken
-
-    def bytes(self) -> int:
-        """The bytes of all files."""
-        return sum(each.bytes for each in self)
 
     def __iter__(self) -> Iterator[Finished]:
         for number, each in enumerate(Lines(Finished).read(self._path)):
             if number in self._current:
                 yield each
-
-
-def begun_at(run_id: str) -> datetime | None:
-    """When a run began, by its id; None if the id does not tell."""
-    try:
-        return datetime.strptime(run_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return None

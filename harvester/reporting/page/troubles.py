@@ -1,8 +1,6 @@
 """What went wrong, from errors.ndjson and retries.ndjson. However long they are, little is kept."""
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from itertools import islice
 
 from harvester.disk.layout import Layout
 from harvester.reporting.page.figures import Cause, FailureKind
@@ -10,32 +8,24 @@ from harvester.reporting.page.sources import Failure, Repeat, is_file_name
 
 _KINDS = 12
 _EXAMPLES = 3
-_REMEMBERED = 50  # failures of a kind that the examples are taken from
 
 
 def failures_by_kind(
-    layout: Layout, lines: Iterable[Failure], standing: Mapping[str, int] | None, run_ids: set[str]
+    layout: Layout, lines: Iterable[Failure], standing: Mapping[str, int] | None
 ) -> list[FailureKind]:
     """Failures by kind, those that stand now first. Examples are the latest that still stand.
 
     `standing` counts them by the state; None if it cannot be read.
     """
     unknown = None if standing is None else 0
-    kinds = {
-        kind: FailureKind(kind=kind, now=count)
-        for kind, count in islice((standing or {}).items(), _KINDS)
-    }
-    latest: dict[str, deque[Failure]] = {}
+    kinds = {kind: FailureKind(kind=kind, now=now) for kind, now in (standing or {}).items()}
     for line in lines:
-        run_ids.add(line.run_id)
-        if line.kind not in kinds and len(kinds) >= 2 * _KINDS:
-            continue
         kind = kinds.setdefault(line.kind, FailureKind(kind=line.kind, now=unknown))
         kind.lines += 1
-        latest.setdefault(line.kind, deque(maxlen=_REMEMBERED)).append(line)
-    for name, some in latest.items():
-        still = {each.campaign_id: each for each in some if not _is_finished(layout, each)}
-        kinds[name].examples = list(still.values())[-_EXAMPLES:]
+        kind.latest.append(line)
+    for kind in kinds.values():
+        still = {each.campaign_id: each for each in kind.latest if not _is_finished(layout, each)}
+        kind.examples = list(still.values())[-_EXAMPLES:]
     return sorted(kinds.values(), key=lambda each: (-(each.now or 0), -each.lines))[:_KINDS]
 
 
@@ -46,13 +36,10 @@ def _is_finished(layout: Layout, failure: Failure) -> bool:
     return any((layout.root / f"{name}{ending}").exists() for ending in endings)
 
 
-def repeats_by_cause(lines: Iterable[Repeat], run_ids: set[str]) -> list[Cause]:
+def repeats_by_cause(lines: Iterable[Repeat]) -> list[Cause]:
     """Repeated requests by cause, the most frequent first."""
     found: dict[str, Cause] = {}
     for line in lines:
-        run_ids.add(line.run_id)
-        if line.cause not in found and len(found) >= 2 * _KINDS:
-            continue
         cause = found.setdefault(line.cause, Cause(cause=line.cause))
         cause.count += 1
         cause.wait_s += line.wait_s

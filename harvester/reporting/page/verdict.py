@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from harvester.reporting.page.sources import Campaigns, Run
-from harvester.reporting.page.words import DATE_FIELDS, UNDATED, because
+from harvester.reporting.lines import count
+from harvester.reporting.page.figures import Figures
+from harvester.reporting.page.words import DATE_FIELDS, UNDATED, ended_by
 
 _FOR_GOOD = {"not_found"}  # not tried again unasked
 
@@ -18,39 +19,23 @@ class Verdict:
     headline: str
     sentence: str
     next_step: str
-    command: str | None = None
+    command: str
     not_before: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The facts that the verdict follows from. `differing` files are not as the manifest says."""
-
-    directory: str
-    settings: Mapping[str, str]
-    campaigns: Campaigns
-    failed_kinds: frozenset[str]
-    rows: int
-    last_run: Run | None
-    under_way: bool
-    killed: bool  # a run began after the last one that left a summary
-    differing: int
-    made_at: datetime
-
-
-def verdict(facts: Standing) -> Verdict:
+def verdict(facts: Figures) -> Verdict:
     """The sentence and the next command. The first case that holds decides."""
-    command = run_command(facts.directory, facts.settings)
+    command = run_command(facts.directory, facts.settings or {})
     return _not_to_be_judged(facts, command) or _unfinished(facts, command) or _over(facts, command)
 
 
-def _done(facts: Standing) -> str:
+def _done(facts: Figures) -> str:
     counts = facts.campaigns
-    known = "campaigns" if facts.last_run else "campaigns that were begun"
+    known = "campaigns" if facts.runs else "campaigns that were begun"
     return f"{counts.complete:,} of {counts.total:,} {known} are complete"
 
 
-def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
+def _not_to_be_judged(facts: Figures, command: str) -> Verdict | None:
     """What comes before the question of whether the harvest is complete."""
     if facts.under_way:
         return Verdict(
@@ -60,9 +45,10 @@ def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
             command=shlex.join(["harvester", "status", facts.directory]),
         )
     if facts.differing:
+        files = count(facts.differing, "finished file is", "finished files are")
         return Verdict(
             headline="Finished files differ from the manifest",
-            sentence=f"{_files(facts.differing)} not what was harvested; {_done(facts)}.",
+            sentence=f"{files} not what was harvested; {_done(facts)}.",
             next_step="Harvest these files again:",
             command=f"{command} --repair",
         )
@@ -76,10 +62,10 @@ def _not_to_be_judged(facts: Standing, command: str) -> Verdict | None:
     return None
 
 
-def _unfinished(facts: Standing, command: str) -> Verdict | None:
+def _unfinished(facts: Figures, command: str) -> Verdict | None:
     """The harvest can go on."""
-    last, again = facts.last_run, "The same command goes on where it stopped."
-    if facts.killed or last is None:
+    again = "The same command goes on where it stopped."
+    if facts.killed or not facts.runs:
         return Verdict(
             headline="The last run was cut off",
             sentence=f"It left no ending, as after a kill or a power cut; {_done(facts)}. "
@@ -87,6 +73,7 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             next_step=again,
             command=command,
         )
+    last = facts.runs[-1]
     if last.reason in {"credentials_refused", "sign_in_refused"}:
         return Verdict(
             headline="The key or token was refused",
@@ -94,11 +81,11 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
             next_step="Find out what is wrong, correct it, and run the same command again:",
             command="harvester check",
         )
-    resume_at = last.resume_at
     if facts.campaigns.partial or facts.campaigns.pending:
+        resume_at = last.resume_at
         return Verdict(
             headline="Stopped before the end",
-            sentence=f"{_done(facts)}; the last run ended because {because(last.reason)}.",
+            sentence=f"{_done(facts)}. The last run was ended by: {ended_by(last)}.",
             next_step=again,
             command=command,
             not_before=resume_at if resume_at and resume_at > facts.made_at else None,
@@ -106,13 +93,12 @@ def _unfinished(facts: Standing, command: str) -> Verdict | None:
     return None
 
 
-def _over(facts: Standing, command: str) -> Verdict:
+def _over(facts: Figures, command: str) -> Verdict:
     """Every campaign is complete, or failed."""
-    failed = facts.campaigns.failed
-    if failed:
-        final = facts.failed_kinds == _FOR_GOOD
+    if failed := facts.campaigns.failed:
+        final = {each.kind for each in facts.failures if each.now} == _FOR_GOOD
         return Verdict(
-            headline=f"Over, with {failed:,} failed {'campaign' if failed == 1 else 'campaigns'}",
+            headline=f"Over, with {count(failed, 'failed campaign')}",
             sentence=f"{_done(facts)}, with {facts.rows:,} rows. "
             "The section on failures says why, and what to do.",
             next_step="The API refused these for good. Where that has changed, try them again:"
@@ -120,16 +106,13 @@ def _over(facts: Standing, command: str) -> Verdict:
             else "Try the failed campaigns again:",
             command=f"{command} --retry-failed" if final else command,
         )
+    top_up = run_command(facts.directory, {**(facts.settings or {}), "since": ""})
     return Verdict(
         headline="Complete",
         sentence=f"All {facts.campaigns.total:,} campaigns are harvested: {facts.rows:,} rows.",
         next_step="To add what has happened since:",
-        command=f"{run_command(facts.directory, {**facts.settings, 'since': ''})} --since last",
+        command=f"{top_up} --since last",
     )
-
-
-def _files(count: int) -> str:
-    return "1 finished file is" if count == 1 else f"{count:,} finished files are"
 
 
 _DEFAULTS = {"report": "opens", "page_size": "500"}
