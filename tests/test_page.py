@@ -26,13 +26,14 @@ from harvester.cli import main
 from harvester.disk import finished
 from harvester.disk.inspect import States
 from harvester.errors import ConfigError
+from harvester.reporting.page.days import requests_by_day
 from harvester.reporting.page.figures import FailureKind, Figures
 from harvester.reporting.page.gather import open_directory
 from harvester.reporting.page.periods import periods
 from harvester.reporting.page.sources import Run
 from harvester.reporting.page.verdict import Verdict, run_command, verdict
 from harvester.reporting.page.words import plain
-from harvester.reporting.summary import Quota
+from harvester.reporting.summary import Quota, Requests
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
@@ -456,7 +457,63 @@ def test_a_large_harvest_makes_a_small_page(made: Made) -> None:
     assert "100,0" in page.text
 
 
-# -- runs ------------------------------------------------------------------------------------------
+# -- days and runs ---------------------------------------------------------------------------------
+
+
+def ran(start: datetime, end: datetime, sent: int, used: int, limit: int = 10_000) -> Run:
+    """A run with its requests."""
+    return Run(
+        run_id=f"{start:%Y%m%dT%H%M%SZ}-x",
+        started_at=start,
+        finished_at=end,
+        requests=Requests(sent=sent),
+        quota=Quota(limit=limit, used_today=used, resets_at=end),
+    )
+
+
+def at(day: int, hour: int = 0, minute: int = 0) -> datetime:
+    """A moment in November."""
+    return datetime(2026, 11, day, hour, minute, tzinfo=UTC)
+
+
+def test_requests_belong_to_the_day_of_their_run() -> None:
+    """Two runs of a day are one bar; what others used with the key stands beside them."""
+    first, second = ran(at(3, 8), at(3, 9), 100, 120), ran(at(3, 10), at(3, 11), 50, 200)
+    (day,) = requests_by_day([first, second])
+    assert (day.sent, day.others, day.limit, day.about) == (150, 50, 10_000, False)
+
+
+def test_a_run_over_midnight_is_divided_by_what_the_key_had_used() -> None:
+    """At its end the key had used 300 on the new day: no more of the run belong there."""
+    days = requests_by_day([ran(at(3, 23), at(4, 1), 1_000, 300)])
+    assert [(each.day.day, each.sent, each.about) for each in days] == [
+        (3, 700, True),
+        (4, 300, True),
+    ]
+
+
+def test_a_run_of_many_days_is_divided_evenly_before_its_last() -> None:
+    """Without a quota by time alone."""
+    days = requests_by_day([ran(at(3, 12), at(6, 12), 25_000, 5_000)])
+    assert [each.sent for each in days] == [6_666, 6_667, 6_667, 5_000]
+    days = requests_by_day([ran(at(3, 12), at(4, 12), 1_000, 0, limit=0)])
+    assert [each.sent for each in days] == [500, 500]
+
+
+HOURS = st.integers(0, 24 * 20)
+
+
+@given(st.lists(st.tuples(HOURS, HOURS, st.integers(0, 50_000), st.integers(0, 10_000))))
+def test_no_request_is_lost_or_made_up_between_days(runs: list[tuple[int, int, int, int]]) -> None:
+    """Whatever runs there were: the days add up to them."""
+    found = [
+        ran(at(1) + timedelta(hours=start), at(1) + timedelta(hours=start + took), sent, used)
+        for start, took, sent, used in runs
+    ]
+    days = requests_by_day(found)
+    assert sum(each.sent for each in days) == sum(each.requests.sent for each in found)
+    assert all(each.sent >= 0 and each.others >= 0 for each in days)
+    assert [each.day for each in days] == sorted({each.day for each in days})
 
 
 def test_the_runs_are_shown_with_why_they_ended(made: Made) -> None:
@@ -542,7 +599,7 @@ def test_counts_of_the_api_are_held_beside_ours(made: Made) -> None:
 def ended(reason: str, **more: Any) -> Run:
     """A run that ended so."""
     quota = Quota(10_000, 10, NOW)
-    return Run(run_id="r", started_at=NOW, quota=quota, reason=reason, **more)
+    return Run(run_id="r", started_at=NOW, finished_at=NOW, quota=quota, reason=reason, **more)
 
 
 def standing(**more: Any) -> Verdict:
@@ -645,6 +702,40 @@ def test_long_text_is_cut_and_ids_are_taken_out() -> None:
     """The campaign's own id stays."""
     assert len(plain("x" * 10_000)) == 160
     assert plain("of 123456789 and 12345678", keep="123456789") == "of 123456789 and [id]"
+
+
+SPENT = {"limit": 10, "used_today": 10, "resets_at": "2026-11-28T00:00:00.000Z"}
+
+
+def stopped(made: Made, **more: Any) -> None:
+    """One of ten campaigns is there, of three pages; then the day's quota was spent."""
+    made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")] * 30)
+    counts = {"total": 10, "complete": 1, "failed": 1, "partial": 0, "pending": 8}
+    made.add("runs.ndjson", run(campaigns=counts, **more))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        # 24 requests are left, at 10 requests in 60 s.
+        ({}, NOW + timedelta(seconds=144)),
+        ({"resume_at": "2026-11-28T00:00:00Z"}, at(28, 0, 2) + timedelta(seconds=24)),
+        ({"quota": {"limit": 10, "used_today": 10}}, at(29, 0, 0) + timedelta(seconds=24)),
+        (
+            {"quota": {"limit": 10, "used_today": 10}, "finished_at": "2026-11-27T11:00:00Z"},
+            at(30, 0, 0) + timedelta(seconds=24),
+        ),
+    ],
+)
+def test_the_rest_is_done_by_the_pace_and_the_quota_of_the_last_run(
+    made: Made, more: dict[str, Any], expected: datetime
+) -> None:
+    """What the key used on an earlier day counts no more."""
+    stopped(made, **more)
+    estimate = made.figures().estimate
+    assert estimate is not None
+    assert (estimate.requests, estimate.done_about) == (24, expected)
+    assert "about 24 requests left" in check(made.page()).text
 
 
 def test_before_a_run_has_ended_the_number_of_campaigns_is_not_known(made: Made) -> None:
@@ -773,10 +864,11 @@ async def test_the_page_of_a_harvest_with_failures(sandbox_config: HarvestConfig
 
 
 async def test_the_page_of_a_harvest_that_was_stopped(sandbox_config: HarvestConfig) -> None:
-    """It says why."""
+    """It says why, how much is left, and when that can be done."""
     page = page_of(await harvested(sandbox_config, max_requests=5))
     assert "Stopped before the end" in page.text
     assert "as many requests as `max_requests` allows are sent" in page.text
+    assert "Done about" in page.text
 
 
 async def test_the_page_while_a_run_is_under_way(sandbox_config: HarvestConfig) -> None:

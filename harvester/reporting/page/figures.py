@@ -7,6 +7,7 @@ from datetime import date, datetime
 
 from harvester.disk.inspect import States
 from harvester.disk.verified import Verified
+from harvester.reporting.page.days import Day
 from harvester.reporting.page.periods import Periods
 from harvester.reporting.page.sources import Failure, Finished, Run
 
@@ -19,6 +20,7 @@ class ReportFigures:
     has_dates: bool = True
     files: int = 0
     empty: int = 0
+    pages: int = 0
     not_asked: int = 0  # of the empty ones: the API's own count was 0
     rows: int = 0
     bytes: int = 0
@@ -65,11 +67,21 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What is left to do, in requests, and when it can be done."""
+
+    requests: int
+    done_about: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Everything that the template is given.
 
     `settings` are those of the state; None: it is missing or damaged. `runs` are all that left
-    figures, oldest first; `killed` says that a later one has finished files. `differing` files are
+    figures, oldest first; `killed` says that a later one has finished files; `days` are the latest
+    on which they sent requests. Without an `estimate` nothing is left or no run has ended.
+    `differing` files are
     not as the manifest says, `differences` names some with what differs. `largest` are campaigns by
     rows. Without `periods` no event has a date.
     """
@@ -81,6 +93,8 @@ class Figures:
     runs: Sequence[Run] = ()
     under_way: bool = False
     killed: bool = False
+    days: Sequence[Day] = ()
+    estimate: Estimate | None = None
     reports: Sequence[ReportFigures] = ()
     periods: Periods | None = None
     largest: Sequence[tuple[str, int]] = ()

@@ -57,6 +57,7 @@ class Files:
         rows = figures.rows - before
         self.sizes[listed.campaign_id] += rows
         figures.files += 1
+        figures.pages += listed.pages
         figures.empty += not rows
         figures.not_asked += not listed.asked
         figures.bytes += listed.bytes

@@ -5,20 +5,24 @@ the page shows is bounded.
 """
 
 import hashlib
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harvester.disk import inspect, verified
 from harvester.disk.layout import Layout
 from harvester.errors import ConfigError
-from harvester.reporting.page.figures import Figures
+from harvester.reporting.eta import Allowance, finish_time
+from harvester.reporting.page.days import requests_by_day
+from harvester.reporting.page.figures import Estimate, Figures, ReportFigures
 from harvester.reporting.page.files import Files
 from harvester.reporting.page.periods import periods
 from harvester.reporting.page.sources import Failure, Lines, Manifest, Repeat, Run
 from harvester.reporting.page.troubles import failures_by_kind, repeats_by_cause
 
 _LARGEST = 10  # campaigns
+_DAYS = 31
+_USUAL_RATE = 3.3  # requests a second, where no run tells
 
 
 def open_directory(directory: Path) -> tuple[Layout, Manifest]:
@@ -57,16 +61,19 @@ def gather(
         "errors.ndjson": failure_lines.broken,
         "retries.ndjson": repeat_lines.broken,
     }
+    settings = state.settings if state else None
     days = {day for report in files.reports for day in report.days}
     is_there = layout.manifest.is_file()
     return Figures(
         directory=str(layout.root),
         made_at=now,
-        settings=state.settings if state else None,
+        settings=settings,
         campaigns=campaigns,
         runs=runs,
         under_way=inspect.holder(layout) is not None,
         killed=files.newest_run_id > max((run.run_id for run in runs), default=""),
+        days=requests_by_day(runs)[-_DAYS:],
+        estimate=_estimate(campaigns, files.reports, runs, settings or {}, now=now),
         reports=files.reports,
         periods=periods(min(days), max(days)) if days else None,
         largest=[each for each in files.sizes.most_common(_LARGEST) if each[1]],
@@ -87,6 +94,30 @@ def _state(layout: Layout) -> inspect.Content | None:
         return inspect.read_content(layout)
     except ConfigError:
         return None
+
+
+def _estimate(
+    campaigns: inspect.States,
+    reports: Sequence[ReportFigures],
+    runs: Sequence[Run],
+    settings: dict[str, str],
+    *,
+    now: datetime,
+) -> Estimate | None:
+    """When the rest is done: what is left is taken to be like what is there."""
+    files, pages = sum(each.files for each in reports), sum(each.pages for each in reports)
+    if not (runs and files and pages and campaigns.partial + campaigns.pending):
+        return None  # without a run that ended it is not known how many campaigns there are
+    names = settings.get("report", "opens").split(",")
+    left = (campaigns.total - campaigns.failed) * len(names) - files
+    requests = max(1, round(left * pages / files))
+    last = runs[-1]
+    start = max(now, last.resume_at or now)
+    same_day = last.finished_at.astimezone(UTC).date() == start.astimezone(UTC).date()
+    rate = last.requests.sent / last.elapsed_s if last.elapsed_s else 0.0
+    used = last.quota.used_today if same_day else 0
+    allowance = Allowance(rate or _USUAL_RATE, last.quota.limit, used)
+    return Estimate(requests=requests, done_about=finish_time(start, requests, allowance))
 
 
 def _sha256(path: Path) -> str:

@@ -35,6 +35,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     run_id: Text
     started_at: Moment
+    finished_at: Moment
     quota: Quota
     exit_code: Code = 0
     reason: Text = ""
@@ -53,6 +54,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     campaign_id: Text
     file: Text
     rows: Count
+    pages: Count = 0
     bytes: Count
     sha256: Text
     run_id: Text = ""
