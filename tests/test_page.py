@@ -37,6 +37,7 @@ from harvester.reporting.summary import Quota, Requests
 from harvester.sandbox import Sandbox, SandboxSettings
 
 MOST_BYTES = 200_000
+SPENT = {"limit": 10, "used_today": 10, "resets_at": "2026-11-28T00:00:00.000Z"}
 EVENTS_OF = {
     "opens": "open_date",
     "clicks": "click_date",
@@ -704,9 +705,6 @@ def test_long_text_is_cut_and_ids_are_taken_out() -> None:
     assert plain("of 123456789 and 12345678", keep="123456789") == "of 123456789 and [id]"
 
 
-SPENT = {"limit": 10, "used_today": 10, "resets_at": "2026-11-28T00:00:00.000Z"}
-
-
 def stopped(made: Made, **more: Any) -> None:
     """One of ten campaigns is there, of three pages; then the day's quota was spent."""
     made.finish("opens", "1", [opened("2026-03-01T10:00:00.000Z")] * 30)
@@ -720,9 +718,9 @@ def stopped(made: Made, **more: Any) -> None:
         # 24 requests are left, at 10 requests in 60 s.
         ({}, NOW + timedelta(seconds=144)),
         ({"resume_at": "2026-11-28T00:00:00Z"}, at(28, 0, 2) + timedelta(seconds=24)),
-        ({"quota": {"limit": 10, "used_today": 10}}, at(29, 0, 0) + timedelta(seconds=24)),
+        ({"quota": SPENT}, at(29, 0, 0) + timedelta(seconds=24)),
         (
-            {"quota": {"limit": 10, "used_today": 10}, "finished_at": "2026-11-27T11:00:00Z"},
+            {"quota": SPENT, "finished_at": "2026-11-27T11:00:00Z"},
             at(30, 0, 0) + timedelta(seconds=24),
         ),
     ],
