@@ -258,25 +258,6 @@ def test_doctored_campaign_has_an_open_too_many() -> None:
     assert stats["em_opens_all"] == ready.service.world.rows("opens", campaign) + 1
 
 
-def test_summaries_tell_of_the_last_campaigns() -> None:
-    """Newest first, unique counts, without a time; not of all campaigns."""
-    ready = client(counts=CountSettings(most_summaries=7))
-    page = ready.json("/v3/reports/summary_reports/email_campaign_summaries?limit=4")
-    rows = page["bulk_email_campaign_summaries"]
-    page = ready.json(next_link(page))
-    rows += page["bulk_email_campaign_summaries"]
-    assert "_links" not in page
-    dates = [row["last_sent_date"] for row in rows]
-    assert len(rows) == 7
-    assert dates == sorted(dates, reverse=True)
-    world = ready.service.world
-    for row in rows:
-        truth = stats_by_rows(world, mailings(world, row["campaign_id"]))
-        assert row["unique_counts"] == {
-            name.removeprefix("em_"): n for name, n in truth.items() if not name.endswith("_all")
-        }
-
-
 def test_links_tell_unique_clicks() -> None:
     """The links that click rows name, each with its contacts; unclicked ones on demand."""
     ready = client(pages=120)

@@ -14,7 +14,7 @@ Spelling = Literal["plain", "strings", "dotted"]
 
 @dataclass(frozen=True, kw_only=True)
 class CountSettings:
-    """How the API's counts (v3: stats and summaries) behave."""
+    """How the API's counts (v3: stats) behave."""
 
     age: float = 0.0
     """Seconds since they were taken: what came in later is missing from them."""
@@ -26,8 +26,6 @@ class CountSettings:
     """v3 campaigns and activities without counts: some in `errors`, some left out."""
     most_ids: int = 150
     """Campaign ids that one request for stats may name."""
-    most_summaries: int = 500
-    """The summaries tell of the last so many campaigns."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""

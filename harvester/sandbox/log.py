@@ -24,7 +24,7 @@ class Hit:
     """The raw query without its api_key and access_token parameters; of the sign-in, only names."""
     report: str
     """A tracking report by the last part of its path, or `campaigns`, `campaign`, `summary`; of v3
-    also `links`, `stats`, `activity_stats`, `summaries`, `xrefs`; of the sign-in `authorize`,
+    also `links`, `stats`, `activity_stats`, `xrefs`; of the sign-in `authorize`,
     `token`, `activate`. Empty for an unknown path.
     """
     campaign_id: str

@@ -63,7 +63,7 @@ class V3:
             return replace(asked, activity_id=given)
         if report == "xrefs":
             return asked
-        if report not in ("campaigns", "summaries"):
+        if report != "campaigns":
             asked = self._of_activity(asked, given)
             if asked.problem is not None or report == "links":
                 return asked
@@ -110,8 +110,6 @@ class V3:
                 return self._documents.xrefs(params)
             case "campaigns":
                 return self._spelled(self._documents.campaigns(asked.window, asked.target.path))
-            case "summaries":
-                return self._spelled(self._summaries(asked))
         activity, view = asked.activity_id, self._world.view(asked.report, asked.activity_id)
         # A page of a derived report moves with the events of others, so the whole is the key.
         state = (len(view), view.stream.added, self._world.deletions)
@@ -122,12 +120,7 @@ class V3:
         """The page that is asked for; None if it is no page."""
         if asked.report == "campaigns":
             return self._documents.campaigns(asked.window, asked.target.path)
-        if asked.report == "summaries":
-            return self._summaries(asked)
         return self._tracking(asked) if asked.report in V3_REPORTS else None
-
-    def _summaries(self, asked: ParsedRequest) -> Page:
-        return self._documents.summaries(asked.window, asked.target.path, asked.wall)
 
     def _tracking(self, asked: ParsedRequest) -> Page:
         view, path = self._world.view(asked.report, asked.activity_id), asked.target.path
@@ -157,8 +150,6 @@ def _route(path: str) -> tuple[str, str]:
             return "stats", ids
         case ["reports", "stats", "email_campaign_activities", str(ids)]:
             return "activity_stats", ids
-        case ["reports", "summary_reports", "email_campaign_summaries"]:
-            return "summaries", ""
     return "", ""
 
 

@@ -132,15 +132,6 @@ class Documents:
                 errors.append({name: given, "error_key": "not_found", "error_message": "No stats"})
         return document({"results": results, "errors": errors})
 
-    def summaries(self, window: Window, path: str, wall: float) -> Page:
-        """`…/email_campaign_summaries`: the last campaigns sent, with unique counts."""
-        sent = [c for c in self._mailings.campaigns if self._mailings.sent(c)]
-        sent.sort(key=self._last_sent_ms, reverse=True)
-        sent = sent[: self._counts.most_summaries]
-        here = sent[window.start : window.start + window.limit + 1]
-        rows: list[object] = [self._summary(campaign, wall - self._counts.age) for campaign in here]
-        return list_page("bulk_email_campaign_summaries", rows, window, path, "o")
-
     def links(self, activity_id: str, params: Mapping[str, str]) -> Answer:
         """`…/{activity}/links`: unique clicks of each link; unclicked ones with `no_clicks`."""
         mailing = self._world.activity(activity_id)
@@ -167,24 +158,6 @@ class Documents:
         if given in self._doctored:
             stats["em_opens_all"] += 1
         return stats, self._counts.spell(stats, mailings[0])
-
-    def _last_sent_ms(self, campaign: int) -> int:
-        return self._mailings.sent_ms(self._mailings.mailings_of(campaign)[-1])
-
-    def _summary(self, campaign: int, at: float) -> dict[str, object]:
-        given = self._ids.uuid("campaign", campaign)
-        _, shown = self._stats(given, self._mailings.mailings_of(campaign), at)
-        counts = {
-            name.removeprefix("em_"): number
-            for name, number in shown.items()
-            if not name.endswith("all")
-        }
-        return {
-            "campaign_id": given,
-            "campaign_type": "NEWSLETTER",
-            "last_sent_date": timestamp(self._last_sent_ms(campaign)),
-            "unique_counts": counts,
-        }
 
 
 def _listed(ids: str) -> list[str]:
