@@ -25,7 +25,7 @@ From the bottom up:
     tokens, sign_in                 tokens; the device flow and renewals
     v3_documents, v3                the v3 API
     corrupt, delivery               what a fault makes of an answer; how it reaches the client
-    log, outcome                    what arrived; what became of a request
+    log                             what became of a request, and its line
     sign_in_api, service            the sign-in's paths; a request in, a reply out
     wire, server                    the same on a port
 """

@@ -1,10 +1,17 @@
-"""What arrived: one frozen `Hit` for each request, kept in memory, written to a file, or both."""
+"""What became of a request, and its line in the log: kept in memory, written to a file, or both."""
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
+
+from .answers import Answer
+from .requests import ParsedRequest
+
+_SECRETS: Final = ("api_key=", "access_token=")
+_NO_STATUS: Final = ("reset", "lost", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,44 @@ class Hit:
     """The v3 activity, or the ids of a request for stats."""
     grant_type: str = ""
     """Of the token endpoint: `refresh_token` or `device_code`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The answer to a request, the fault that hits it, and what is to be known of both.
+
+    `throttled`: a limit refused it. `authorized`: its token was right; of the sign-in: its client
+    id was. `grant_type`: of a token request, `device_code` or `refresh_token`.
+    """
+
+    asked: ParsedRequest
+    answer: Answer
+    fault: str | None = None
+    throttled: bool = False
+    authorized: bool = False
+    grant_type: str = ""
+
+    def hit(self) -> Hit:
+        """The line of the log."""
+        asked, request = self.asked, self.asked.request
+        return Hit(
+            at=request.now,
+            wall=request.wall,
+            method=request.method,
+            path=request.path,
+            query="&".join(part for part in request.parts if not part.startswith(_SECRETS)),
+            report=asked.report,
+            campaign_id=asked.campaign_id,
+            page=asked.page,
+            cursor=request.cursor,
+            status=0 if self.fault in _NO_STATUS else self.answer.status,
+            fault=self.fault,
+            throttled=self.throttled,
+            api_key="api_key" in request.params,
+            authorized=self.authorized,
+            activity_id=asked.activity_id,
+            grant_type=self.grant_type,
+        )
 
 
 class RequestLog:

@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from functools import cached_property
 from urllib.parse import unquote_plus
 
 from .answers import Answer
 from .cursor import Window
 
-_SECRETS: Final = ("api_key=", "access_token=")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One HTTP request. Header names are in small letters.
 
@@ -32,6 +30,24 @@ class Request:
         """The target without its query."""
         return self.target.partition("?")[0]
 
+    @cached_property
+    def parts(self) -> list[str]:
+        """The raw parameters of the query."""
+        query = self.target.partition("?")[2]
+        return query.split("&") if query else []
+
+    @cached_property
+    def params(self) -> Mapping[str, str]:
+        """The parameters of the query by name."""
+        pairs = (part.partition("=") for part in self.parts)
+        return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
+
+    @property
+    def cursor(self) -> str | None:
+        """What followed `next=`, not unescaped."""
+        pairs = (part.partition("=") for part in self.parts)
+        return next((value for name, _, value in pairs if name == "next"), None)
+
     @property
     def bearer(self) -> str:
         """The bearer token; empty if there is none."""
@@ -40,42 +56,15 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """A raw request target, taken apart.
-
-    `query` is raw but without secrets. `cursor` is what followed `next=`, not unescaped.
-    """
-
-    path: str
-    query: str
-    params: Mapping[str, str]
-    cursor: str | None
-
-
-def parse_target(target: str) -> Target:
-    """Take a raw target apart; never fails."""
-    path, _, query = target.partition("?")
-    parts = query.split("&") if query else []
-    pairs = [part.partition("=")[::2] for part in parts]
-    return Target(
-        path=path,
-        query="&".join(part for part in parts if not part.startswith(_SECRETS)),
-        params={unquote_plus(name): unquote_plus(value) for name, value in pairs},
-        cursor=next((value for name, value in pairs if name == "next"), None),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedRequest:
     """A request as its version reads it.
 
-    `wall`: when it arrived, Unix seconds. `report`: a tracking report or another resource by its
-    name in the log; empty for an unknown path. `page`: from 1; 0 if the cursor could not be read.
-    `problem`: what is answered if nothing goes wrong before.
+    `report`: a tracking report or another resource by its name in the log; empty for an unknown
+    path. `page`: from 1; 0 if the cursor could not be read. `problem`: what is answered if nothing
+    goes wrong before.
     """
 
-    target: Target
-    wall: float
+    request: Request
     report: str = ""
     campaign_id: str = ""
     activity_id: str = ""

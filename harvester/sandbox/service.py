@@ -17,8 +17,7 @@ from .cursor import cursor_for
 from .delivery import Delivery, deliver
 from .faults import Faults, Place
 from .limits import Gate, Verdict
-from .log import Hit, RequestLog
-from .outcome import Outcome, hit_of
+from .log import Hit, Outcome, RequestLog
 from .reports import REPORTS, V3_REPORTS
 from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
@@ -69,7 +68,7 @@ class Service:
             api = self._v3 if request.path.startswith("/v3/") else self._v2
             outcome = self._decide(request, api)
             self._afterwards(outcome.asked, outcome.answer)
-        hit = hit_of(request, outcome)
+        hit = outcome.hit()
         self.log.add(hit)
         encodings = request.headers.get("accept-encoding", "")
         delivery = deliver(outcome.answer, outcome.fault, encodings, self.settings)
@@ -78,7 +77,7 @@ class Service:
     def _decide(self, request: Request, api: V2 | V3) -> Outcome:
         """Send a request through the gateway to the service behind it."""
         asked, authorized = api.read(request), api.authorized(request)
-        app = api.app_of(request, asked)
+        app = api.app_of(request)
         if isinstance(app, Answer):
             return Outcome(asked=asked, answer=app, authorized=authorized)
         verdict = self._gates[app].admit(request.now, request.wall)
@@ -93,8 +92,8 @@ class Service:
         )
         if fault is not None:
             page = api.page(asked) if asked.problem is None else None
-            cursor = asked.target.cursor or cursor_for(asked.window, api.dialect.style)
-            target = f"{asked.target.path}?next={cursor}"
+            cursor = request.cursor or cursor_for(asked.window, api.dialect.style)
+            target = f"{request.path}?next={cursor}"
             answer = corrupted(answer, fault, page, target, api.dialect, self.settings)
         return Outcome(asked=asked, answer=answer, fault=fault, authorized=authorized)
 

@@ -9,8 +9,8 @@ from .answers import Answer, Body, refusal, with_retry_after
 from .corrupt import EMPTY, HTML, MAY_WAIT, NAMELESS_429, redirect
 from .dialect import V3_DIALECT
 from .faults import Place, status_of
-from .outcome import Outcome
-from .requests import ParsedRequest, Request, parse_target
+from .log import Outcome
+from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
 from .sign_in import DEVICE_GRANT, OVER_RATE, SignIn, form_of, oauth_error
 
@@ -59,15 +59,14 @@ class SignInApi:
 
     def handle(self, request: Request) -> Outcome:
         """Answer one request."""
-        target, form = parse_target(request.target), form_of(request)
-        report = _ROUTES.get(target.path, "")
+        report, form = _ROUTES.get(request.path, ""), form_of(request)
         # What stands in the query may be a secret: only the names go into the log.
-        logged = replace(target, query="&".join(target.params), cursor=None)
-        asked = ParsedRequest(target=logged, wall=request.wall, report=report)
+        logged = replace(request, target=f"{request.path}?{'&'.join(request.params)}")
+        asked = ParsedRequest(request=logged, report=report)
         if not report:
             return Outcome(asked=asked, answer=V3_DIALECT.not_found)
         if report == "activate":
-            answer = self._activate(request.method, form, target.params)
+            answer = self._activate(request.method, form, request.params)
             return Outcome(asked=asked, answer=answer)
         if request.method != "POST":
             return Outcome(asked=asked, answer=V3_DIALECT.not_allowed)

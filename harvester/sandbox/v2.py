@@ -13,7 +13,7 @@ from .dialect import INACTIVE, V2_DIALECT
 from .mailings import STATUSES
 from .paging import list_page, placed, report_page
 from .reports import REPORTS
-from .requests import ParsedRequest, Request, Target, limit_of, moment_of, parse_target
+from .requests import ParsedRequest, Request, limit_of, moment_of
 from .settings import SandboxSettings
 from .world import World
 
@@ -33,9 +33,9 @@ class V2:
 
     # -- who asks ------------------------------------------------------------------------------
 
-    def app_of(self, request: Request, asked: ParsedRequest) -> str | Answer:
+    def app_of(self, request: Request) -> str | Answer:
         """The application that asks, or the gateway's refusal."""
-        key = asked.target.params.get("api_key")
+        key = request.params.get("api_key")
         return key if key == self._settings.api_key else INACTIVE
 
     def authorized(self, request: Request) -> bool:
@@ -46,20 +46,17 @@ class V2:
 
     def read(self, request: Request) -> ParsedRequest:
         """Read a request; never fails, but may find a problem."""
-        target = parse_target(request.target)
-        report, campaign_id = _route(target.path)
-        asked = ParsedRequest(
-            target=target, report=report, campaign_id=campaign_id, wall=request.wall
-        )
+        report, campaign_id = _route(request.path)
+        asked = ParsedRequest(request=request, report=report, campaign_id=campaign_id)
         if not report or (campaign_id and not self._has(campaign_id)):
             return replace(asked, problem=self.dialect.not_found)
         if report in ("campaign", "summary"):
             return asked
         try:
-            window = _window(target, report)
+            window = _window(request, report)
         except ValueError as error:
             problem = self.dialect.bad_request(str(error))
-            return replace(asked, page=int(target.cursor is None), problem=problem)
+            return replace(asked, page=int(request.cursor is None), problem=problem)
         if report in REPORTS:
             window = placed(window, self._world.view(report, campaign_id))
         return replace(asked, window=window, page=window.start // window.limit + 1)
@@ -75,7 +72,7 @@ class V2:
 
     def answer(self, asked: ParsedRequest) -> Answer:
         """The answer of a server that is well. Does not change the world."""
-        fresh = asked.target.params.get("updateSummary") == "true"
+        fresh = asked.request.params.get("updateSummary") == "true"
         match asked.report:
             case "campaigns":
                 return self._spelled(self._campaigns(asked))
@@ -98,10 +95,10 @@ class V2:
         ids = self._world.listing(window.status, window.since_ms)
         here = ids[window.start : window.start + window.limit + 1]
         rows: list[object] = [self._world.brief(campaign_id) for campaign_id in here]
-        return list_page("results", rows, window, asked.target.path, "pageNum")
+        return list_page("results", rows, window, asked.request.path, "pageNum")
 
     def _tracking(self, asked: ParsedRequest) -> Page:
-        view, path = self._world.view(asked.report, asked.campaign_id), asked.target.path
+        view, path = self._world.view(asked.report, asked.campaign_id), asked.request.path
         style, salt = self.dialect.style, int(asked.campaign_id)
         return report_page(view, asked.window, path, style, self._settings, salt)
 
@@ -139,15 +136,15 @@ def _route(path: str) -> tuple[str, str]:
     return "", ""
 
 
-def _window(target: Target, report: str) -> Window:
+def _window(request: Request, report: str) -> Window:
     """The part of the list that is asked for; ValueError with what is wrong with the asking."""
-    params = target.params
-    if target.cursor is not None:
+    params = request.params
+    if request.cursor is not None:
         if beside := params.keys() - {"next", "api_key", "access_token"}:
             others = ", ".join(sorted(beside))
             raise ValueError(f"next may only be used by itself, not with {others}")
         try:
-            return decode(target.cursor)
+            return decode(request.cursor)
         except ValueError as error:
             raise ValueError(f"The value of next is not valid: {error}") from error
     most = _MOST.get(report, _MOST_ROWS)

@@ -12,7 +12,7 @@ from .cursor import Window, decode
 from .dialect import V3_DIALECT
 from .paging import placed, report_page
 from .reports import V3_REPORTS
-from .requests import ParsedRequest, Request, Target, limit_of, moment_of, parse_target
+from .requests import ParsedRequest, Request, limit_of, moment_of
 from .settings import SandboxSettings
 from .sign_in import SignIn
 from .v3_documents import Documents
@@ -34,7 +34,7 @@ class V3:
 
     # -- who asks ------------------------------------------------------------------------------
 
-    def app_of(self, request: Request, asked: ParsedRequest) -> str | Answer:
+    def app_of(self, request: Request) -> str | Answer:
         """The application whose token it is, or the gateway's refusal."""
         return self._app(request) or self.dialect.unauthenticated
 
@@ -51,9 +51,8 @@ class V3:
 
     def read(self, request: Request) -> ParsedRequest:
         """Read a request; never fails, but may find a problem."""
-        target = parse_target(request.target)
-        report, given = _route(target.path)
-        asked = ParsedRequest(target=target, report=report, wall=request.wall)
+        report, given = _route(request.path)
+        asked = ParsedRequest(request=request, report=report)
         if not report:
             return replace(asked, problem=self.dialect.not_found)
         if report == "campaign":
@@ -68,10 +67,10 @@ class V3:
             if asked.problem is not None or report == "links":
                 return asked
         try:
-            window = _window(target, report)
+            window = _window(request, report)
         except ValueError as error:
             problem = self.dialect.bad_request(str(error))
-            return replace(asked, page=int(target.cursor is None), problem=problem)
+            return replace(asked, page=int(request.cursor is None), problem=problem)
         if report in V3_REPORTS:
             window = placed(window, self._world.view(report, asked.activity_id))
         return replace(asked, window=window, page=window.start // window.limit + 1)
@@ -96,20 +95,20 @@ class V3:
 
     def answer(self, asked: ParsedRequest) -> Answer:
         """The answer of a server that is well. Does not change the world."""
-        params = asked.target.params
+        params = asked.request.params
         match asked.report:
             case "campaign":
                 return self._documents.campaign(asked.campaign_id)
             case "links":
                 return self._documents.links(asked.activity_id, params)
             case "stats":
-                return self._documents.campaign_stats(asked.activity_id, asked.wall)
+                return self._documents.campaign_stats(asked.activity_id, asked.request.wall)
             case "activity_stats":
-                return self._documents.activity_stats(asked.activity_id, asked.wall)
+                return self._documents.activity_stats(asked.activity_id, asked.request.wall)
             case "xrefs":
                 return self._documents.xrefs(params)
             case "campaigns":
-                return self._spelled(self._documents.campaigns(asked.window, asked.target.path))
+                return self._spelled(self._documents.campaigns(asked.window, asked.request.path))
         activity, view = asked.activity_id, self._world.view(asked.report, asked.activity_id)
         # A page of a derived report moves with the events of others, so the whole is the key.
         state = (len(view), view.stream.added, self._world.deletions)
@@ -119,11 +118,11 @@ class V3:
     def page(self, asked: ParsedRequest) -> Page | None:
         """The page that is asked for; None if it is no page."""
         if asked.report == "campaigns":
-            return self._documents.campaigns(asked.window, asked.target.path)
+            return self._documents.campaigns(asked.window, asked.request.path)
         return self._tracking(asked) if asked.report in V3_REPORTS else None
 
     def _tracking(self, asked: ParsedRequest) -> Page:
-        view, path = self._world.view(asked.report, asked.activity_id), asked.target.path
+        view, path = self._world.view(asked.report, asked.activity_id), asked.request.path
         style, salt = self.dialect.style, int(asked.activity_id[-12:], 16)
         return report_page(view, asked.window, path, style, self._settings, salt)
 
@@ -153,19 +152,19 @@ def _route(path: str) -> tuple[str, str]:
     return "", ""
 
 
-def _window(target: Target, report: str) -> Window:
+def _window(request: Request, report: str) -> Window:
     """The part of the list that is asked for; ValueError with what is wrong with the asking."""
-    if target.cursor is not None:
+    if request.cursor is not None:
         try:
-            return decode(target.cursor)
+            return decode(request.cursor)
         except ValueError as error:
             raise ValueError(f"The value of next is not valid: {error}") from error
     default = _MOST if report in V3_REPORTS else _LIST_DEFAULT
-    limit = limit_of(target.params, default=default, most=_MOST)
+    limit = limit_of(request.params, default=default, most=_MOST)
     if report != "campaigns":
         return Window(limit=limit)
     return Window(
         limit=limit,
-        since_ms=moment_of(target.params, "after_date"),
-        before_ms=moment_of(target.params, "before_date"),
+        since_ms=moment_of(request.params, "after_date"),
+        before_ms=moment_of(request.params, "before_date"),
     )
