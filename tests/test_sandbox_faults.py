@@ -25,7 +25,7 @@ def broken(
     member = "results" if dialect is V2_DIALECT else "tracking_activities"
     page = Page(member, ROW, 1, Window(limit=2), link)
     asked = SandboxSettings(**settings)
-    return corrupted(dialect.page(page, "absent"), kind, page, TARGET, dialect, asked)
+    return corrupted(dialect.page(page, asked), kind, page, TARGET, dialect, asked)
 
 
 def page_of(rows: str, link: str | None) -> object:

@@ -17,11 +17,11 @@ From the bottom up:
     view, views                     reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
     counts                          the API's own numbers, true or wrong
-    cursor, answers, dialect        opaque cursors; answers as values; how a version says things
     limits, faults                  pace and quota; what goes wrong, and when
     sign_in_settings, settings      all that can be asked for
+    cursor, answers, dialect        opaque cursors; answers as values; how a version says things
     requests, paging                a request as a value; a list cut into pages
-    v2                              the v2 API
+    version, v2                     what both versions do alike; the v2 API
     tokens, sign_in                 tokens; the device flow and renewals
     v3_documents, v3                the v3 API
     corrupt, delivery               what a fault makes of an answer; how it reaches the client

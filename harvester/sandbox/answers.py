@@ -1,8 +1,6 @@
 """Answers as values: what the server will say, decided before anything is sent."""
 
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -71,21 +69,3 @@ def with_retry_after(answer: Answer, retry_after: str | None) -> Answer:
     if retry_after is None:
         return answer
     return replace(answer, headers={**answer.headers, "Retry-After": retry_after})
-
-
-class AnswerCache:
-    """The answers used last, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
-
-    def get(self, key: Hashable, render: Callable[[], Answer]) -> Answer:
-        """The answer kept under `key`, rendered if it is not there."""
-        if (answer := self._answers.get(key)) is not None:
-            self._answers.move_to_end(key)
-            return answer
-        answer = self._answers[key] = render()
-        while len(self._answers) > self._size:
-            self._answers.popitem(last=False)
-        return answer

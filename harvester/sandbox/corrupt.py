@@ -97,7 +97,7 @@ def _other_page(
     page: Page, kind: str, target: str, dialect: Dialect, settings: SandboxSettings
 ) -> Answer:
     """The page with another next link, other rows, or more members."""
-    rows, more, last_page = page.rows, "", settings.last_page_of(dialect.version)
+    rows, more = page.rows, ""
     window = replace(page.window, gap=page.window.gap + 1)
     style: Style = dialect.style if window.beyond_ms is None else "next"
     again = f"{target.partition('?')[0]}?next={cursor_for(window, style)}"
@@ -115,7 +115,7 @@ def _other_page(
     elif kind == "flood" and page.count:
         rows = ",".join([rows] * -(-_FLOOD * page.window.limit // page.count))
     elif kind == "twice":
-        more = "," + dialect.members(replace(page, rows=""), last_page)
+        more = "," + dialect.members(replace(page, rows=""), settings)
     other = replace(page, rows=rows, link=links.get(kind, page.link))
-    body = Body(f"{{{dialect.members(other, last_page)}{more}}}".encode())
+    body = Body(f"{{{dialect.members(other, settings)}{more}}}".encode())
     return Answer(200, body, more=other.link is not None)

@@ -61,6 +61,13 @@ def cursor_for(window: Window, style: Style, *, keep_since: bool = True) -> str:
 def decode(cursor: str) -> Window:
     """What a cursor asks for; ValueError if it is none of ours."""
     try:
+        return _decoded(cursor)
+    except ValueError as error:
+        raise ValueError(f"The value of next is not valid: {error}") from error
+
+
+def _decoded(cursor: str) -> Window:
+    try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
     except (binascii.Error, UnicodeError) as error:
         raise ValueError("not base64url") from error

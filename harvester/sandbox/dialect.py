@@ -7,13 +7,11 @@ errors, limits and paging; the 401 of v3 as recorded.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from .answers import Answer, Body, Page, refusal
 from .cursor import Style
-
-LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
-V3LastPage = Literal["absent", "null", "next_null", "href_null"]
+from .settings import SandboxSettings
 
 _V2_LAST: Final[Mapping[str, str]] = {
     "absent": '"meta":{"pagination":{}},',
@@ -30,16 +28,16 @@ _V3_LAST: Final[Mapping[str, str]] = {
 }
 
 
-def v2_members(page: Page, last_page: str) -> str:
-    """The members of a page of v2. `last_page`: how a page without a next link says so."""
+def v2_members(page: Page, settings: SandboxSettings) -> str:
+    """The members of a page of v2."""
     meta = f'"meta":{{"pagination":{{"next_link":"{page.link}"}}}},'
-    return f'{meta if page.link else _V2_LAST[last_page]}"{page.member}":[{page.rows}]'
+    return f'{meta if page.link else _V2_LAST[settings.last_page]}"{page.member}":[{page.rows}]'
 
 
-def v3_members(page: Page, last_page: str) -> str:
-    """The same of v3."""
+def v3_members(page: Page, settings: SandboxSettings) -> str:
+    """The members of a page of v3."""
     links = f',"_links":{{"next":{{"href":"{page.link}"}}}}'
-    return f'"{page.member}":[{page.rows}]{links if page.link else _V3_LAST[last_page]}'
+    return f'"{page.member}":[{page.rows}]{links if page.link else _V3_LAST[settings.v3_last_page]}'
 
 
 def _array(status: int, error_key: str, message: str) -> Answer:
@@ -54,7 +52,6 @@ def _object(status: int, error_key: str, message: str, **headers: str) -> Answer
 class Dialect:
     """How one version refuses and pages. `style`: how its cursors are spelled."""
 
-    version: Literal["v2", "v3"]
     style: Style
     unauthenticated: Answer
     forbidden: Answer
@@ -65,16 +62,16 @@ class Dialect:
     over_day: Answer
     error: Callable[[int, str, str], Answer]
     bad_request_key: str
-    members: Callable[[Page, str], str]
+    members: Callable[[Page, SandboxSettings], str]
     wrong_shapes: tuple[bytes, ...]
 
     def bad_request(self, message: str) -> Answer:
         """400 for a parameter that cannot be served."""
         return self.error(400, self.bad_request_key, message)
 
-    def page(self, page: Page, last_page: str) -> Answer:
+    def page(self, page: Page, settings: SandboxSettings) -> Answer:
         """A page as the vendor's example spells it."""
-        body = Body(f"{{{self.members(page, last_page)}}}".encode())
+        body = Body(f"{{{self.members(page, settings)}}}".encode())
         return Answer(200, body, more=page.link is not None)
 
 
@@ -84,7 +81,6 @@ INACTIVE: Final = _array(403, "mashery.not.authorized.inactive", "Account Inacti
 _SEEN: Final = "The Mashery account associated with this request is over its "
 
 V2_DIALECT: Final = Dialect(
-    version="v2",
     style="startAt",
     unauthenticated=_array(
         401, "http.status.authentication.invalid_token", "Token is invalid, expired or was revoked"
@@ -112,7 +108,6 @@ V2_DIALECT: Final = Dialect(
 )
 
 V3_DIALECT: Final = Dialect(
-    version="v3",
     style="o",
     unauthenticated=_object(
         401,

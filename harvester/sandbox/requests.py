@@ -72,6 +72,11 @@ class ParsedRequest:
     page: int = 1
     problem: Answer | None = None
 
+    @property
+    def mailing_id(self) -> str:
+        """The activity; in v2, where a campaign is one mailing, the campaign."""
+        return self.activity_id or self.campaign_id
+
 
 def limit_of(params: Mapping[str, str], *, default: int, most: int) -> int:
     """The `limit` parameter; ValueError if it is out of bounds."""

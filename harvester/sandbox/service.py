@@ -25,6 +25,7 @@ from .sign_in import SignIn
 from .sign_in_api import SignInApi, is_sign_in
 from .v2 import V2
 from .v3 import V3
+from .version import Version
 from .world import World
 
 _JSON: Final = ("application/json", "application/*", "*/*")
@@ -65,7 +66,7 @@ class Service:
         if is_sign_in(request.path):
             outcome = self._sign_in_api.handle(request)
         else:
-            api = self._v3 if request.path.startswith("/v3/") else self._v2
+            api: Version = self._v3 if request.path.startswith("/v3/") else self._v2
             outcome = self._decide(request, api)
             self._afterwards(outcome.asked, outcome.answer)
         hit = outcome.hit()
@@ -74,7 +75,7 @@ class Service:
         delivery = deliver(outcome.answer, outcome.fault, encodings, self.settings)
         return Reply(answer=outcome.answer, fault=outcome.fault, delivery=delivery, hit=hit)
 
-    def _decide(self, request: Request, api: V2 | V3) -> Outcome:
+    def _decide(self, request: Request, api: Version) -> Outcome:
         """Send a request through the gateway to the service behind it."""
         asked, authorized = api.read(request), api.authorized(request)
         app = api.app_of(request)
@@ -97,7 +98,7 @@ class Service:
             answer = corrupted(answer, fault, page, target, api.dialect, self.settings)
         return Outcome(asked=asked, answer=answer, fault=fault, authorized=authorized)
 
-    def _answer(self, request: Request, api: V2 | V3, asked: ParsedRequest) -> Answer:
+    def _answer(self, request: Request, api: Version, asked: ParsedRequest) -> Answer:
         """What the service behind the gateway says to a client that it knows."""
         if request.method != "GET":
             return api.dialect.not_allowed
@@ -112,8 +113,7 @@ class Service:
             return
         tracking = asked.report in REPORTS or asked.report in V3_REPORTS
         if self.settings.arrivals and tracking and answer.more:
-            activity = asked.activity_id or asked.campaign_id
-            self.world.add_events(asked.report, activity, self.settings.arrivals)
+            self.world.add_events(asked.report, asked.mailing_id, self.settings.arrivals)
         if self._moves and asked.report == "campaigns":
             ids = self.world.listing("SENT")
             self.world.touch(ids[draw(self.settings.seed, 8, self._moves) % len(ids)])

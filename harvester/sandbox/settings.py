@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from .counts import CountSettings
-from .dialect import LastPage, V3LastPage
 from .faults import FaultPlan, Pinned
 from .limits import DayQuota, Gate, LimitKind, Refused, judge_of
 from .sign_in_settings import SignInSettings
 from .world import World
 
+LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
+V3LastPage = Literal["absent", "null", "next_null", "href_null"]
 CursorKind = Literal["offset", "timestamp"]
 DroppedStatus = Literal[400, 404, 410]
 _CHOICES: Final = {
@@ -155,10 +156,6 @@ class SandboxSettings:
             whole_minutes=self.whole_minutes,
             wall=self.wall,
         )
-
-    def last_page_of(self, version: str) -> str:
-        """How a last page of that version says so."""
-        return self.v3_last_page if version == "v3" else self.last_page
 
     def fault_plan(self) -> FaultPlan:
         """The faults these settings describe."""

@@ -1,0 +1,108 @@
+"""What both versions do alike: lists are asked for, cut into pages, spelled, kept for a while."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import lru_cache
+from typing import ClassVar
+
+from .answers import Answer, Page
+from .cursor import Window
+from .dialect import Dialect
+from .paging import placed, report_page
+from .requests import ParsedRequest, Request
+from .settings import SandboxSettings
+from .world import World
+
+
+class Version(ABC):
+    """One version of the API of an account. `reports` are its tracking reports."""
+
+    dialect: ClassVar[Dialect]
+    reports: ClassVar[Collection[str]]
+
+    def __init__(self, settings: SandboxSettings, world: World) -> None:
+        self._settings, self._world = settings, world
+        self._kept = lru_cache(settings.cache_pages)(self._report_answer)
+
+    # -- who asks ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def app_of(self, request: Request) -> str | Answer:
+        """The application that asks, or the gateway's refusal."""
+
+    @abstractmethod
+    def authorized(self, request: Request) -> bool:
+        """Whether the bearer token is right and in date."""
+
+    # -- what is asked -------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, request: Request) -> ParsedRequest:
+        """Read a request; never fails, but may find a problem."""
+
+    @abstractmethod
+    def _window(self, request: Request, report: str) -> Window:
+        """The part of a list that is asked for; ValueError with what is wrong with the asking."""
+
+    def _placed(self, asked: ParsedRequest) -> ParsedRequest:
+        """The request with the part of its list that it asks for, if it is one for a list."""
+        if asked.report != "campaigns" and asked.report not in self.reports:
+            return asked
+        try:
+            window = self._window(asked.request, asked.report)
+        except ValueError as error:
+            page = int(asked.request.cursor is None)
+            return replace(asked, page=page, problem=self.dialect.bad_request(str(error)))
+        if asked.report in self.reports:
+            window = placed(window, self._world.view(asked.report, asked.mailing_id))
+        return replace(asked, window=window, page=window.start // window.limit + 1)
+
+    # -- what is answered ----------------------------------------------------------------------
+
+    def answer(self, asked: ParsedRequest) -> Answer:
+        """The answer of a server that is well. Does not change the world."""
+        if asked.report in self.reports:
+            view = self._world.view(asked.report, asked.mailing_id)
+            # A page of a derived report moves with the events of others, so the whole is the key.
+            state = (len(view), view.stream.added, self._world.deletions)
+            path, mailing_id = asked.request.path, asked.mailing_id
+            return self._kept(asked.report, mailing_id, asked.window, path, state)
+        page = self.page(asked)
+        return self._document(asked) if page is None else self.dialect.page(page, self._settings)
+
+    def page(self, asked: ParsedRequest) -> Page | None:
+        """The page that is asked for; None if it is no page."""
+        path = asked.request.path
+        if asked.report in self.reports:
+            return self._report_page(asked.report, asked.mailing_id, asked.window, path)
+        return self._campaigns(asked.window, path) if asked.report == "campaigns" else None
+
+    @abstractmethod
+    def _campaigns(self, window: Window, path: str) -> Page:
+        """A page of the campaign list."""
+
+    @abstractmethod
+    def _document(self, asked: ParsedRequest) -> Answer:
+        """The answer to a request that is for no list."""
+
+    def _report_answer(
+        self, report: str, mailing_id: str, window: Window, path: str, state: object
+    ) -> Answer:
+        """A page of a report, spelled. `state` changes with the rows of the report."""
+        page = self._report_page(report, mailing_id, window, path)
+        return self.dialect.page(page, self._settings)
+
+    def _report_page(self, report: str, mailing_id: str, window: Window, path: str) -> Page:
+        view = self._world.view(report, mailing_id)
+        salt = int(mailing_id[-12:], 16) if "-" in mailing_id else int(mailing_id)
+        return report_page(view, window, path, self.dialect.style, self._settings, salt)
+
+
+def is_known(find: Callable[[str], int], given: str) -> bool:
+    """Whether the account has what an id stands for; `find` raises KeyError if it has not."""
+    try:
+        find(given)
+    except KeyError:
+        return False
+    return True
