@@ -22,8 +22,7 @@ from harvester.reporting.counters import Counters
 from harvester.reporting.progress import Progress
 from harvester.run import harvest
 from harvester.runtime import stamp
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, Sandbox, SandboxSettings, World
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -342,7 +341,7 @@ async def test_the_requests_left_are_right_early_in_a_run(
 @pytest.mark.parametrize("counts", [True, False])
 async def test_files_are_held_against_the_counts(serve: Callable[..., Any], counts: bool) -> None:
     """Rows against totals, distinct contacts against recipients; a difference fails nothing."""
-    wrong = SandboxSettings(**ACCOUNT).world().v3_campaign_ids[2]
+    wrong = World(SandboxSettings(**ACCOUNT)).v3_campaign_ids[2]
     account = await serve(doctored=(wrong,))
     report = await account.run(summary=True, report="opens,clicks,bounces", counts=counts)
     assert report.exit_code == 0

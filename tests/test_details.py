@@ -10,8 +10,7 @@ import pytest
 from harvester.config import HarvestConfig
 from harvester.reporting.summary import HarvestReport
 from harvester.run import harvest
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, Sandbox, SandboxSettings
 
 ACCOUNT: dict[str, Any] = {
     "campaigns": 8,

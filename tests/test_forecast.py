@@ -18,8 +18,7 @@ from harvester.reporting.counters import Counters
 from harvester.reporting.progress import Progress
 from harvester.run import harvest
 from harvester.runtime import Clock
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, Sandbox, SandboxSettings
 
 
 @pytest.fixture

@@ -284,7 +284,7 @@ async def test_summary_and_detail_are_served() -> None:
 
 async def test_doctored_summary_lies() -> None:
     """One open too many, for the campaigns named."""
-    campaign_id = SandboxSettings(**SMALL).world().campaign_ids[0]
+    campaign_id = World(SandboxSettings(**SMALL)).campaign_ids[0]
     async with connected(doctored=[campaign_id]) as (sandbox, client):
         lie = await client.json(f"{ROOT}/{campaign_id}/tracking/reports/summary")
         assert lie["opens"] == sandbox.world.summary(campaign_id)["opens"] + 1

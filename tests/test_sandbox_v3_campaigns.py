@@ -16,7 +16,7 @@ from sandbox_client import (
     stats_by_rows,
 )
 
-from harvester.sandbox import CountSettings, SandboxSettings
+from harvester.sandbox import CountSettings, SandboxSettings, World
 from harvester.sandbox.ids import Ids
 
 # -- campaigns -----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_an_unknown_activity_is_an_error_of_its_own() -> None:
 
 def test_counts_may_be_missing() -> None:
     """Some are told of in `errors`, some are left out without a word; the rest is there."""
-    missing = frozenset(SandboxSettings(**SMALL).world().v3_campaign_ids[2:6])
+    missing = frozenset(World(SandboxSettings(**SMALL)).v3_campaign_ids[2:6])
     ready = client(counts=CountSettings(missing=missing))
     ids = ready.service.world.v3_campaign_ids
     answer = ready.json(f"{STATS}/{','.join(ids)}")
@@ -252,7 +252,7 @@ def test_v2_counts_lie_too() -> None:
 
 def test_doctored_campaign_has_an_open_too_many() -> None:
     """The total of one campaign does not agree with its rows."""
-    campaign = SandboxSettings(**SMALL).world().v3_campaign_ids[1]
+    campaign = World(SandboxSettings(**SMALL)).v3_campaign_ids[1]
     ready = client(doctored=[campaign])
     stats = ready.json(f"{STATS}/{campaign}")["results"][0]["stats"]
     assert stats["em_opens_all"] == ready.service.world.rows("opens", campaign) + 1

@@ -12,13 +12,12 @@ From the bottom up:
 
     chance, ids                     repeatable chance; ids made from numbers and read back
     reports, people, rows           which reports there are; contacts and rows as JSON text
+    limits, faults, settings        pace and quota; what goes wrong; all that can be asked for
     sizes, stream, arrivals         how many events; an event from its number; what came later
     mailings                        campaigns, their emails and resends, and what changes them
     view, views                     reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
-    counts                          the API's own numbers, true or wrong
-    limits, faults                  pace and quota; what goes wrong, and when
-    sign_in_settings, settings      all that can be asked for
+    counts                          the API's own numbers
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things
     requests, paging                a request as a value; a list cut into pages
     version, v2                     what both versions do alike; the v2 API
@@ -30,14 +29,12 @@ From the bottom up:
     wire, server                    the same on a port
 """
 
-from .counts import CountSettings
 from .faults import KINDS, FaultPlan
 from .log import Hit
 from .requests import Request
 from .server import Sandbox, serve
 from .service import Reply, Service
-from .settings import SandboxSettings
-from .sign_in_settings import SignInSettings
+from .settings import CountSettings, SandboxSettings, SignInSettings
 from .world import World
 
 __all__ = [

@@ -51,7 +51,7 @@ class Service:
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings: Final = settings or SandboxSettings()
-        self.world: Final[World] = self.settings.world()
+        self.world: Final[World] = World(self.settings)
         self.sign_in: Final = SignIn(self.settings)
         self.log = RequestLog(keep=self.settings.keep_log)
         self._v2 = V2(self.settings, self.world)

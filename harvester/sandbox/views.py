@@ -11,6 +11,7 @@ from .mailings import Mailings
 from .people import email, names
 from .reports import REPORTS, V3_REPORTS
 from .rows import LINKS, V2_SPELLINGS, V3_SPELLINGS, extra, link_url, timestamp
+from .settings import SandboxSettings
 from .sizes import events_of
 from .stream import Stream
 from .view import View
@@ -22,19 +23,11 @@ _MINUTE_MS: Final = 60_000
 class Views:
     """The reports of an account's mailings. Nothing is kept: a row is made when it is read."""
 
-    def __init__(
-        self,
-        seed: int,
-        mailings: Mailings,
-        *,
-        awkward: bool,
-        extras: bool,
-        integer_ids: bool,
-        whole_minutes: bool,
-    ) -> None:
-        self._seed, self._mailings, self._ids = seed, mailings, mailings.ids
-        self._awkward, self._extras, self._integer_ids = awkward, extras, integer_ids
-        self._resolution_ms = _MINUTE_MS if whole_minutes else 1
+    def __init__(self, settings: SandboxSettings, mailings: Mailings) -> None:
+        self._seed, self._mailings, self._ids = settings.seed, mailings, mailings.ids
+        self._awkward, self._extras = settings.awkward, settings.extras
+        self._integer_ids = settings.integer_ids
+        self._resolution_ms = _MINUTE_MS if settings.whole_minutes else 1
         self.arrivals: Final = Arrivals()
         self.deleted: Final[dict[int, int]] = {}
         """Contacts deleted later, with the moment in epoch milliseconds."""

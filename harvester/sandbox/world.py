@@ -7,9 +7,8 @@ A judge asks this module what a perfect client finds. It follows from the seed, 
 made by `add_events`, `send`, `resend`, `touch` and `delete_contact`.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Final
 
@@ -17,6 +16,7 @@ from .catalog import Catalog
 from .mailings import Mailings
 from .reports import REPORTS, V3_REPORTS, v3_name
 from .rows import LINKS, link_url, timestamp
+from .settings import SandboxSettings
 from .view import View
 from .views import Views, variant
 
@@ -27,41 +27,10 @@ class World(Catalog):
     `any_id` may be a v2 campaign id, a v3 campaign id or a v3 activity id.
     """
 
-    def __init__(
-        self,
-        seed: int = 1,
-        campaigns: int = 40,
-        pages: int = 150,
-        rows_per_page: int = 500,
-        *,
-        unsent: int = 5,
-        resends: int = 0,
-        awkward: bool = True,
-        extras: bool = True,
-        integer_ids: bool = False,
-        whole_minutes: bool = True,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """`pages`: requests that reading the opens of all mailings takes at `rows_per_page`.
-
-        `resends`: so many mailings more. `awkward`: one address in twelve is hard to parse.
-        `extras`: unknown fields now and then. `integer_ids`: v2 rows carry campaign_id as a JSON
-        integer, as the vendor's fixtures do. `whole_minutes`: the times of v3 rows have no seconds.
-        `wall`: Unix seconds, for what happens later.
-        """
-        mailings = Mailings(
-            seed, campaigns, pages, rows_per_page, unsent=unsent, resends=resends, wall=wall
-        )
-        super().__init__(mailings)
-        self._wall = wall
-        self.views: Final = Views(
-            seed,
-            mailings,
-            awkward=awkward,
-            extras=extras,
-            integer_ids=integer_ids,
-            whole_minutes=whole_minutes,
-        )
+    def __init__(self, settings: SandboxSettings) -> None:
+        super().__init__(Mailings(settings))
+        self._wall = settings.wall
+        self.views: Final = Views(settings, self.mailings)
         self.deletions = 0
 
     # -- rows ----------------------------------------------------------------------------------
