@@ -158,14 +158,6 @@ def test_awkward_rows_are_among_them(world: World) -> None:
         assert piece in everything
 
 
-def test_plain_rows_can_be_asked_for() -> None:
-    """Without awkwardness and extras a row has the five documented fields and an ASCII address."""
-    world = account(seed=3, campaigns=5, pages=20, rows_per_page=40, awkward=False, extras=False)
-    rows = [orjson.loads(r) for c in world.campaign_ids for r in world.records("opens", c)]
-    assert {len(row) for row in rows} == {5}
-    assert all(row["email_address"].isascii() for row in rows)
-
-
 def test_integer_ids_can_be_asked_for() -> None:
     """The vendor's fixtures carry campaign_id as an integer at campaign level."""
     world = account(seed=3, campaigns=1, pages=1, rows_per_page=40, integer_ids=True)

@@ -13,9 +13,9 @@ From the bottom up:
     chance, ids                     repeatable chance; ids made from numbers and read back
     reports, people, rows           which reports there are; contacts and rows as JSON text
     limits, faults, settings        pace and quota; what goes wrong; all that can be asked for
-    sizes, stream, arrivals         how many events; an event from its number; what came later
+    sizes, stream                   how many events; an event from its number
     mailings                        campaigns, their emails and resends, and what changes them
-    view, views                     reports as a version lists them, row by row
+    views                           reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
     counts                          the API's own numbers
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things

@@ -9,7 +9,7 @@ from .answers import Page
 from .chance import draw
 from .cursor import Style, Window, cursor_for
 from .settings import SandboxSettings
-from .view import View
+from .views import View
 
 _LOOK_AHEAD: Final = 9
 """More events than ever share a millisecond."""

@@ -35,22 +35,21 @@ _LAST_NAMES: Final = (
 )  # fmt: skip
 
 
-def email(contact: int, *, awkward: bool) -> str:
-    """The address of a contact; with `awkward`, one in twelve is hard to parse."""
-    if awkward and contact % 12 == 5:
+def email(contact: int) -> str:
+    """The address of a contact; one in twelve is hard to parse."""
+    if contact % 12 == 5:
         return _AWKWARD[contact // 12 % len(_AWKWARD)] % contact
     return f"{_NAMES[contact % len(_NAMES)]}{contact}@{_HOSTS[contact % len(_HOSTS)]}"
 
 
-def names(contact: int, *, awkward: bool) -> str:
+def names(contact: int) -> str:
     """The members `first_name` and `last_name` of a contact, each with a comma before it.
 
-    Either may be missing. With `awkward` some are blank, escaped or not ASCII.
+    Either may be missing. Some are blank, escaped or not ASCII.
     """
-    first, last = (_FIRST_NAMES, _LAST_NAMES) if awkward else (_FIRST_NAMES[:2], _LAST_NAMES[:1])
     members = ""
     if contact % 5:
-        members = f',"first_name":"{first[contact % len(first)]}"'
+        members = f',"first_name":"{_FIRST_NAMES[contact % len(_FIRST_NAMES)]}"'
     if contact % 7:
-        members += f',"last_name":"{last[contact % len(last)]}"'
+        members += f',"last_name":"{_LAST_NAMES[contact % len(_LAST_NAMES)]}"'
     return members

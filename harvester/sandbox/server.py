@@ -40,12 +40,7 @@ class Sandbox:
         """Open the port."""
         settings = self.settings
         self.service.log = RequestLog(keep=settings.keep_log, path=settings.request_log)
-        server = web.Server(
-            self._serve,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=settings.keepalive,
-        )
+        server = web.Server(self._serve, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.05)
         await self._runner.setup()
         site = web.TCPSite(self._runner, _HOST, self._port, backlog=1024)
@@ -86,14 +81,6 @@ class Sandbox:
     def add_events(self, report: str, campaign_id: str, count: int = 1) -> None:
         """So many events happen now."""
         self.world.add_events(report, campaign_id, count)
-
-    def approve(self, user_code: str, *, user: str = "user-1") -> None:
-        """A person agrees to a sign-in; KeyError if no such code waits."""
-        self.sign_in.decide(user_code, agree=True, user=user)
-
-    def deny(self, user_code: str) -> None:
-        """A person denies a sign-in; KeyError if no such code waits."""
-        self.sign_in.decide(user_code, agree=False)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         settings = self.settings

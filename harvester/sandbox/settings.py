@@ -82,8 +82,6 @@ class SignInSettings:
     """`agrees` and `denies` by itself, or `waits` for `approve`, `deny` or the page."""
     after_polls: int = 0
     """The person decides after so many polls that were answered `authorization_pending`."""
-    after_seconds: float = 0.0
-    """The person decides no sooner than this after the code was given out."""
     device_code_age: float = 600.0
     interval: float = 5.0
     """Between two polls; a client that polls sooner is told to slow down, by 5 s more."""
@@ -139,10 +137,6 @@ class SandboxSettings:
     """Further campaigns that were never sent (or were deleted): listed, without events."""
     resends: int = 0
     """Further mailings: v2 lists each as a campaign, v3 as an activity of a sent campaign."""
-    awkward: bool = True
-    """One address in twelve is hard to parse."""
-    extras: bool = True
-    """A row in 53 has a field that is not documented."""
     integer_ids: bool = False
     """v2 rows carry campaign_id as a JSON integer, as the vendor's fixtures do."""
     whole_minutes: bool = True
@@ -175,8 +169,6 @@ class SandboxSettings:
     """Each request is judged and logged up to this much after it came in, evenly spread."""
     gzip: bool = True
     """Compress for clients that accept it."""
-    keepalive: float = 75.0
-    """How long an idle connection stays open."""
 
     # The paging.
     cursor: CursorKind = "offset"

@@ -45,7 +45,6 @@ class _Device:
     client_id: str
     scope: str
     user_code: str
-    made: float
     expires: float
     interval: float
     polled: float = float("-inf")
@@ -61,9 +60,9 @@ class SignIn:
         self._settings, self._asked, self._seed = settings, settings.sign_in, settings.seed
         self._judge = judge_of("sliding", self._asked.rate_limit, 0)
         self._devices: dict[str, _Device] = {}
-        self._grants: list[Grant] = []
         self._by_token: dict[str, Grant] = {}
         self._codes = 0
+        self._granted = 0
 
     # -- tokens in use -------------------------------------------------------------------------
 
@@ -71,9 +70,6 @@ class SignIn:
         """The client id whose access token it is; None for one that is not good (any more)."""
         claims = claims_of(self._seed, token) if token else None
         if claims is None or wall >= float(str(claims["exp"])):
-            return None
-        number = int(str(claims["grant"]))
-        if number < len(self._grants) and self._grants[number].revoked:
             return None
         return str(claims["cid"])
 
@@ -85,17 +81,6 @@ class SignIn:
         if device is None:
             raise KeyError(user_code)
         device.agreed, device.user = agree, user
-
-    def revoke(self, user: str | None = None) -> None:
-        """End the grants of a user, or all: no token of theirs is good any more."""
-        for grant in self._grants:
-            if user in (None, grant.user):
-                grant.revoked = True
-
-    @property
-    def user_codes(self) -> list[str]:
-        """The codes that were given out and are not used up, the oldest first."""
-        return [device.user_code for device in self._devices.values()]
 
     # -- device/authorize ----------------------------------------------------------------------
 
@@ -113,7 +98,6 @@ class SignIn:
             client_id=form["client_id"],
             scope=scope,
             user_code=user_code,
-            made=wall,
             expires=wall + self._asked.device_code_age,
             interval=self._asked.interval,
         )
@@ -159,7 +143,7 @@ class SignIn:
         if too_soon:
             device.interval += _SLOWER
             return oauth_error("slow_down", "Polled too often.")
-        match self._decision(device, wall):
+        match self._decision(device):
             case None:
                 device.pending += 1
                 return oauth_error("authorization_pending", "The person has not decided yet.")
@@ -167,23 +151,21 @@ class SignIn:
                 del self._devices[code]
                 return oauth_error("access_denied", "The person denied.")
         del self._devices[code]
-        grant = Grant(len(self._grants), device.client_id, device.user, device.scope, wall)
-        self._grants.append(grant)
+        grant = Grant(self._granted, device.client_id, device.user, device.scope, wall)
+        self._granted += 1
         return self._issue(grant, wall, first=True)
 
-    def _decision(self, device: _Device, wall: float) -> bool | None:
+    def _decision(self, device: _Device) -> bool | None:
         """What the person says by now."""
-        if device.agreed is not None or self._asked.person == "waits":
+        waits = self._asked.person == "waits" or device.pending < self._asked.after_polls
+        if device.agreed is not None or waits:
             return device.agreed
-        waited = device.pending >= self._asked.after_polls
-        if not waited or wall - device.made < self._asked.after_seconds:
-            return None
         return self._asked.person == "agrees"
 
     def _refresh(self, form: Mapping[str, str], wall: float) -> Answer:
         token = form.get("refresh_token", "")
         grant = self._by_token.get(token)
-        if grant is None or grant.revoked or grant.client_id != form["client_id"]:
+        if grant is None or grant.client_id != form["client_id"]:
             return _DEAD
         if wall - grant.used_at > self._asked.refresh_token_age:
             return _DEAD

@@ -34,7 +34,6 @@ class Grant:
     current: str = ""
     previous: str = ""
     rotated_at: float = 0.0
-    revoked: bool = False
 
 
 def random_text(seed: int, *parts: object, size: int = 32) -> str:

@@ -1,23 +1,81 @@
-"""From mailings and arrivals to rows: each report as v2 lists it, and as v3 does."""
+"""From mailings to rows: each report as v2 lists it, and as v3 does.
 
-from collections.abc import Callable
+A *position* is a place in a report as the API lists it, from 0.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Final
 
-from .arrivals import Arrivals
 from .chance import draw, number_of
 from .mailings import Mailings
 from .people import email, names
-from .reports import REPORTS, V3_REPORTS
+from .reports import OLDEST_FIRST, ONCE, REPORTS, V3_REPORTS
 from .rows import LINKS, V2_SPELLINGS, V3_SPELLINGS, extra, link_url, timestamp
 from .settings import SandboxSettings
 from .sizes import events_of
 from .stream import Stream
-from .view import View
 
 _LONGEST_STEP_MS: Final = 3 * 3_600_000
 _MINUTE_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A report of one mailing, readable from any position.
+
+    `event_at` gives the event at a position, `spell` the exact JSON text of an event's row.
+    `resolution_ms`: the rows' times are rounded down to it.
+    """
+
+    stream: Stream
+    count: int
+    event_at: Callable[[int], int]
+    spell: Callable[[int], str]
+    oldest_first: bool = False
+    resolution_ms: int = 1
+
+    def __len__(self) -> int:
+        return self.count
+
+    def date_ms(self, position: int) -> int:
+        """When the event at a position was, in epoch milliseconds, not rounded."""
+        return self.stream.date_ms(self.event_at(position))
+
+    def rows(self, positions: range) -> Iterator[str]:
+        """The rows at these positions, in the API's order."""
+        return (self.spell(self.event_at(position)) for position in positions)
+
+    def since(self, since_ms: int | None) -> range:
+        """The positions of the rows whose time is on or after a moment.
+
+        They are a prefix of a newest-first list, and a suffix of an oldest-first list.
+        """
+        if since_ms is None:
+            return range(self.count)
+        newer = self._newer(-(-since_ms // self.resolution_ms) * self.resolution_ms)
+        return range(self.count - newer, self.count) if self.oldest_first else range(newer)
+
+    def after(self, date_ms: int) -> int:
+        """The first position beyond every event of that millisecond."""
+        if self.oldest_first:
+            return self.count - self._newer(date_ms + 1)
+        return self._newer(date_ms)
+
+    def _newer(self, since_ms: int) -> int:
+        """How many events are on or after a moment, by halving."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            position = self.count - 1 - middle if self.oldest_first else middle
+            if self.date_ms(position) >= since_ms:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
 
 class Views:
@@ -25,17 +83,19 @@ class Views:
 
     def __init__(self, settings: SandboxSettings, mailings: Mailings) -> None:
         self._seed, self._mailings, self._ids = settings.seed, mailings, mailings.ids
-        self._awkward, self._extras = settings.awkward, settings.extras
         self._integer_ids = settings.integer_ids
         self._resolution_ms = _MINUTE_MS if settings.whole_minutes else 1
-        self.arrivals: Final = Arrivals()
+        self.arrivals: Final[defaultdict[tuple[int, str], list[tuple[float, int]]]] = defaultdict(
+            list
+        )
+        """Of a mailing and a kind of events: when (Unix seconds) how many more came."""
         self.deleted: Final[dict[int, int]] = {}
         """Contacts deleted later, with the moment in epoch milliseconds."""
 
     def stream(self, events: str, mailing: int, at: float = inf) -> Stream:
         """The events of one kind, as they are or as they were at a moment (Unix seconds)."""
         counts = self._at_start(mailing)
-        here, added = counts[events], self.arrivals.total((mailing, events), at)
+        here, came = counts[events], self.arrivals[mailing, events]
         first_contact = 1_000_000 + draw(self._seed, 4, mailing) % 1_000_000
         if events == "bounces":  # who bounced did not open: the far end of the mailing
             first_contact += counts["sends"] - here
@@ -43,16 +103,16 @@ class Views:
         return Stream(
             key=draw(self._seed, 5, mailing, number_of(events)),
             events=here,
-            added=added,
+            added=sum(count for when, count in came if when <= at),
             sent_ms=self._mailings.sent_ms(mailing),
             step_ms=min(_LONGEST_STEP_MS, max(2, life_ms // (here + 1))),
             first_contact=first_contact,
-            once=REPORTS[events].once,
+            once=events in ONCE,
         )
 
     def v2(self, report: str, mailing: int, at: float = inf) -> View:
         """A report as v2 lists it; KeyError for a report that v2 does not have."""
-        oldest_first = REPORTS[report].oldest_first
+        oldest_first = report in OLDEST_FIRST
         stream = self.stream(report, mailing, at)
         newest, oldest = -stream.added, stream.events - 1
         return View(
@@ -97,9 +157,9 @@ class Views:
         return V2_SPELLINGS[report][variant(stream, event, len(V2_SPELLINGS[report]))] % {
             "campaign": campaign_id if self._integer_ids else f'"{campaign_id}"',
             "contact": contact,
-            "email": email(contact, awkward=self._awkward),
+            "email": email(contact),
             "date": timestamp(stream.date_ms(event)),
-            "extra": extra(event) if self._extras else "",
+            "extra": extra(event),
         }
 
     def _v3_row(
@@ -119,10 +179,10 @@ class Views:
         return (
             f'{{"contact_id":"{self._ids.uuid("contact", contact)}"'
             f',"campaign_activity_id":"{activity}","tracking_activity_type":"{activity_type}"'
-            f',"email_address":"{email(contact, awkward=self._awkward)}"'
-            f"{names(contact, awkward=self._awkward)}{own % {'contact': contact, **urls}}"
+            f',"email_address":"{email(contact)}"'
+            f"{names(contact)}{own % {'contact': contact, **urls}}"
             f',"created_time":"{timestamp(when)}"{self._deleted_at(contact)}'
-            f"{extra(event, v3=True) if self._extras else ''}}}"
+            f"{extra(event, v3=True)}}}"
         )
 
     def _deleted_at(self, contact: int) -> str:

@@ -17,8 +17,7 @@ from .mailings import Mailings
 from .reports import REPORTS, V3_REPORTS, v3_name
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
-from .view import View
-from .views import Views, variant
+from .views import View, Views, variant
 
 
 class World(Catalog):
@@ -85,11 +84,7 @@ class World(Catalog):
     def add_events(self, report: str, any_id: str, count: int) -> None:
         """So many events happen now, the newest of their report. A campaign's go to its email."""
         events = report if report in REPORTS else V3_REPORTS[v3_name(report)].events
-        self.views.arrivals.add((self.numbers(any_id)[0], events), count, self._wall())
-
-    def arrived(self, report: str, any_id: str) -> int:
-        """How many events were added to the report of a mailing so far."""
-        return self.views.arrivals.total((self.numbers(any_id)[0], report))
+        self.views.arrivals[self.numbers(any_id)[0], events].append((self._wall(), count))
 
     def send(self, any_id: str) -> None:
         """An unsent campaign is sent; ValueError if it was sent before."""
