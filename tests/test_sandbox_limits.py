@@ -89,16 +89,19 @@ def test_settings_choose_the_judge() -> None:
 def test_quota_ends_with_the_utc_day() -> None:
     """Two a day: the third is refused until midnight, and a clock set back finds a fresh count."""
     quota = DayQuota(2)
-    assert [quota.admit(DAY - 3), quota.admit(DAY - 2), quota.admit(DAY - 1)] == [True, True, False]
+    gate = Gate(NoLimit(), quota)
+    late = [gate.admit(0.0, DAY - left) for left in (3, 2, 1)]
+    assert late == [Verdict.ADMITTED, Verdict.ADMITTED, Verdict.OVER_DAY]
     assert quota.used(DAY - 1) == 2
-    assert quota.admit(DAY)
+    assert gate.admit(0.0, DAY) is Verdict.ADMITTED
     assert quota.used(DAY) == 1
 
 
 def test_no_quota_still_counts() -> None:
     """Zero is no quota, yet the day's requests are known."""
     quota = DayQuota(0)
-    assert all(quota.admit(DAY) for _ in range(100))
+    gate = Gate(NoLimit(), quota)
+    assert {gate.admit(0.0, DAY) for _ in range(100)} == {Verdict.ADMITTED}
     assert quota.used(DAY) == 100
 
 

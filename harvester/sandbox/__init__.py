@@ -17,7 +17,6 @@ From the bottom up:
     mailings                        campaigns, their emails and resends, and what changes them
     views                           reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
-    counts                          the API's own numbers
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things
     requests, paging                a request as a value; a list cut into pages
     version, v2                     what both versions do alike; the v2 API

@@ -102,13 +102,6 @@ class DayQuota:
         self._used = self.used(wall) + 1
         self._day = int(wall // _DAY_S)
 
-    def admit(self, wall: float) -> bool:
-        """Charge one request if the day has one left."""
-        if self.spent(wall):
-            return False
-        self.charge(wall)
-        return True
-
 
 class Verdict(Enum):
     """What the gate said of a request."""

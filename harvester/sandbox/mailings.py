@@ -44,7 +44,6 @@ class Mailings:
         self._sent_at: dict[int, float] = {}
         self._touched: dict[int, int] = {}
         self._latest_ms = _LAST_SENT_MS + _LIFE_MS
-        self.changes = 0
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -154,5 +153,4 @@ class Mailings:
     def _now_ms(self) -> int:
         """The present, but later than every change before."""
         self._latest_ms = max(self._latest_ms + 1, int(self._wall() * 1000))
-        self.changes += 1
         return self._latest_ms

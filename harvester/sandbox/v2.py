@@ -57,9 +57,9 @@ class V2(Version):
         return Window(limit=limit, since_ms=since_ms, status=status)
 
     def _campaigns(self, window: Window, path: str) -> Page:
-        ids = self._world.listing(window.status, window.since_ms)
-        here = ids[window.start : window.start + window.limit + 1]
-        rows: list[object] = [self._world.brief(campaign_id) for campaign_id in here]
+        mailings = self._world.latest_mailings(window.status, window.since_ms)
+        here = mailings[window.start : window.start + window.limit + 1]
+        rows: list[object] = [self._world.brief(self._world.mailings.ids.v2(each)) for each in here]
         return list_page("results", rows, window, path, "pageNum")
 
     def _document(self, asked: ParsedRequest) -> Answer:

@@ -89,14 +89,18 @@ class World(Catalog):
     def send(self, any_id: str) -> None:
         """An unsent campaign is sent; ValueError if it was sent before."""
         self.mailings.send(self.numbers(any_id)[0])
+        self._forget()
 
     def resend(self, any_id: str) -> str:
         """A sent campaign is sent again; return the activity. Its v2 id is `v2_id(activity)`."""
-        return self._ids.uuid("activity", self.mailings.resend(self.numbers(any_id)[0]))
+        mailing = self.mailings.resend(self.numbers(any_id)[0])
+        self._forget()
+        return self._ids.uuid("activity", mailing)
 
     def touch(self, any_id: str) -> None:
         """Someone edits a campaign: it moves to the head of the campaign lists."""
         self.mailings.touch(self.numbers(any_id)[0])
+        self._forget()
 
     def delete_contact(self, contact_id: str) -> None:
         """A contact (v3 id) is deleted: its v3 rows, old ones too, get `deleted_at`."""
