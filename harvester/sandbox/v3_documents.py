@@ -169,15 +169,12 @@ class Documents:
         contact of two mailings counts twice.
         """
         stats, views = Counter(dict.fromkeys(_STATS, 0)), self._world.views
-        for mailing in mailings:
-            if self._mailings.settled(mailing, at):
-                streams = {
-                    name: views.stream(events, mailing, at) for name, events in _UNIQUE.items()
-                }
-                stats.update({name: stream.unique() for name, stream in streams.items()})
-                stats["em_opens_all"] += len(streams["em_opens"])
-                stats["em_clicks_all"] += len(streams["em_clicks"])
-                stats["em_not_opened"] += len(views.v3("didnotopens", mailing, at))
+        for mailing in (each for each in mailings if self._mailings.settled(each, at)):
+            streams = {name: views.stream(kind, mailing, at) for name, kind in _UNIQUE.items()}
+            stats.update({name: stream.unique() for name, stream in streams.items()})
+            stats["em_opens_all"] += len(streams["em_opens"])
+            stats["em_clicks_all"] += len(streams["em_clicks"])
+            stats["em_not_opened"] += len(views.v3("didnotopens", mailing, at))
         return stats
 
 
