@@ -140,10 +140,10 @@ async def test_whole_sign_in_over_http() -> None:
 
 def test_code_is_for_a_person_and_for_a_device() -> None:
     """What each answer holds; no two codes are alike."""
-    someone = person(device_code_age=600, verification_origin="https://example.com")
+    someone = person(device_code_age=600)
     one, other = someone.authorize(), someone.authorize()
     assert (one["expires_in"], one["interval"]) == (600, 1)
-    assert one["verification_uri"] == "https://example.com/activate"
+    assert one["verification_uri"] == "http://127.0.0.1:9/activate"
     assert one["verification_uri_complete"].endswith(f"/activate?user_code={one['user_code']}")
     assert len(one["user_code"]) == 9
     assert one["user_code"] != other["user_code"]
@@ -153,9 +153,11 @@ def test_code_is_for_a_person_and_for_a_device() -> None:
 @pytest.mark.parametrize("polls", [0, 1, 5])
 def test_person_agrees_after_some_polls(polls: int) -> None:
     """So often the answer is `authorization_pending`; the code is good for one exchange."""
-    someone = person(after_polls=polls)
-    code = someone.authorize()["device_code"]
-    answers = [someone.poll(code) for _ in range(polls + 2)]
+    someone = person(person="waits")
+    code = someone.authorize()
+    answers = [someone.poll(code["device_code"]) for _ in range(polls)]
+    someone.service.sign_in.decide(code["user_code"], agree=True)
+    answers += [someone.poll(code["device_code"]) for _ in range(2)]
     assert [each.get("error") for each in answers] == [
         *["authorization_pending"] * polls,
         None,
@@ -165,10 +167,10 @@ def test_person_agrees_after_some_polls(polls: int) -> None:
 
 def test_person_may_deny() -> None:
     """Who denies is told so once."""
-    someone = person(person="denies", after_polls=1)
+    someone = person(person="denies")
     code = someone.authorize()["device_code"]
-    answers = [someone.poll(code)["error"] for _ in range(3)]
-    assert answers == ["authorization_pending", "access_denied", "invalid_grant"]
+    answers = [someone.poll(code)["error"] for _ in range(2)]
+    assert answers == ["access_denied", "invalid_grant"]
 
 
 def test_code_expires() -> None:
@@ -183,12 +185,14 @@ def test_code_expires() -> None:
 
 def test_hasty_polls_are_told_to_slow_down() -> None:
     """The interval grows by five seconds each time, and is kept."""
-    someone = person(interval=5, rate_limit=0, after_polls=1)
-    code = someone.authorize()["device_code"]
+    someone = person(interval=5, rate_limit=0, person="waits")
+    shown = someone.authorize()
+    code = shown["device_code"]
     assert someone.poll(code)["error"] == "authorization_pending"
     assert someone.poll(code)["error"] == "slow_down"
     someone.wall += 6
     assert someone.poll(code)["error"] == "slow_down"
+    someone.service.sign_in.decide(shown["user_code"], agree=True)
     someone.wall += 13
     assert "access_token" in someone.poll(code)
 

@@ -52,16 +52,15 @@ def test_list_is_paged_and_says_when_it_ends() -> None:
 
 
 def test_list_is_filtered_on_every_page() -> None:
-    """By updated_at, from after_date to before_date; the filters are kept in the cursor."""
+    """By updated_at, from after_date on; the filter is kept in the cursor."""
     ready = client(campaigns=30, pages=40)
     every = ready.json("/v3/emails?limit=500")["campaigns"]
-    after, before = every[20]["updated_at"], every[5]["updated_at"]
-    page = ready.json(f"/v3/emails?limit=7&after_date={after}&before_date={before}")
+    page = ready.json(f"/v3/emails?limit=7&after_date={every[20]['updated_at']}")
     found = page["campaigns"]
     while link := next_link(page):
         page = ready.json(link)
         found += page["campaigns"]
-    assert found == every[5:21]
+    assert found == every[:21]
 
 
 def test_states_are_spelled_in_two_ways() -> None:
@@ -259,7 +258,7 @@ def test_doctored_campaign_has_an_open_too_many() -> None:
 
 
 def test_links_tell_unique_clicks() -> None:
-    """The links that click rows name, each with its contacts; unclicked ones on demand."""
+    """The links that click rows name, each with its contacts."""
     ready = client(pages=120)
     world = ready.service.world
     for campaign in world.v3_campaign_ids:
@@ -267,9 +266,7 @@ def test_links_tell_unique_clicks() -> None:
             rows = loaded(world.records("clicks", activity))
             clicked = {(row["url_id"], row["link_url"], row["contact_id"]) for row in rows}
             expected = Counter((url_id, url) for url_id, url, _ in clicked)
-            path = f"{REPORTS}/{activity}/links"
-            found = ready.json(path)["link_click_counts"]
+            found = ready.json(f"{REPORTS}/{activity}/links")["link_click_counts"]
             assert {
                 (each["url_id"], each["link_url"]): each["unique_clicks"] for each in found
             } == expected
-            assert len(ready.json(f"{path}?no_clicks=true")["link_click_counts"]) == 4

@@ -6,7 +6,6 @@ as activities, each with a UUID.
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from math import inf
 from typing import Final
 
 from .mailings import Mailings
@@ -111,24 +110,20 @@ class Catalog:
 
     def latest_mailings(self, status: str, since_ms: int | None) -> Sequence[int]:
         """The mailings of v2's list, the last modified first."""
-        return self._latest("v2", status, since_ms, None)
+        return self._latest("v2", status, since_ms)
 
-    def latest_campaigns(self, after_ms: int | None, before_ms: int | None) -> Sequence[int]:
-        """The campaigns of v3's list, the last updated first.
+    def latest_campaigns(self, since_ms: int | None) -> Sequence[int]:
+        """The campaigns of v3's list, the last updated first."""
+        return self._latest("v3", None, since_ms)
 
-        Only those that were updated from the one moment to the other, both included.
-        """
-        return self._latest("v3", None, after_ms, before_ms)
-
-    def _sorted(
-        self, version: str, status: str | None, after: int | None, before: int | None
-    ) -> Sequence[int]:
+    def _sorted(self, version: str, status: str | None, since_ms: int | None) -> Sequence[int]:
         mailings = self.mailings
         numbers = mailings.all if version == "v2" else mailings.campaigns
         changed = mailings.modified_ms if version == "v2" else mailings.updated_ms
-        low, high = -inf if after is None else after, inf if before is None else before
         shown = (n for n in numbers if status is None or _shown(mailings.status(n), status))
-        return sorted((n for n in shown if low <= changed(n) <= high), key=changed, reverse=True)
+        if since_ms is not None:
+            shown = (number for number in shown if changed(number) >= since_ms)
+        return sorted(shown, key=changed, reverse=True)
 
     def status(self, any_id: str) -> str:
         """SENT, or for the extra campaigns one of the other states, as v2 spells them."""

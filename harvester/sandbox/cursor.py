@@ -14,7 +14,7 @@ from typing import Final, Literal
 Style = Literal["startAt", "next", "pageNum", "o"]
 """How a cursor is spelled, by the name that tells the place."""
 _NUMBERS: Final = frozenset(
-    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "before", "gap", "o"}
+    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "gap", "o"}
 )
 
 
@@ -22,14 +22,13 @@ _NUMBERS: Final = frozenset(
 class Window:
     """Which part of a list is asked for: `limit` rows from place `start`, or beyond `beyond_ms`.
 
-    `since_ms`, `before_ms`: only what happened from the one to the other. `gap`: so many cursors
-    led to this very place before.
+    `since_ms`: only what happened on or after it. `gap`: so many cursors led to this very place
+    before.
     """
 
     start: int = 0
     limit: int = 500
     since_ms: int | None = None
-    before_ms: int | None = None
     beyond_ms: int | None = None
     status: str = "ALL"
     gap: int = 0
@@ -52,7 +51,6 @@ def cursor_for(window: Window, style: Style, *, keep_since: bool = True) -> str:
         "status": window.status if window.status != "ALL" else None,
         "gap": window.gap or None,
         "created_since": window.since_ms if keep_since else None,
-        "before": window.before_ms,
     }
     kept = "".join(f"&{name}={value}" for name, value in filters.items() if value is not None)
     return encode(place + kept)
@@ -87,7 +85,6 @@ def _decoded(cursor: str) -> Window:
         start,
         limit,
         numbers.get("created_since"),
-        numbers.get("before"),
         numbers.get("next"),
         status,
         numbers.get("gap", 0),

@@ -80,13 +80,9 @@ class SignInSettings:
 
     person: Person = "agrees"
     """`agrees` and `denies` by itself, or `waits` for `approve`, `deny` or the page."""
-    after_polls: int = 0
-    """The person decides after so many polls that were answered `authorization_pending`."""
     device_code_age: float = 600.0
     interval: float = 5.0
     """Between two polls; a client that polls sooner is told to slow down, by 5 s more."""
-    verification_origin: str | None = None
-    """Where the page stands on which the person agrees; None: here."""
 
     access_token_age: float = _DAY
     refresh_tokens: RefreshTokens = "rotating"
@@ -95,8 +91,6 @@ class SignInSettings:
     """
     leeway: float = 0.0
     """So long after its use a rotated refresh token is good for one more use."""
-    refresh_token_age: float = 180 * _DAY
-    """A refresh token dies when it was not used for so long."""
 
     rate_limit: float = 1.0
     """Requests a second at the token endpoint; 0 is no limit. They cost none of the day's quota."""

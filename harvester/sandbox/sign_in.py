@@ -19,6 +19,7 @@ from .tokens import Grant, access_token, claims_of, random_text
 
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _SLOWER: Final = 5.0
+_DISUSE: Final = 180 * 86_400.0  # s, after which a refresh token dies
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 
 
@@ -48,7 +49,6 @@ class _Device:
     expires: float
     interval: float
     polled: float = float("-inf")
-    pending: int = 0
     agreed: bool | None = None
     user: str = "user-1"
 
@@ -101,7 +101,7 @@ class SignIn:
             expires=wall + self._asked.device_code_age,
             interval=self._asked.interval,
         )
-        page = f"{self._asked.verification_origin or origin}/activate"
+        page = f"{origin}/activate"
         return document(
             {
                 "device_code": code,
@@ -145,7 +145,6 @@ class SignIn:
             return oauth_error("slow_down", "Polled too often.")
         match self._decision(device):
             case None:
-                device.pending += 1
                 return oauth_error("authorization_pending", "The person has not decided yet.")
             case False:
                 del self._devices[code]
@@ -157,8 +156,7 @@ class SignIn:
 
     def _decision(self, device: _Device) -> bool | None:
         """What the person says by now."""
-        waits = self._asked.person == "waits" or device.pending < self._asked.after_polls
-        if device.agreed is not None or waits:
+        if device.agreed is not None or self._asked.person == "waits":
             return device.agreed
         return self._asked.person == "agrees"
 
@@ -167,7 +165,7 @@ class SignIn:
         grant = self._by_token.get(token)
         if grant is None or grant.client_id != form["client_id"]:
             return _DEAD
-        if wall - grant.used_at > self._asked.refresh_token_age:
+        if wall - grant.used_at > _DISUSE:
             return _DEAD
         if token == grant.previous:  # once more within the leeway
             del self._by_token[token]

@@ -67,8 +67,7 @@ class V3(Version):
         limit = limit_of(params, default=default, most=_MOST)
         if report != "campaigns":
             return Window(limit=limit)
-        after, before = moment_of(params, "after_date"), moment_of(params, "before_date")
-        return Window(limit=limit, since_ms=after, before_ms=before)
+        return Window(limit=limit, since_ms=moment_of(params, "after_date"))
 
     def _campaigns(self, window: Window, path: str) -> Page:
         return self._documents.campaigns(window, path)
@@ -79,7 +78,7 @@ class V3(Version):
             case "campaign":
                 return self._documents.campaign(asked.campaign_id)
             case "links":
-                return self._documents.links(asked.activity_id, request.params)
+                return self._documents.links(asked.activity_id)
             case "stats":
                 return self._documents.campaign_stats(asked.activity_id, request.wall)
             case "activity_stats":

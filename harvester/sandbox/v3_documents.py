@@ -52,8 +52,8 @@ class Documents:
     # -- campaigns -----------------------------------------------------------------------------
 
     def campaigns(self, window: Window, path: str) -> Page:
-        """`/v3/emails`: every campaign, the last updated first; `after_date` and `before_date`."""
-        found = self._world.latest_campaigns(window.since_ms, window.before_ms)
+        """`/v3/emails`: every campaign, the last updated first; `after_date`."""
+        found = self._world.latest_campaigns(window.since_ms)
         here = found[window.start : window.start + window.limit + 1]
         return list_page("campaigns", [self._brief(each) for each in here], window, path, "o")
 
@@ -147,8 +147,8 @@ class Documents:
                 errors.append({name: given, "error_key": "not_found", "error_message": "No stats"})
         return document({"results": results, "errors": errors})
 
-    def links(self, activity_id: str, params: Mapping[str, str]) -> Answer:
-        """`…/{activity}/links`: unique clicks of each link; unclicked ones with `no_clicks`."""
+    def links(self, activity_id: str) -> Answer:
+        """`…/{activity}/links`: unique clicks of each link that was clicked."""
         mailing = self._world.activity(activity_id)
         campaign = self._ids.v2(self._mailings.campaign_of(mailing))
         clicks = self._world.views.stream("clicks", mailing)
@@ -158,7 +158,7 @@ class Documents:
         counts = [
             {"link_url": link_url(campaign, link), "url_id": link, "unique_clicks": len(who)}
             for link, who in zip(LINKS, contacts.values(), strict=True)
-            if who or params.get("no_clicks") == "true"
+            if who
         ]
         return document({"campaign_activity_id": activity_id, "link_click_counts": counts})
 

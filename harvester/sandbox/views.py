@@ -3,6 +3,7 @@
 A *position* is a place in a report as the API lists it, from 0.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,16 +67,11 @@ class View:
         return self._newer(date_ms)
 
     def _newer(self, since_ms: int) -> int:
-        """How many events are on or after a moment, by halving."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            position = self.count - 1 - middle if self.oldest_first else middle
-            if self.date_ms(position) >= since_ms:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        """How many events are on or after a moment."""
+        positions = range(self.count)
+        if self.oldest_first:
+            return self.count - bisect_left(positions, since_ms, key=self.date_ms)
+        return bisect_right(positions, -since_ms, key=lambda position: -self.date_ms(position))
 
 
 class Views:
