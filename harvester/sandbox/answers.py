@@ -2,30 +2,24 @@
 
 import zlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 import orjson
 
 from .cursor import Window
 
-JSON: Final = "application/json"
-GZIP_LEVEL: Final = 1
-
 
 class Body:
-    """The bytes of an answer, compressed at most once."""
-
-    __slots__ = ("_gzip", "plain")
+    """The bytes of an answer."""
 
     def __init__(self, plain: bytes) -> None:
         self.plain: Final = plain
-        self._gzip: bytes | None = None
 
+    @cached_property
     def gzip(self) -> bytes:
         """The same bytes as one gzip member."""
-        if self._gzip is None:
-            self._gzip = zlib.compress(self.plain, GZIP_LEVEL, wbits=31)
-        return self._gzip
+        return zlib.compress(self.plain, 1, wbits=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ class Answer:
 
     status: int
     body: Body
-    content_type: str = JSON
+    content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     more: bool = False
 

@@ -34,7 +34,7 @@ def deliver(
     """The delivery of an answer. `encodings`: the client's Accept-Encoding."""
     body, headers = answer.body.plain, {"Content-Type": answer.content_type, **answer.headers}
     if settings.gzip and body and "gzip" in encodings:
-        body = answer.body.gzip()
+        body = answer.body.gzip
         headers["Content-Encoding"] = "gzip"
     good = Delivery(
         status=answer.status, headers=headers, body=body, length=len(body), wait=settings.latency

@@ -73,12 +73,13 @@ class Outcome:
     def hit(self) -> Hit:
         """The line of the log."""
         asked, request = self.asked, self.asked.request
+        parts = request.query.split("&")
         return Hit(
             at=request.now,
             wall=request.wall,
             method=request.method,
             path=request.path,
-            query="&".join(part for part in request.parts if not part.startswith(_SECRETS)),
+            query="&".join(each for each in parts if not each.startswith(_SECRETS)),
             report=asked.report,
             campaign_id=asked.campaign_id,
             page=asked.page,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl
 
 from .answers import Answer
 from .cursor import Window
@@ -30,23 +30,21 @@ class Request:
         """The target without its query."""
         return self.target.partition("?")[0]
 
-    @cached_property
-    def parts(self) -> list[str]:
-        """The raw parameters of the query."""
-        query = self.target.partition("?")[2]
-        return query.split("&") if query else []
+    @property
+    def query(self) -> str:
+        """The raw query."""
+        return self.target.partition("?")[2]
 
     @cached_property
     def params(self) -> Mapping[str, str]:
         """The parameters of the query by name."""
-        pairs = (part.partition("=") for part in self.parts)
-        return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
+        return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
     def cursor(self) -> str | None:
-        """What followed `next=`, not unescaped."""
-        pairs = (part.partition("=") for part in self.parts)
-        return next((value for name, _, value in pairs if name == "next"), None)
+        """What followed `next=`, exactly as received."""
+        found = (part for part in self.query.split("&") if part.startswith("next="))
+        return next((part.removeprefix("next=") for part in found), None)
 
     @property
     def bearer(self) -> str:

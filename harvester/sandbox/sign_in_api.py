@@ -9,6 +9,7 @@ from .answers import Answer, Body, refusal, with_retry_after
 from .corrupt import EMPTY, HTML, MAY_WAIT, NAMELESS_429, redirect
 from .dialect import V3_DIALECT
 from .faults import Place, status_of
+from .limits import judge_of
 from .log import Outcome
 from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
@@ -55,6 +56,7 @@ class SignInApi:
     def __init__(self, settings: SandboxSettings, sign_in: SignIn) -> None:
         self._settings, self._sign_in = settings, sign_in
         self._plan = settings.sign_in.fault_plan(settings.seed)
+        self._judge = judge_of("sliding", settings.sign_in.rate_limit, 0)
         self._tokens = 0
 
     def handle(self, request: Request) -> Outcome:
@@ -82,7 +84,7 @@ class SignInApi:
         self._tokens += 1
         asked = replace(asked, page=self._tokens)
         grant_type = _GRANT_TYPES.get(form.get("grant_type", ""), "")
-        if self._sign_in.too_fast(request.now):
+        if not self._judge.admit(request.now):
             return Outcome(asked=asked, answer=OVER_RATE, throttled=True, grant_type=grant_type)
         fault = self._plan.at(Place("token", "", self._tokens), 1)
         refused = token_refusal(fault, self._settings) if fault else None
