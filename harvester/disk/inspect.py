@@ -79,11 +79,6 @@ def _state_of(walks: int, complete: int, failed: int, begun: int) -> str:
     return "partial" if begun else "pending"
 
 
-def read_states(layout: Layout) -> States:
-    """How many campaigns the directory knows in each state."""
-    return read_content(layout).campaigns
-
-
 def read_content(layout: Layout) -> Content:
     """What the directory holds."""
     with _state(layout) as db:
