@@ -11,21 +11,21 @@ client and knows nothing of what the client hopes for. Everything it serves foll
 From the bottom up:
 
     chance, ids                     repeatable chance; ids made from numbers and read back
-    reports, people, rows           which reports there are; contacts and rows as JSON text
+    reports, rows                   which reports there are; contacts and rows as JSON text
     limits, faults, settings        pace and quota; what goes wrong; all that can be asked for
     sizes, stream                   how many events; an event from its number
     mailings                        campaigns, their emails and resends, and what changes them
     views                           reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things
-    requests, paging                a request as a value; a list cut into pages
+    requests                        a request as a value
     version, v2                     what both versions do alike; the v2 API
     tokens, sign_in                 tokens; the device flow and renewals
     v3_documents, v3                the v3 API
     corrupt, delivery               what a fault makes of an answer; how it reaches the client
     log                             what became of a request, and its line
     sign_in_api, service            the sign-in's paths; a request in, a reply out
-    wire, server                    the same on a port
+    server                          the same on a port
 """
 
 from .faults import KINDS, FaultPlan

@@ -50,9 +50,13 @@ def _object(status: int, error_key: str, message: str, **headers: str) -> Answer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """How one version refuses and pages. `style`: how its cursors are spelled."""
+    """How one version refuses and pages.
+
+    `style`: how its cursors are spelled. `member`: the JSON member with the rows of a report.
+    """
 
     style: Style
+    member: str
     unauthenticated: Answer
     forbidden: Answer
     not_acceptable: Answer
@@ -82,6 +86,7 @@ _SEEN: Final = "The Mashery account associated with this request is over its "
 
 V2_DIALECT: Final = Dialect(
     style="startAt",
+    member="results",
     unauthenticated=_array(
         401, "http.status.authentication.invalid_token", "Token is invalid, expired or was revoked"
     ),
@@ -109,6 +114,7 @@ V2_DIALECT: Final = Dialect(
 
 V3_DIALECT: Final = Dialect(
     style="o",
+    member="tracking_activities",
     unauthenticated=_object(
         401,
         "unauthorized",

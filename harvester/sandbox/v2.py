@@ -11,10 +11,9 @@ from .answers import Answer, Page, document
 from .cursor import Window, decode
 from .dialect import INACTIVE, V2_DIALECT
 from .mailings import STATUSES
-from .paging import list_page
 from .reports import REPORTS
 from .requests import ParsedRequest, Request, limit_of, moment_of
-from .version import Version, is_known
+from .version import Version, is_known, list_page
 
 _ROOT: Final = ["", "v2", "emailmarketing", "campaigns"]
 _MOST: Final = {"campaigns": 50}
@@ -58,9 +57,10 @@ class V2(Version):
 
     def _campaigns(self, window: Window, path: str) -> Page:
         mailings = self._world.latest_mailings(window.status, window.since_ms)
-        here = mailings[window.start : window.start + window.limit + 1]
-        rows: list[object] = [self._world.brief(self._world.mailings.ids.v2(each)) for each in here]
-        return list_page("results", rows, window, path, "pageNum")
+        return list_page("results", mailings, self._brief, window, path, "pageNum")
+
+    def _brief(self, mailing: int) -> dict[str, str]:
+        return self._world.brief(self._world.mailings.ids.v2(mailing))
 
     def _document(self, asked: ParsedRequest) -> Answer:
         fresh = asked.request.params.get("updateSummary") == "true"

@@ -12,9 +12,9 @@ from .answers import Answer, Page, document, refusal
 from .cursor import Window
 from .dialect import V3_DIALECT
 from .ids import Ids, is_uuid
-from .paging import list_page
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
+from .version import list_page
 from .views import variant
 from .world import World
 
@@ -54,8 +54,7 @@ class Documents:
     def campaigns(self, window: Window, path: str) -> Page:
         """`/v3/emails`: every campaign, the last updated first; `after_date`."""
         found = self._world.latest_campaigns(window.since_ms)
-        here = found[window.start : window.start + window.limit + 1]
-        return list_page("campaigns", [self._brief(each) for each in here], window, path, "o")
+        return list_page("campaigns", found, self._brief, window, path, "o")
 
     def campaign(self, campaign_id: str) -> Answer:
         """`/v3/emails/{campaign_id}`: one campaign with its activities."""

@@ -1,18 +1,23 @@
 """What both versions do alike: lists are asked for, cut into pages, spelled, kept for a while."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Final
+
+import orjson
 
 from .answers import Answer, Page
-from .cursor import Window
+from .chance import draw
+from .cursor import Style, Window, cursor_for
 from .dialect import Dialect
-from .paging import placed, report_page
 from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
 from .world import World
+
+_LOOK_AHEAD: Final = 9
+"""More events than ever share a millisecond."""
 
 
 class Version(ABC):
@@ -54,8 +59,10 @@ class Version(ABC):
         except ValueError as error:
             page = int(asked.request.cursor is None)
             return replace(asked, page=page, problem=self.dialect.bad_request(str(error)))
-        if asked.report in self.reports:
-            window = placed(window, self._world.view(asked.report, asked.mailing_id))
+        if window.beyond_ms is not None:  # it was given as a moment
+            view = self._world.view(asked.report, asked.mailing_id)
+            start = view.after(window.beyond_ms) - view.since(window.since_ms).start
+            window = replace(window, start=max(0, start))
         return replace(asked, window=window, page=window.start // window.limit + 1)
 
     # -- what is answered ----------------------------------------------------------------------
@@ -94,9 +101,55 @@ class Version(ABC):
         return self.dialect.page(page, self._settings)
 
     def _report_page(self, report: str, mailing_id: str, window: Window, path: str) -> Page:
-        view = self._world.view(report, mailing_id)
+        settings, view = self._settings, self._world.view(report, mailing_id)
+        places = view.since(window.since_ms)
         salt = int(mailing_id[-12:], 16) if "-" in mailing_id else int(mailing_id)
-        return report_page(view, window, path, self.dialect.style, self._settings, salt)
+        end = window.start + _rows_wanted(window, len(places), settings, salt)
+        by_time = settings.cursor == "timestamp"
+        if by_time:  # a millisecond is never torn apart, so a page may hold a row or two more
+            dates = [view.date_ms(place) for place in places[end - 1 : end + _LOOK_AHEAD]]
+            end += dates[1:].count(dates[0]) if dates else 0
+        shown, link = places[window.start : end], None
+        if end < len(places):
+            after = replace(window, start=end, gap=1 if end == window.start else 0)
+            if by_time:
+                after = replace(after, beyond_ms=view.date_ms(places[end - 1]))
+            style, keep = "next" if by_time else self.dialect.style, settings.cursor_keeps_since
+            link = f"{path}?next={cursor_for(after, style, keep_since=keep)}"
+        rows = ",".join(view.rows(shown))
+        return Page(self.dialect.member, rows, len(shown), window, link)
+
+
+def list_page(
+    member: str,
+    found: Sequence[int],
+    document: Callable[[int], object],
+    window: Window,
+    path: str,
+    style: Style,
+) -> Page:
+    """One page of a list of JSON documents, which `document` makes of the numbers found."""
+    end, link = window.start + window.limit, None
+    shown = found[window.start : end]
+    if end < len(found):
+        link = f"{path}?next={cursor_for(replace(window, start=end, gap=0), style)}"
+    rows = orjson.dumps([*map(document, shown)]).decode()[1:-1]
+    return Page(member, rows, len(shown), window, link)
+
+
+def _rows_wanted(window: Window, total: int, settings: SandboxSettings, salt: int) -> int:
+    """`limit`; with irregular pages, short of the last one, also one more, one less, none."""
+    beyond = window.start + window.limit
+    if not settings.irregular or settings.cursor != "offset" or beyond >= total:
+        return window.limit
+    match draw(settings.seed, 9, salt, window.start) % 6:
+        case 0:
+            return window.limit + 1
+        case 1 if window.limit > 1:
+            return window.limit - 1
+        case 2 if not window.gap:
+            return 0
+    return window.limit
 
 
 def is_known(find: Callable[[str], int], given: str) -> bool:

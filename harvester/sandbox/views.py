@@ -13,9 +13,8 @@ from typing import Final
 
 from .chance import draw, number_of
 from .mailings import Mailings
-from .people import email, names
 from .reports import OLDEST_FIRST, ONCE, REPORTS, V3_REPORTS
-from .rows import LINKS, V2_SPELLINGS, V3_SPELLINGS, extra, link_url, timestamp
+from .rows import LINKS, V2_SPELLINGS, V3_SPELLINGS, email, extra, link_url, names, timestamp
 from .settings import SandboxSettings
 from .sizes import events_of
 from .stream import Stream
