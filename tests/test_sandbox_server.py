@@ -529,14 +529,6 @@ async def test_storm_of_faults_heals_to_every_record() -> None:
         assert {hit.fault for hit in sandbox.log} == {*rates, None}
 
 
-async def test_evicted_pages_are_rendered_again() -> None:
-    """However small the cache, a page is the same each time."""
-    async with connected(cache_pages=1) as (sandbox, client):
-        campaign_id = largest(sandbox.world)
-        once, again = [await client.pages(opens(campaign_id)) for _ in range(2)]
-        assert once == again
-
-
 # -- the log and the life ---------------------------------------------------------------------
 
 

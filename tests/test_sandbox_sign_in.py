@@ -84,7 +84,7 @@ def person(**sign_in: Any) -> Person:
 
 
 def said(reply: Reply) -> Any:
-    return orjson.loads(reply.answer.body.plain)
+    return orjson.loads(reply.answer.body)
 
 
 # -- the device flow ----------------------------------------------------------------------------

@@ -1,25 +1,10 @@
 """Answers as values: what the server will say, decided before anything is sent."""
 
-import zlib
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Final
 
 import orjson
 
 from .cursor import Window
-
-
-class Body:
-    """The bytes of an answer."""
-
-    def __init__(self, plain: bytes) -> None:
-        self.plain: Final = plain
-
-    @cached_property
-    def gzip(self) -> bytes:
-        """The same bytes as one gzip member."""
-        return zlib.compress(self.plain, 1, wbits=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +27,7 @@ class Answer:
     """One HTTP answer. `more`: it is a page that links to another."""
 
     status: int
-    body: Body
+    body: bytes
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     more: bool = False
@@ -50,12 +35,12 @@ class Answer:
 
 def document(value: object) -> Answer:
     """200 with a JSON document."""
-    return Answer(200, Body(orjson.dumps(value)))
+    return Answer(200, orjson.dumps(value))
 
 
 def refusal(status: int, body: object, **headers: str) -> Answer:
     """An error with a JSON body."""
-    return Answer(status, Body(orjson.dumps(body)), headers=headers)
+    return Answer(status, orjson.dumps(body), headers=headers)
 
 
 def with_retry_after(answer: Answer, retry_after: str | None) -> Answer:

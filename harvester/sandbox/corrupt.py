@@ -6,7 +6,7 @@ Faults of the connection itself are in `delivery`.
 from dataclasses import replace
 from typing import Final
 
-from .answers import Answer, Body, Page, with_retry_after
+from .answers import Answer, Page, with_retry_after
 from .chance import draw, number_of
 from .cursor import Style, cursor_for
 from .dialect import Dialect
@@ -15,14 +15,14 @@ from .settings import SandboxSettings
 
 HTML: Final = Answer(
     200,
-    Body(
+    (
         b"<!DOCTYPE html>\n<html><head><title>Sorry</title></head>"
         b"<body><h1>We'll be right back</h1></body></html>\n"
     ),
     "text/html",
 )
-EMPTY: Final = Answer(200, Body(b""))
-NAMELESS_429: Final = Answer(429, Body(b"Too Many Requests"), "text/plain")
+EMPTY: Final = Answer(200, b"")
+NAMELESS_429: Final = Answer(429, b"Too Many Requests", "text/plain")
 MAY_WAIT: Final = frozenset({"throttle", "throttle429", "quota", "error503"})
 _FLOOD: Final = 10
 
@@ -54,7 +54,7 @@ def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings
         return dialect.error(status, f"http.status.{status}", "Simulated by the sandbox")
     if kind == "wrong_shape":
         shapes = dialect.wrong_shapes
-        return Answer(200, Body(shapes[draw(settings.seed, number_of(target)) % len(shapes)]))
+        return Answer(200, shapes[draw(settings.seed, number_of(target)) % len(shapes)])
     return {
         "throttle": dialect.over_rate,
         "throttle429": NAMELESS_429,
@@ -71,7 +71,7 @@ def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings
 def redirect(target: str, settings: SandboxSettings) -> Answer:
     """302 to another host."""
     there = {"Location": settings.foreign_origin + target}
-    return Answer(302, Body(b""), "text/html", there)
+    return Answer(302, b"", "text/html", there)
 
 
 def _dropped(status: int, dialect: Dialect) -> Answer:
@@ -117,5 +117,5 @@ def _other_page(
     elif kind == "twice":
         more = "," + dialect.members(replace(page, rows=""), settings)
     other = replace(page, rows=rows, link=links.get(kind, page.link))
-    body = Body(f"{{{dialect.members(other, settings)}{more}}}".encode())
+    body = f"{{{dialect.members(other, settings)}{more}}}".encode()
     return Answer(200, body, more=other.link is not None)

@@ -1,5 +1,6 @@
 """How an answer reaches the client: as a value, so that no socket is needed to know it."""
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,9 +33,9 @@ def deliver(
     answer: Answer, fault: str | None, encodings: str, settings: SandboxSettings
 ) -> Delivery:
     """The delivery of an answer. `encodings`: the client's Accept-Encoding."""
-    body, headers = answer.body.plain, {"Content-Type": answer.content_type, **answer.headers}
+    body, headers = answer.body, {"Content-Type": answer.content_type, **answer.headers}
     if settings.gzip and body and "gzip" in encodings:
-        body = answer.body.gzip
+        body = zlib.compress(body, 1, wbits=31)
         headers["Content-Encoding"] = "gzip"
     good = Delivery(
         status=answer.status, headers=headers, body=body, length=len(body), wait=settings.latency

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from .answers import Answer, Body, Page, refusal
+from .answers import Answer, Page, refusal
 from .cursor import Style
 from .settings import SandboxSettings
 
@@ -75,7 +75,7 @@ class Dialect:
 
     def page(self, page: Page, settings: SandboxSettings) -> Answer:
         """A page as the vendor's example spells it."""
-        body = Body(f"{{{self.members(page, settings)}}}".encode())
+        body = f"{{{self.members(page, settings)}}}".encode()
         return Answer(200, body, more=page.link is not None)
 
 

@@ -202,8 +202,6 @@ class SandboxSettings:
     """Keep every request in `Sandbox.log`; off for runs of millions."""
     request_log: Path | None = None
     """An NDJSON file that gets a line for each request as it arrives."""
-    cache_pages: int = 256
-    """Rendered pages kept (about 90 kB each at 500 rows, plus 10 kB compressed)."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     wall: Callable[[], float] = field(default=time.time, repr=False)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from html import escape
 from typing import Final
 
-from .answers import Answer, Body, refusal, with_retry_after
+from .answers import Answer, refusal, with_retry_after
 from .corrupt import EMPTY, HTML, MAY_WAIT, NAMELESS_429, redirect
 from .dialect import V3_DIALECT
 from .faults import Place, status_of
@@ -38,8 +38,8 @@ _REFUSALS: Final[Mapping[str, Answer]] = {
     "forbidden": oauth_error("access_denied", status=403),
     "html": HTML,
     "empty": EMPTY,
-    "wrong_shape": Answer(200, Body(b'{"access_token":null,"expires_in":"soon"}')),
-    "error_in_200": Answer(200, Body(b'{"error":"temporarily_unavailable"}')),
+    "wrong_shape": Answer(200, b'{"access_token":null,"expires_in":"soon"}'),
+    "error_in_200": Answer(200, b'{"error":"temporarily_unavailable"}'),
     "reset": _NO_ANSWER,
     "timeout": _NO_ANSWER,
 }
@@ -102,7 +102,7 @@ class SignInApi:
             except KeyError:
                 title = "This code is not known."
         page = _PAGE.format(title=title, code=escape(code, quote=True))
-        return Answer(200, Body(page.encode()), "text/html")
+        return Answer(200, page.encode(), "text/html")
 
 
 def token_refusal(kind: str, settings: SandboxSettings) -> Answer | None:

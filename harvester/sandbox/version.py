@@ -1,9 +1,8 @@
-"""What both versions do alike: lists are asked for, cut into pages, spelled, kept for a while."""
+"""What both versions do alike: lists are asked for, cut into pages and spelled."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import ClassVar, Final
 
 import orjson
@@ -28,7 +27,6 @@ class Version(ABC):
 
     def __init__(self, settings: SandboxSettings, world: World) -> None:
         self._settings, self._world = settings, world
-        self._kept = lru_cache(settings.cache_pages)(self._report_answer)
 
     # -- who asks ------------------------------------------------------------------------------
 
@@ -69,21 +67,15 @@ class Version(ABC):
 
     def answer(self, asked: ParsedRequest) -> Answer:
         """The answer of a server that is well. Does not change the world."""
-        if asked.report in self.reports:
-            view = self._world.view(asked.report, asked.mailing_id)
-            # A page of a derived report moves with the events of others, so the whole is the key.
-            state = (len(view), view.stream.added, self._world.deletions)
-            path, mailing_id = asked.request.path, asked.mailing_id
-            return self._kept(asked.report, mailing_id, asked.window, path, state)
         page = self.page(asked)
         return self._document(asked) if page is None else self.dialect.page(page, self._settings)
 
     def page(self, asked: ParsedRequest) -> Page | None:
         """The page that is asked for; None if it is no page."""
-        path = asked.request.path
         if asked.report in self.reports:
-            return self._report_page(asked.report, asked.mailing_id, asked.window, path)
-        return self._campaigns(asked.window, path) if asked.report == "campaigns" else None
+            return self._report_page(asked)
+        is_list = asked.report == "campaigns"
+        return self._campaigns(asked.window, asked.request.path) if is_list else None
 
     @abstractmethod
     def _campaigns(self, window: Window, path: str) -> Page:
@@ -93,15 +85,9 @@ class Version(ABC):
     def _document(self, asked: ParsedRequest) -> Answer:
         """The answer to a request that is for no list."""
 
-    def _report_answer(
-        self, report: str, mailing_id: str, window: Window, path: str, state: object
-    ) -> Answer:
-        """A page of a report, spelled. `state` changes with the rows of the report."""
-        page = self._report_page(report, mailing_id, window, path)
-        return self.dialect.page(page, self._settings)
-
-    def _report_page(self, report: str, mailing_id: str, window: Window, path: str) -> Page:
-        settings, view = self._settings, self._world.view(report, mailing_id)
+    def _report_page(self, asked: ParsedRequest) -> Page:
+        settings, window, mailing_id = self._settings, asked.window, asked.mailing_id
+        view = self._world.view(asked.report, mailing_id)
         places = view.since(window.since_ms)
         salt = int(mailing_id[-12:], 16) if "-" in mailing_id else int(mailing_id)
         end = window.start + _rows_wanted(window, len(places), settings, salt)
@@ -115,7 +101,7 @@ class Version(ABC):
             if by_time:
                 after = replace(after, beyond_ms=view.date_ms(places[end - 1]))
             style, keep = "next" if by_time else self.dialect.style, settings.cursor_keeps_since
-            link = f"{path}?next={cursor_for(after, style, keep_since=keep)}"
+            link = f"{asked.request.path}?next={cursor_for(after, style, keep_since=keep)}"
         rows = ",".join(view.rows(shown))
         return Page(self.dialect.member, rows, len(shown), window, link)
 

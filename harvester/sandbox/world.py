@@ -30,7 +30,6 @@ class World(Catalog):
         super().__init__(Mailings(settings))
         self._wall = settings.wall
         self.views: Final = Views(settings, self.mailings)
-        self.deletions = 0
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -108,7 +107,6 @@ class World(Catalog):
         if contact is None:
             raise KeyError(contact_id)
         self.views.deleted[contact] = int(self._wall() * 1000)
-        self.deletions += 1
 
     # -- campaigns, as v2 sees them ------------------------------------------------------------
 

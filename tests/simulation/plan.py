@@ -127,7 +127,6 @@ def _settings(rng: random.Random, seed: int, api: str, count: int, rows: int) ->
         heal_after=rng.choice((1, 1, 1, 3)),
         dropped_status=rng.choice((400, 404, 410)),
         stall_seconds=rng.choice((5.0, 70.0)),
-        cache_pages=0,
     )
 
 
