@@ -347,11 +347,12 @@ def test_accounts_of_an_app_share_its_day() -> None:
 
 def test_token_endpoint_has_a_limit_of_its_own() -> None:
     """One request a second, told by the gateway; what is refused is not done."""
-    someone = person()
+    settings = SandboxSettings(retry_after="1", sign_in=SignInSettings(interval=1))
+    someone = Person(settings)
     token = someone.sign_in()["refresh_token"]
     form = {"client_id": APP, "refresh_token": token, "grant_type": "refresh_token"}
     reply = someone.at_once(f"{ROOT}/token", form)
-    assert reply.answer.status == 429
+    assert (reply.answer.status, reply.answer.headers["Retry-After"]) == (429, "1")
     assert said(reply)["errorCode"] == "E0000047"
     assert reply.hit.throttled
     assert "access_token" in someone.renew(token)

@@ -1,6 +1,6 @@
 """Answers as values: what the server will say, decided before anything is sent."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -41,10 +41,3 @@ def document(value: object) -> Answer:
 def refusal(status: int, body: object, **headers: str) -> Answer:
     """An error with a JSON body."""
     return Answer(status, orjson.dumps(body), headers=headers)
-
-
-def with_retry_after(answer: Answer, retry_after: str | None) -> Answer:
-    """The answer, saying how long to wait if there is something to say."""
-    if retry_after is None:
-        return answer
-    return replace(answer, headers={**answer.headers, "Retry-After": retry_after})

@@ -6,10 +6,10 @@ Faults of the connection itself are in `delivery`.
 from dataclasses import replace
 from typing import Final
 
-from .answers import Answer, Page, with_retry_after
+from .answers import Answer, Page
 from .chance import draw, number_of
 from .cursor import Style, cursor_for
-from .dialect import Dialect
+from .dialect import Dialect, error
 from .faults import status_of
 from .settings import SandboxSettings
 
@@ -23,7 +23,6 @@ HTML: Final = Answer(
 )
 EMPTY: Final = Answer(200, b"")
 NAMELESS_429: Final = Answer(429, b"Too Many Requests", "text/plain")
-MAY_WAIT: Final = frozenset({"throttle", "throttle429", "quota", "error503"})
 _FLOOD: Final = 10
 
 
@@ -44,14 +43,13 @@ def corrupted(
         if page is None or answer.status != 200:
             return answer
         return _other_page(page, kind, target, dialect, settings)
-    instead = _instead(kind, target, dialect, settings) or answer
-    return with_retry_after(instead, settings.retry_after) if kind in MAY_WAIT else instead
+    return _instead(kind, target, dialect, settings) or answer
 
 
 def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings) -> Answer | None:
     """The answers that are the same whatever was asked for."""
     if (status := status_of(kind)) is not None:
-        return dialect.error(status, f"http.status.{status}", "Simulated by the sandbox")
+        return error(status, f"http.status.{status}", "Simulated by the sandbox")
     if kind == "wrong_shape":
         shapes = dialect.wrong_shapes
         return Answer(200, shapes[draw(settings.seed, number_of(target)) % len(shapes)])
@@ -78,7 +76,7 @@ def _dropped(status: int, dialect: Dialect) -> Answer:
     if status == 404:
         return dialect.not_found
     if status == 410:
-        return dialect.error(410, "http.status.gone", "The cursor has expired")
+        return error(410, "http.status.gone", "The cursor has expired")
     return dialect.bad_request("The value of next is not valid")
 
 

@@ -40,7 +40,8 @@ def v3_members(page: Page, settings: SandboxSettings) -> str:
     return f'"{page.member}":[{page.rows}]{links if page.link else _V3_LAST[settings.v3_last_page]}'
 
 
-def _array(status: int, error_key: str, message: str) -> Answer:
+def error(status: int, error_key: str, message: str) -> Answer:
+    """An error of either version, in an array."""
     return refusal(status, [{"error_key": error_key, "error_message": message}])
 
 
@@ -64,14 +65,13 @@ class Dialect:
     not_found: Answer
     over_rate: Answer
     over_day: Answer
-    error: Callable[[int, str, str], Answer]
     bad_request_key: str
     members: Callable[[Page, SandboxSettings], str]
     wrong_shapes: tuple[bytes, ...]
 
     def bad_request(self, message: str) -> Answer:
         """400 for a parameter that cannot be served."""
-        return self.error(400, self.bad_request_key, message)
+        return error(400, self.bad_request_key, message)
 
     def page(self, page: Page, settings: SandboxSettings) -> Answer:
         """A page as the vendor's example spells it."""
@@ -79,7 +79,7 @@ class Dialect:
         return Answer(200, body, more=page.link is not None)
 
 
-INACTIVE: Final = _array(403, "mashery.not.authorized.inactive", "Account Inactive")
+INACTIVE: Final = error(403, "mashery.not.authorized.inactive", "Account Inactive")
 """v2's answer to an API key that is unknown."""
 
 _SEEN: Final = "The Mashery account associated with this request is over its "
@@ -87,16 +87,15 @@ _SEEN: Final = "The Mashery account associated with this request is over its "
 V2_DIALECT: Final = Dialect(
     style="startAt",
     member="results",
-    unauthenticated=_array(
+    unauthenticated=error(
         401, "http.status.authentication.invalid_token", "Token is invalid, expired or was revoked"
     ),
-    forbidden=_array(403, "http.status.forbidden", "The privilege contacts:read is missing"),
-    not_acceptable=_array(406, "http.status.not_acceptable", "Accept must be application/json"),
-    not_allowed=_array(405, "http.status.method_not_allowed", "Only GET is served"),
-    not_found=_array(404, "http.status.not_found", "Resource not found"),
-    over_rate=_array(403, "mashery.not.authorized.over.qps", _SEEN + "queries-per-second quota"),
-    over_day=_array(403, "mashery.not.authorized.over.ratelimit", _SEEN + "rate limit"),
-    error=_array,
+    forbidden=error(403, "http.status.forbidden", "The privilege contacts:read is missing"),
+    not_acceptable=error(406, "http.status.not_acceptable", "Accept must be application/json"),
+    not_allowed=error(405, "http.status.method_not_allowed", "Only GET is served"),
+    not_found=error(404, "http.status.not_found", "Resource not found"),
+    over_rate=error(403, "mashery.not.authorized.over.qps", _SEEN + "queries-per-second quota"),
+    over_day=error(403, "mashery.not.authorized.over.ratelimit", _SEEN + "rate limit"),
     bad_request_key="http.status.bad_request",
     members=v2_members,
     wrong_shapes=(
@@ -124,13 +123,12 @@ V3_DIALECT: Final = Dialect(
             "WWW-Authenticate": "Bearer realm=api.cc.email",
         },
     ),
-    forbidden=_array(403, "forbidden", "The privilege ui:campaign:metrics is missing"),
-    not_acceptable=_array(406, "not_acceptable", "Accept must be application/json"),
+    forbidden=error(403, "forbidden", "The privilege ui:campaign:metrics is missing"),
+    not_acceptable=error(406, "not_acceptable", "Accept must be application/json"),
     not_allowed=_object(405, "method_not_allowed", "Only GET is served"),
-    not_found=_array(404, "not_found", "Unable to find the resource"),
+    not_found=error(404, "not_found", "Unable to find the resource"),
     over_rate=_object(429, "throttled", "Too Many Requests"),
     over_day=_object(429, "quota_exceeded", "Limit Exceeded"),
-    error=_array,
     bad_request_key="bad_request",
     members=v3_members,
     wrong_shapes=(

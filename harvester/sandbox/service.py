@@ -7,10 +7,10 @@ wrong key (v2) or token (v3) belongs to no application: it counts against no lim
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from .answers import Answer, with_retry_after
+from .answers import Answer
 from .chance import draw
 from .corrupt import corrupted
 from .cursor import cursor_for
@@ -28,6 +28,7 @@ from .v3 import V3
 from .version import Version
 from .world import World
 
+_MAY_WAIT: Final = ("throttle", "throttle429", "quota", "error503")
 _JSON: Final = ("application/json", "application/*", "*/*")
 
 
@@ -69,11 +70,14 @@ class Service:
             api: Version = self._v3 if request.path.startswith("/v3/") else self._v2
             outcome = self._decide(request, api)
             self._afterwards(outcome.asked, outcome.answer)
-        hit = outcome.hit()
+        answer, hit = outcome.answer, outcome.hit()
         self.log.add(hit)
+        if self.settings.retry_after and (hit.throttled or hit.fault in _MAY_WAIT):
+            waits = {**answer.headers, "Retry-After": self.settings.retry_after}
+            answer = replace(answer, headers=waits)
         encodings = request.headers.get("accept-encoding", "")
-        delivery = deliver(outcome.answer, outcome.fault, encodings, self.settings)
-        return Reply(answer=outcome.answer, fault=outcome.fault, delivery=delivery, hit=hit)
+        delivery = deliver(answer, hit.fault, encodings, self.settings)
+        return Reply(answer=answer, fault=hit.fault, delivery=delivery, hit=hit)
 
     def _decide(self, request: Request, api: Version) -> Outcome:
         """Send a request through the gateway to the service behind it."""
@@ -85,7 +89,6 @@ class Service:
         if verdict is not Verdict.ADMITTED:
             over_rate = verdict is Verdict.OVER_RATE
             refusal = api.dialect.over_rate if over_rate else api.dialect.over_day
-            refusal = with_retry_after(refusal, self.settings.retry_after)
             return Outcome(asked=asked, answer=refusal, throttled=True, authorized=authorized)
         answer = self._answer(request, api, asked) if authorized else api.dialect.unauthenticated
         fault = self._faults.next(

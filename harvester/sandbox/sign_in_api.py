@@ -5,8 +5,8 @@ from dataclasses import replace
 from html import escape
 from typing import Final
 
-from .answers import Answer, refusal, with_retry_after
-from .corrupt import EMPTY, HTML, MAY_WAIT, NAMELESS_429, redirect
+from .answers import Answer, refusal
+from .corrupt import EMPTY, HTML, NAMELESS_429, redirect
 from .dialect import V3_DIALECT
 from .faults import Place, status_of
 from .limits import judge_of
@@ -110,12 +110,8 @@ def token_refusal(kind: str, settings: SandboxSettings) -> Answer | None:
     if kind == "redirect":
         return redirect(_TOKEN, settings)
     if (status := status_of(kind)) is not None:
-        answer = refusal(status, {"errorCode": "E0000009", "errorSummary": "Simulated"})
-    elif (found := _REFUSALS.get(kind)) is not None:
-        answer = found
-    else:
-        return None
-    return with_retry_after(answer, settings.retry_after) if kind in MAY_WAIT else answer
+        return refusal(status, {"errorCode": "E0000009", "errorSummary": "Simulated"})
+    return _REFUSALS.get(kind)
 
 
 def _origin(request: Request) -> str:
