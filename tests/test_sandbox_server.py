@@ -214,7 +214,7 @@ async def test_added_events_are_served() -> None:
     async with connected() as (sandbox, client):
         campaign_id = largest(sandbox.world)
         before = await client.rows(opens(campaign_id))
-        sandbox.add_events("opens", campaign_id, 3)
+        sandbox.world.add_events("opens", campaign_id, 3)
         assert len(await client.rows(opens(campaign_id))) == len(before) + 3
 
 
@@ -271,7 +271,7 @@ async def test_summary_and_detail_are_served() -> None:
     """The summary is the world's, fresh if asked for; the detail names the links."""
     async with connected() as (sandbox, client):
         campaign_id = largest(sandbox.world)
-        sandbox.add_events("unsubscribes", campaign_id, 2)
+        sandbox.world.add_events("unsubscribes", campaign_id, 2)
         path = f"{ROOT}/{campaign_id}/tracking/reports/summary"
         stale = await client.json(path)
         fresh = await client.json(f"{path}?updateSummary=true")

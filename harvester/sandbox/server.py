@@ -81,10 +81,6 @@ class Sandbox:
         """How many requests got which status; 0 is no answer at all."""
         return self.service.log.statuses
 
-    def add_events(self, report: str, campaign_id: str, count: int = 1) -> None:
-        """So many events happen now."""
-        self.world.add_events(report, campaign_id, count)
-
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         settings = self.settings
         self._arrivals += 1

@@ -15,7 +15,6 @@ from .ids import Ids, is_uuid
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
 from .version import list_page
-from .views import variant
 from .world import World
 
 _STATES: Final = {
@@ -153,7 +152,7 @@ class Documents:
         clicks = self._world.views.stream("clicks", mailing)
         contacts: dict[int, set[int]] = {number: set() for number in range(len(LINKS))}
         for event in range(-clicks.added, clicks.events):
-            contacts[variant(clicks, event, len(LINKS))].add(clicks.contact(event))
+            contacts[clicks.variant(event, len(LINKS))].add(clicks.contact(event))
         counts = [
             {"link_url": link_url(campaign, link), "url_id": link, "unique_clicks": len(who)}
             for link, who in zip(LINKS, contacts.values(), strict=True)

@@ -107,23 +107,17 @@ class Views:
 
     def v2(self, report: str, mailing: int, at: float = inf) -> View:
         """A report as v2 lists it; KeyError for a report that v2 does not have."""
-        oldest_first = report in OLDEST_FIRST
-        stream = self.stream(report, mailing, at)
-        newest, oldest = -stream.added, stream.events - 1
-        return View(
-            stream,
-            len(stream),
-            (lambda place: oldest - place) if oldest_first else (lambda place: newest + place),
-            partial(self._v2_row, stream, report, self._ids.v2(mailing)),
-            oldest_first,
-        )
+        stream, oldest_first = self.stream(report, mailing, at), report in OLDEST_FIRST
+        events = range(-stream.added, stream.events)[:: -1 if oldest_first else 1]
+        spell = partial(self._v2_row, stream, report, self._ids.v2(mailing))
+        return View(stream, len(events), events.__getitem__, spell, oldest_first)
 
     def v3(self, report: str, mailing: int, at: float = inf) -> View:
         """A report of an activity as v3 lists it; KeyError for one that v3 does not have."""
         asked = V3_REPORTS[report]
         stream = self.stream(asked.events, mailing, at)
-        newest = -stream.added
-        count, event_at = len(stream), _from(newest)
+        newest, count = -stream.added, len(stream)
+        event_at: Callable[[int], int] = range(newest, stream.events).__getitem__
         if asked.only == "last_of_each_contact":
             count, event_at = stream.unique(), stream.last_of_contact
         elif asked.only == "did_not_open":
@@ -149,7 +143,8 @@ class Views:
 
     def _v2_row(self, stream: Stream, report: str, campaign_id: str, event: int) -> str:
         event, contact = stream.source(event), stream.contact(event)
-        return V2_SPELLINGS[report][variant(stream, event, len(V2_SPELLINGS[report]))] % {
+        spellings = V2_SPELLINGS[report]
+        return spellings[stream.variant(event, len(spellings))] % {
             "campaign": campaign_id if self._integer_ids else f'"{campaign_id}"',
             "contact": contact,
             "email": email(contact),
@@ -167,9 +162,8 @@ class Views:
         event: int,
     ) -> str:
         event, contact = stream.source(event), stream.contact(event)
-        own = V3_SPELLINGS[events][variant(stream, event, len(V3_SPELLINGS[events]))]
-        if activity_type == "em_didnotopens":
-            own = ""
+        spellings = V3_SPELLINGS[events] if activity_type != "em_didnotopens" else ("",)
+        own = spellings[stream.variant(event, len(spellings))]
         when = stream.date_ms(event) // self._resolution_ms * self._resolution_ms
         return (
             f'{{"contact_id":"{self._ids.uuid("contact", contact)}"'
@@ -185,15 +179,6 @@ class Views:
         if when is None and contact % 89 == 7:  # deleted before the world began
             when = 1_711_886_400_000 + contact % 1_000 * 3_600_000
         return "" if when is None else f',"deleted_at":"{timestamp(when)}"'
-
-
-def variant(stream: Stream, event: int, variants: int) -> int:
-    """Which of the spellings of a report an event has; for clicks: the number of the link."""
-    return 0 if variants == 1 else stream.chance(event) % variants
-
-
-def _from(first: int) -> Callable[[int], int]:
-    return lambda place: first + place
 
 
 def _around(newest: int, opened: int) -> Callable[[int], int]:

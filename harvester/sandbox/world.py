@@ -17,7 +17,7 @@ from .mailings import Mailings
 from .reports import REPORTS, V3_REPORTS, v3_name
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
-from .views import View, Views, variant
+from .views import View, Views
 
 
 class World(Catalog):
@@ -119,7 +119,7 @@ class World(Catalog):
         campaign = self.mailings.campaign_of(mailing)
         clicks = self.views.stream("clicks", mailing)
         events = range(-clicks.added, clicks.events)
-        counts = Counter(variant(clicks, event, len(LINKS)) for event in events)
+        counts = Counter(clicks.variant(event, len(LINKS)) for event in events)
         return {
             **self.brief(campaign_id),
             "subject": "News from the sandbox",
