@@ -94,6 +94,8 @@ def read_content(layout: Layout) -> Content:
             "SELECT coalesce(sum(rows + coalesce(base_rows, 0)), 0), "
             "coalesce(sum(bytes + coalesce(base_bytes, 0)), 0) FROM walks"
         )
+        by_age = "SELECT report FROM walks GROUP BY report ORDER BY min(id)"
+        reports = [name for (name,) in db.execute(by_age)]
         rows, size = db.execute(sums).fetchone()
         failures = {kind or "": number for kind, number in db.execute(kinds)}
         return Content(
@@ -101,14 +103,8 @@ def read_content(layout: Layout) -> Content:
             failed=failures,
             rows=rows,
             bytes=size,
-            settings={**_settings(db), "report": ",".join(_reports(db))},
+            settings={**_settings(db), "report": ",".join(reports)},
         )
-
-
-def _reports(db: sqlite3.Connection) -> list[str]:
-    return [
-        name for (name,) in db.execute("SELECT report FROM walks GROUP BY report ORDER BY min(id)")
-    ]
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:
