@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 from .chance import draw
 from .faults import FaultPlan, Pinned
-from .limits import DayQuota, Gate, LimitKind, Refused, judge_of
+from .limits import Gate, LimitKind, Refused, judge_of
 
 LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
 V3LastPage = Literal["absent", "null", "next_null", "href_null"]
@@ -217,4 +217,4 @@ class SandboxSettings:
     def gate(self) -> Gate:
         """The limits these settings describe, with nothing counted yet."""
         judge = judge_of(self.limit_kind, self.rate_limit, self.burst)
-        return Gate(judge, DayQuota(self.quota), self.refused)
+        return Gate(judge, self.quota, self.refused)

@@ -137,7 +137,6 @@ class Documents:
                     {
                         name: given,
                         "stats": self._counts.spell(stats, mailings[0]),
-                        "percents": _percents_of(stats),
                         "last_refresh_time": timestamp(int(at * 1000)),
                     }
                 )
@@ -174,15 +173,6 @@ class Documents:
             stats["em_clicks_all"] += len(streams["em_clicks"])
             stats["em_not_opened"] += len(views.v3("didnotopens", mailing, at))
         return stats
-
-
-def _percents_of(stats: Mapping[str, int]) -> dict[str, float]:
-    """The shares that the API computes beside the stats."""
-    sends = max(1, stats["em_sends"])
-    return {
-        name: round(100 * stats[f"em_{name}s"] / sends, 2)
-        for name in ("open", "click", "bounce", "optout")
-    }
 
 
 def _listed(ids: str) -> list[str]:
