@@ -72,11 +72,11 @@ def test_storm_of_faults_heals_to_every_record() -> None:
             target = tracking(activity, "opens")
             while target:
                 reply = ready.ask(target)
-                if reply.fault is None:
+                if reply.hit.fault is None:
                     rows += raw_rows(reply.answer.body)
                     target = next_link(orjson.loads(reply.answer.body))
         assert rows == list(world.records("opens", campaign))
-    assert {reply.fault for reply in ready.replies} == {*kinds, None}
+    assert {reply.hit.fault for reply in ready.replies} == {*kinds, None}
 
 
 async def test_the_same_over_http() -> None:

@@ -36,6 +36,8 @@ class Mailings:
         shares = pages_of_each(self._seed, campaigns + resends, settings.pages)
         self._opens = opens_of_each(self._seed, shares, self._rows_per_page)
         self._sent_first, self._campaigns = campaigns, campaigns + settings.unsent
+        self.campaigns: Final = range(self._campaigns)
+        """The numbers of all campaigns, sent or not."""
         self._parents = [number % campaigns for number in range(resends)]
         self._resent: dict[int, list[int]] = {}
         for resend, parent in enumerate(self._parents, self._campaigns):
@@ -46,11 +48,6 @@ class Mailings:
         self._latest_ms = _LAST_SENT_MS + _LIFE_MS
 
     # -- what there is -------------------------------------------------------------------------
-
-    @property
-    def campaigns(self) -> range:
-        """The numbers of all campaigns, sent or not."""
-        return range(self._campaigns)
 
     @property
     def all(self) -> range:

@@ -34,12 +34,9 @@ _JSON: Final = ("application/json", "application/*", "*/*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the server does with a request: its answer, the fault that hits it, how both arrive, and
-    its line in the log.
-    """
+    """What the server does with a request: its answer, how that arrives, its line in the log."""
 
     answer: Answer
-    fault: str | None
     delivery: Delivery
     hit: Hit
 
@@ -77,7 +74,7 @@ class Service:
             answer = replace(answer, headers=waits)
         encodings = request.headers.get("accept-encoding", "")
         delivery = deliver(answer, hit.fault, encodings, self.settings)
-        return Reply(answer=answer, fault=hit.fault, delivery=delivery, hit=hit)
+        return Reply(answer=answer, delivery=delivery, hit=hit)
 
     def _decide(self, request: Request, api: Version) -> Outcome:
         """Send a request through the gateway to the service behind it."""
