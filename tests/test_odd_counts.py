@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_details import Account
+from accountlab import Account
 
 from harvester.input import counts as ahead
 from harvester.sandbox import CountSettings, Sandbox, SandboxSettings, World
