@@ -10,8 +10,6 @@ from types import TracebackType
 
 from harvester.errors import StorageError
 
-TEMPORARY = "the folder for temporary files (SQLITE_TMPDIR, TMPDIR)"
-
 
 class storage:  # noqa: N801 - used as a function, as contextlib.suppress is
     """Translate whatever the disk says about `path` into a `StorageError` that names it."""
