@@ -3,16 +3,20 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio.to_thread
 import pytest
+from accountlab import ACCOUNT, Account
 from fakes import FakeClock, Seen
 from hypothesis import HealthCheck, settings
 from workbench import Workbench
+
+from harvester.sandbox import Sandbox, SandboxSettings
 
 # A zone that is not UTC, and half an hour off: a day or a moment of local time would show.
 os.environ["TZ"] = "Asia/Kolkata"
@@ -63,6 +67,18 @@ def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(*args)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start a v3 account with settings of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**asked: Any) -> Account:
+            settings = SandboxSettings(**ACCOUNT | asked)
+            return Account(await stack.enter_async_context(Sandbox(settings)), tmp_path)
+
+        yield start
 
 
 @pytest.fixture

@@ -5,16 +5,20 @@ FakeClock, LoopClock   a clock moved by hand; a clock that is the running loop's
 FakeFetcher            answers from a script, counts requests and how many were under way at once
 CannedPages            answers like an API that has these campaigns
 refusing(errno)        a system call that the disk refuses
+NoRoom                 a database whose temporary files have no room
 """
 
 import asyncio
 import os
 import selectors
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+import pytest
 
 from harvester.events import Event
 from harvester.model import Page, Request, Target
@@ -260,6 +264,32 @@ class Seen:
 
 
 # -- the disk ----------------------------------------------------------------------------------
+
+
+class NoRoom(sqlite3.Connection):
+    """Refuses each statement with `at` in it, as where there is no room for temporary files."""
+
+    at = ""
+
+    @classmethod
+    def placed(cls, patch: pytest.MonkeyPatch, at: str) -> None:
+        """Every database from now on."""
+        patch.setattr(cls, "at", at)
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=cls))
+
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        """As SQLite itself says it."""
+        self._refuse(query)
+        return super().execute(query, *values)
+
+    def executemany(self, query: str, values: Any) -> sqlite3.Cursor:
+        """The same."""
+        self._refuse(query)
+        return super().executemany(query, values)
+
+    def _refuse(self, query: str) -> None:
+        if self.at in query:
+            raise sqlite3.OperationalError("database or disk is full")
 
 
 def refusing(code: int) -> Callable[..., Any]:

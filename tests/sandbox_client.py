@@ -35,14 +35,14 @@ class Client:
     def json(self, target: str, status: int = 200) -> Any:
         """The document of an answer with that status."""
         answer = self.ask(target).answer
-        assert answer.status == status, answer.body.plain
-        return orjson.loads(answer.body.plain)
+        assert answer.status == status, answer.body
+        return orjson.loads(answer.body)
 
     def walk(self, target: str) -> list[bytes]:
         """Every row from a first target to the end, as raw JSON."""
         rows = []
         while target:
-            body = self.ask(target).answer.body.plain
+            body = self.ask(target).answer.body
             rows += raw_rows(body)
             target = next_link(orjson.loads(body))
         return rows

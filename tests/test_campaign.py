@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fakes import NOON, PATH, TARGET, FakeClock, Seen, page
+from fakes import NOON, PATH, TARGET, FakeClock, NoRoom, Seen, page
 from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync
 
@@ -18,7 +18,6 @@ from harvester import events
 from harvester.campaign.publish import Publisher
 from harvester.campaign.walk import smaller
 from harvester.disk.checkpoint import CheckpointStore
-from harvester.disk.disk_set import DiskSet
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import PartFile
 from harvester.disk.saved_walk import PAGES_IN_PACK, SavedWalk
@@ -282,13 +281,13 @@ async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
     """Neither a full temporary folder nor records that cannot be read again are a bug."""
 
     def broken(_: object) -> int:
-        raise OSError(5, "Input/output error") if where == "records" else sqlite3.Error("full")
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
         if where == "records":
             patch.setattr("harvester.campaign.harvest.distinct_contacts", broken)
         else:
-            patch.setattr(DiskSet, "__len__", broken)
+            NoRoom.placed(patch, "FROM items")
         with pytest.raises(StorageError):
             await bench.harvest(page(3), {"opens": 3}, summary=True)
     assert not bench.seen.of(events.CampaignFailed)

@@ -1,13 +1,12 @@
 """The API's counts: asked for in bulk ahead of the walks, believed where that is safe."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_details import ACCOUNT, Account
+from accountlab import ACCOUNT, Account
 
 from harvester.api.base import Detail
 from harvester.api.counts import V3_COUNTS, CampaignCounts
@@ -16,14 +15,10 @@ from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.disk.saved_campaign import SavedCampaign
 from harvester.errors import Unreadable
-from harvester.events import Event, RequestSent
 from harvester.input.known import KnownCampaign, known
-from harvester.reporting.counters import Counters
-from harvester.reporting.progress import Progress
 from harvester.run import harvest
 from harvester.runtime import stamp
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, SandboxSettings, World
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -184,22 +179,6 @@ def test_a_detail_is_current(
 # -- whole harvests ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Start an account with settings of its own."""
-    sandboxes: list[Sandbox] = []
-
-    async def start(**settings: Any) -> Account:
-        sandbox = Sandbox(SandboxSettings(**ACCOUNT | settings))
-        await sandbox.__aenter__()
-        sandboxes.append(sandbox)
-        return Account(sandbox, tmp_path)
-
-    yield start
-    for sandbox in sandboxes:
-        await sandbox.__aexit__(None, None, None)
-
-
 async def test_an_empty_report_is_not_asked_for(serve: Callable[..., Any]) -> None:
     """Its file is there and empty, and the manifest says why; `verify` is content."""
     account = await serve()
@@ -317,32 +296,14 @@ async def test_the_requests_left_are_right_early_in_a_run(
 ) -> None:
     """Within 15 % from a twentieth of the run on, with a few campaigns that have most pages."""
     account = await serve(campaigns=40, pages=200, rows_per_page=10, resends=4)
-    counters = Counters()
-    progress = Progress(counters)
-    seen: list[tuple[int, int, bool]] = []
-
-    def observe(event: Event) -> None:
-        counters(event)
-        progress(event)
-        if isinstance(event, RequestSent):
-            figures = progress.figures()
-            seen.append((counters.sent, figures.requests_left or 0, figures.at_least))
-
-    config = account.config(report="opens,clicks,bounces", concurrency=concurrency)
-    report = await harvest(account.ids, config, observe=observe)
-    assert report.exit_code == 0
-    sent = report.requests.sent
-    for number, left, at_least in seen:
-        if sent * 0.05 <= number <= sent - 20:
-            # What is sent and not saved yet is among what is left.
-            assert not at_least
-            assert abs(left - (sent - number)) <= 0.15 * (sent - number) + concurrency + 1
+    reports = "opens,clicks,bounces"
+    await account.assert_left_is_right(few=19, concurrency=concurrency, report=reports)
 
 
 @pytest.mark.parametrize("counts", [True, False])
 async def test_files_are_held_against_the_counts(serve: Callable[..., Any], counts: bool) -> None:
     """Rows against totals, distinct contacts against recipients; a difference fails nothing."""
-    wrong = SandboxSettings(**ACCOUNT).world().v3_campaign_ids[2]
+    wrong = World(SandboxSettings(**ACCOUNT)).v3_campaign_ids[2]
     account = await serve(doctored=(wrong,))
     report = await account.run(summary=True, report="opens,clicks,bounces", counts=counts)
     assert report.exit_code == 0

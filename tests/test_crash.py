@@ -610,7 +610,7 @@ def test_a_top_up_can_be_killed_at_any_call(root: Path, api: str, stride: int) -
         first = Home(root / "first")
         assert bench.run(first, "-j", "2", durable=True).code == 0
         for each, count in zip(bench.ids, (1, ROWS + 2), strict=False):
-            sandbox.add_events("opens", each, count)
+            sandbox.world.add_events("opens", each, count)
         expected = {
             f"opens/{each}.ndjson": sorted(sandbox.world.records("opens", each))
             for each in bench.ids

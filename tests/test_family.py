@@ -258,7 +258,7 @@ class Account:
     def add(self, count: int, report: str = "opens", *, to: str | None = None) -> None:
         """Events happen."""
         for each in [to] if to else self.ids:
-            self.sandbox.add_events(report, each, count)
+            self.sandbox.world.add_events(report, each, count)
 
     def assert_equals_a_late_harvest(self) -> None:
         """Every file holds what the world knows now, each event as often, and the manifest's last
@@ -314,7 +314,7 @@ async def test_events_that_come_during_a_top_up_are_not_lost_and_not_twice(
             def observe(event: Event) -> None:
                 if isinstance(event, PageCommitted) and not event.last:
                     target = event.target
-                    sandbox.add_events(target.report, target.campaign_id, 1 + event.page % 2)
+                    sandbox.world.add_events(target.report, target.campaign_id, 1 + event.page % 2)
 
             await account.harvest()
             for _ in range(3):
@@ -361,7 +361,7 @@ async def test_twins_on_both_sides_of_a_page_end_are_two(tmp_path: Path, late: i
 
         def observe(event: Event) -> None:
             if isinstance(event, PageCommitted) and event.last and still_to_come:
-                sandbox.add_events("opens", only, still_to_come.pop())
+                sandbox.world.add_events("opens", only, still_to_come.pop())
 
         await account.harvest(observe, since="last")
         await account.harvest(since="last")

@@ -1,41 +1,18 @@
 """`plan --ask`: what a run will send, known before it sends it."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_details import ACCOUNT, Account
 
 from harvester.config import HarvestConfig
 from harvester.disk.saved_walk import SavedWalk
-from harvester.events import Event, RequestSent
 from harvester.forecast import _Forecast, ask
 from harvester.model import Target
-from harvester.reporting.counters import Counters
-from harvester.reporting.progress import Progress
-from harvester.run import harvest
 from harvester.runtime import Clock
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
-
-
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Start an account with settings of its own."""
-    sandboxes: list[Sandbox] = []
-
-    async def start(**settings: Any) -> Account:
-        sandbox = Sandbox(SandboxSettings(**ACCOUNT | settings))
-        await sandbox.__aenter__()
-        sandboxes.append(sandbox)
-        return Account(sandbox, tmp_path)
-
-    yield start
-    for sandbox in sandboxes:
-        await sandbox.__aexit__(None, None, None)
+from harvester.sandbox import CountSettings
 
 
 @pytest.mark.parametrize("resends", [0, 4, 24])
@@ -178,22 +155,4 @@ async def test_the_requests_left_are_right_from_a_twentieth_of_a_run_on(
         resends=resends,
         seed=seed,
     )
-    counters = Counters()
-    progress = Progress(counters)
-    seen: list[tuple[int, int, bool]] = []
-
-    def observe(event: Event) -> None:
-        counters(event)
-        progress(event)
-        if isinstance(event, RequestSent):
-            figures = progress.figures()
-            seen.append((counters.sent, figures.requests_left or 0, figures.at_least))
-
-    report = await harvest(account.ids, account.config(concurrency=2), observe=observe)
-    assert report.exit_code == 0
-    for number, left, at_least in seen:
-        rest = report.requests.sent - number
-        if number >= report.requests.sent * 0.05 and rest > 10:
-            assert not at_least
-            # What is sent and not saved yet is among what is left.
-            assert abs(left - rest) <= 0.15 * rest + 2 + 1, number
+    await account.assert_left_is_right(few=10, concurrency=2)

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fakes import NoRoom
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.api.v2 import V2
 from harvester.disk.disk_set import DiskSet
-from harvester.errors import ConfigError
+from harvester.errors import ConfigError, StorageError
 from harvester.input.ids import spool
 
 check = V2().check_id
@@ -126,6 +127,16 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path, name: str)
     """It names the setting."""
     with pytest.raises(ConfigError, match=r"^input: cannot read "):
         spool((), str(tmp_path / name), check)
+
+
+@pytest.mark.parametrize("statement", ["CREATE", "INSERT", "ORDER BY"])
+def test_a_full_temporary_folder_is_storage_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """The folder is named; it is no bug."""
+    NoRoom.placed(monkeypatch, statement)
+    with pytest.raises(StorageError, match=r"temporary files \(.*database or disk is full"):
+        read(b"1\n", tmp_path / "ids")
 
 
 @given(st.lists(st.integers(0, 50).map(str)))

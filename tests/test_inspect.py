@@ -80,6 +80,20 @@ def list_in_manifest(root: Path, path: Path, size: int, digest: str, rows: int) 
 # -- states --------------------------------------------------------------------------------------
 
 
+def test_a_run_and_a_look_at_its_directory_agree(tmp_path: Path) -> None:
+    """Of a campaign whose one report is empty by the counts: no page came, and it is begun."""
+    layout = Layout(tmp_path)
+    fill(layout)
+    with closing(sqlite3.connect(layout.database)) as db, db:
+        db.execute(
+            "UPDATE walks SET state = 'complete' WHERE campaign_id = '4' AND report = 'clicks'"
+        )
+    with closing(CheckpointStore(layout.database)) as store:
+        store.run = 1
+        assert store.counts() == {"complete": 1, "failed": 1, "partial": 2}
+    assert read_content(layout).campaigns == States(complete=1, failed=1, partial=2)
+
+
 def test_campaigns_are_counted_by_their_worst_walk(tmp_path: Path) -> None:
     """With two reports a campaign is complete when both are."""
     layout = Layout(tmp_path)

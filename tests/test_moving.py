@@ -13,7 +13,6 @@ from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
 from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.arrivals import Arrivals
 
 
 def config(home: Path, sandbox: Sandbox, **more: Any) -> HarvestConfig:
@@ -161,7 +160,7 @@ async def test_rows_that_are_gone_make_the_walk_the_new_truth(tmp_path: Path) ->
         ids = ids_of(sandbox, "v3")
         sandbox.world.add_events("opens", ids[0], 5)
         await harvest(ids, config(tmp_path, sandbox))
-        sandbox.world.views.arrivals = Arrivals()
+        sandbox.world.views.arrivals.clear()
         await harvest(ids, config(tmp_path, sandbox, since="last"))
         for each in ids:
             assert file_of(tmp_path, "opens", each) == world_of(sandbox, "opens", each)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_details import Account
+from accountlab import Account
 
 from harvester.input import counts as ahead
-from harvester.sandbox import Sandbox, SandboxSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, Sandbox, SandboxSettings, World
 
 ACCOUNT: dict[str, Any] = {
     "campaigns": 5,
@@ -105,7 +104,7 @@ async def test_counts_of_activities_that_cannot_be_had_cost_few_requests(
 
 async def test_activities_without_counts_are_asked_for(tmp_path: Path) -> None:
     """Some are missing from the answer, others stand among its errors."""
-    world = SandboxSettings(**ACCOUNT).world()
+    world = World(SandboxSettings(**ACCOUNT))
     found = [each for id_ in world.v3_campaign_ids for each, _ in world.activities(id_)]
     await served(tmp_path, CountSettings(missing=frozenset(found[::2])))
 

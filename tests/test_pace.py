@@ -29,7 +29,7 @@ from harvester import HarvestConfig, HarvestReport
 from harvester.events import Event, PaceChanged, Paused, RequestSent, RequestSucceeded
 from harvester.run import Harvester
 from harvester.runtime import Clock
-from harvester.sandbox import Hit, Sandbox, SandboxSettings
+from harvester.sandbox import Hit, Sandbox, SandboxSettings, World
 
 DEFAULT = 1 / 3.3  # the default spacing (s)
 LIMIT = 4  # what the vendor allows a second
@@ -356,7 +356,7 @@ _DATE_SLACK = 30.0  # the date is written before the test begins, and in whole s
 def once(kind: str, *, campaign: int = 20) -> dict[str, Any]:
     """Sandbox settings: the first page of one campaign is answered so, the first time."""
     account = {"campaigns": 60, "pages": 200, "rows_per_page": 2}
-    campaign_id = SandboxSettings(**account).world().campaign_ids[campaign]  # type: ignore[arg-type]
+    campaign_id = World(SandboxSettings(**account)).campaign_ids[campaign]  # type: ignore[arg-type]
     return {**account, "pinned": {(campaign_id, 1): [kind]}}
 
 

@@ -12,7 +12,7 @@ import pytest
 from crashlab import Home, Served
 from shell import quick
 
-from harvester.disk.inspect import read_states
+from harvester.disk.inspect import read_content
 from harvester.disk.layout import Layout
 from harvester.sandbox import Sandbox, SandboxSettings
 
@@ -106,7 +106,7 @@ def test_after_a_top_up_that_stopped_plan_and_status_agree(shell: Shell) -> None
     shell("run", "-q")
     shell("run", "-q", "--since", "last", "--max-requests", "7", "-j", "2", code=75)
     found = shell.plan("--since", "last")
-    known = read_states(Layout(shell.home.out))
+    known = read_content(Layout(shell.home.out)).campaigns
     assert (found["campaigns"]["done"], found["campaigns"]["partial"]) == (
         known.complete,
         known.partial,

@@ -3,17 +3,15 @@
 import asyncio
 import errno
 import os
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fakes import FakeFetcher, virtually
+from fakes import FakeFetcher, NoRoom, virtually
 
 from harvester.api.counts import CampaignCounts
 from harvester.api.v2 import V2
 from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
-from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, StopRun, StorageError
 from harvester.model import Target
 
@@ -34,17 +32,12 @@ def test_contacts_are_counted_once(lines: list[bytes], count: int) -> None:
     assert distinct_contacts(lines) == count
 
 
-def full(*_: object) -> Any:
-    """What SQLite says when there is no room for its temporary files."""
-    raise sqlite3.OperationalError("database or disk is full")
-
-
-@pytest.mark.parametrize("call", ["__init__", "extend", "__len__"])
+@pytest.mark.parametrize("statement", ["CREATE", "INSERT", "count"])
 def test_a_full_temporary_folder_is_storage_trouble(
-    monkeypatch: pytest.MonkeyPatch, call: str
+    monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     """It stops the run and names the folder: no campaign failed, and it is no bug."""
-    monkeypatch.setattr(DiskSet, call, full)
+    NoRoom.placed(monkeypatch, statement)
     with pytest.raises(StorageError, match=r"temporary files \(.*database or disk is full"):
         distinct_contacts([b'{"contact_id":"1"}\n'])
 

@@ -5,11 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.sandbox.limits import (
-    DayQuota,
     FixedWindows,
     Gate,
+    Judge,
     LeakyBucket,
-    NoLimit,
     Refused,
     SlidingLog,
     Verdict,
@@ -81,41 +80,40 @@ def test_settings_choose_the_judge() -> None:
     """Each kind by its name; no rate means no limit."""
     assert isinstance(judge_of("sliding", 4, 0), SlidingLog)
     assert isinstance(judge_of("window", 4, 0), FixedWindows)
-    assert isinstance(judge_of("sliding", 0, 0), NoLimit)
+    assert type(judge_of("sliding", 0, 0)) is Judge
     bucket = judge_of("bucket", 4, 0)
     assert [bucket.admit(0.0) for _ in range(5)] == [True] * 4 + [False]
 
 
 def test_quota_ends_with_the_utc_day() -> None:
     """Two a day: the third is refused until midnight, and a clock set back finds a fresh count."""
-    quota = DayQuota(2)
-    assert [quota.admit(DAY - 3), quota.admit(DAY - 2), quota.admit(DAY - 1)] == [True, True, False]
-    assert quota.used(DAY - 1) == 2
-    assert quota.admit(DAY)
-    assert quota.used(DAY) == 1
+    gate = Gate(Judge(), 2)
+    late = [gate.admit(0.0, DAY - left) for left in (3, 2, 1)]
+    assert late == [Verdict.ADMITTED, Verdict.ADMITTED, Verdict.OVER_DAY]
+    assert gate.used(DAY - 1) == 2
+    assert gate.admit(0.0, DAY) is Verdict.ADMITTED
+    assert gate.used(DAY) == 1
 
 
 def test_no_quota_still_counts() -> None:
     """Zero is no quota, yet the day's requests are known."""
-    quota = DayQuota(0)
-    assert all(quota.admit(DAY) for _ in range(100))
-    assert quota.used(DAY) == 100
+    gate = Gate(Judge())
+    assert {gate.admit(0.0, DAY) for _ in range(100)} == {Verdict.ADMITTED}
+    assert gate.used(DAY) == 100
 
 
 @pytest.mark.parametrize(("refused", "used"), [("day", 3), ("both", 3), ("neither", 2)])
 def test_gate_charges_refusals_to_the_day_as_told(refused: Refused, used: int) -> None:
     """A request refused for its pace costs a request of the day, unless it is told otherwise."""
-    day = DayQuota(10)
-    gate = Gate(SlidingLog(2), day, refused)
+    gate = Gate(SlidingLog(2), 10, refused)
     verdicts = [gate.admit(0.0, DAY) for _ in range(3)]
     assert verdicts == [Verdict.ADMITTED, Verdict.ADMITTED, Verdict.OVER_RATE]
-    assert day.used(DAY) == used
+    assert gate.used(DAY) == used
 
 
 def test_gate_names_the_spent_day_first() -> None:
     """When both are exceeded the day is what counts, and it is charged no further."""
-    day = DayQuota(1)
-    gate = Gate(SlidingLog(1), day)
+    gate = Gate(SlidingLog(1), 1)
     assert gate.admit(0.0, DAY) is Verdict.ADMITTED
     assert gate.admit(0.0, DAY) is Verdict.OVER_DAY
-    assert day.used(DAY) == 1
+    assert gate.used(DAY) == 1

@@ -97,7 +97,7 @@ def caught(
             with process:
                 try:
                     until(lambda: (LONG, 2) in served.pages())
-                    until(lambda: inspection.read_states(Layout(home.out)).complete == 3)
+                    until(lambda: inspection.read_content(Layout(home.out)).campaigns.complete == 3)
                     yield Run(home, served, process, command, reference(sandbox, ids))
                 finally:
                     process.kill()
@@ -139,7 +139,7 @@ def test_a_signal_ends_a_run_within_ten_seconds_whatever_the_server_does(tmp_pat
 
 def assert_status_says(home: Home, reason: str) -> None:
     """`status` has the same reason and the same counts."""
-    content = inspection.read_states(Layout(home.out))
+    content = inspection.read_content(Layout(home.out)).campaigns
     assert (content.complete, content.partial) == (3, 1)
     summary = inspection.read_summary(Layout(home.out))
     assert summary is not None

@@ -6,8 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
+from accountlab import ACCOUNT, Account
 from fakes import virtually
-from test_details import ACCOUNT, Account
 
 from harvester.input.stream import BlockStream
 from harvester.sandbox import Sandbox, SandboxSettings

@@ -159,7 +159,7 @@ def open_of(activity: str, second: int, contact: int = 1) -> bytes:
 def grown(stored: list[bytes], came: list[bytes], order: Sequence[str]) -> list[bytes]:
     """The rows of the file after a top-up."""
     marks = marks_of(stored, READ)
-    return list(merged(news(came, marks, READ, order), stored, READ, order))
+    return list(merged(news(came, marks, READ, order), stored, READ))
 
 
 def test_new_rows_stand_before_the_stored_ones_of_their_activity() -> None:

@@ -57,7 +57,7 @@ def hanging(home: Home) -> Iterator[tuple[Served, "subprocess.Popen[bytes]", lis
         with subprocess.Popen([sys.executable, "-m", "harvester", *argv], env=environment()) as run:
             try:
                 until(lambda: [page for _, page in served.pages()].count(SILENT_AT) == 2)
-                until(lambda: inspection.read_states(Layout(home.out)).complete == 2)
+                until(lambda: inspection.read_content(Layout(home.out)).campaigns.complete == 2)
                 yield served, run, argv
             finally:
                 run.kill()

@@ -155,7 +155,7 @@ def signed_in(sandbox: Sandbox, home: Path, name: str) -> None:
     """Store an account as `login` does, without its waits."""
     app, wall = sandbox.settings.client_id, sandbox.settings.wall()
     sign_in = sandbox.sign_in
-    code = json.loads(sign_in.authorize({"client_id": app, "scope": SCOPE}, "", wall).body.plain)[
+    code = json.loads(sign_in.authorize({"client_id": app, "scope": SCOPE}, "", wall).body)[
         "device_code"
     ]
     form = {
@@ -163,7 +163,7 @@ def signed_in(sandbox: Sandbox, home: Path, name: str) -> None:
         "device_code": code,
         "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
     }
-    tokens = json.loads(sign_in.token(form, wall).body.plain)
+    tokens = json.loads(sign_in.token(form, wall).body)
     with TokenStore(home / "state", name).room() as room:
         room.save(
             Account(

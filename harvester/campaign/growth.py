@@ -118,7 +118,7 @@ def grow(
         if order is None:
             head, rows = final, new(lines)
         else:
-            head, rows = None, merged(news(lines, marks, read, order), stored, read, order)
+            head, rows = None, merged(news(lines, marks, read, order), stored, read)
         size, digest = _write(grown, codec, head, rows)
     return Grown(added, size, digest)
 
@@ -187,24 +187,37 @@ def additions(
             yield line
 
 
-_Groups = Iterator[tuple[str, Iterator[bytes]]]
+class _Groups:
+    """The rows of a file, activity by activity in the order in which they stand there."""
+
+    def __init__(self, lines: Iterable[bytes], read: RowReader) -> None:
+        plain = (line.rstrip(b"\n") for line in lines)
+        self._groups = groupby(plain, key=lambda line: read(line).activity)
+        self._next = next(self._groups, None)
+
+    def of(self, activity: str) -> Iterator[bytes]:
+        """The rows of an activity, if it is the next one in the file."""
+        if self._next is not None and self._next[0] == activity:
+            yield from self._next[1]
+            self._next = next(self._groups, None)
+
+    def end(self) -> None:
+        """Raise `RowsGone` if activities are left: they stand in another order now."""
+        if self._next is not None:
+            raise RowsGone
 
 
-def news(lines: Iterable[bytes], marks: Marks, read: RowReader, order: Sequence[str]) -> _Groups:
+_News = Iterator[tuple[str, Iterator[bytes]]]
+
+
+def news(lines: Iterable[bytes], marks: Marks, read: RowReader, order: Sequence[str]) -> _News:
     """The new rows of each activity, in order. Raise `RowsGone` where stored rows did not come."""
-    groups = _by_activity(lines, read)
-    group = next(groups, None)
+    groups = _Groups(lines, read)
     if not set(marks) <= set(order):
         raise RowsGone
     for activity in order:
-        came: Iterator[bytes] = iter(())
-        if group is not None and group[0] == activity:
-            came = group[1]
-        yield activity, _beyond(came, marks.get(activity, HighWaterMark()), read)
-        if group is not None and group[0] == activity:
-            group = next(groups, None)
-    if group is not None:
-        raise RowsGone
+        yield activity, _beyond(groups.of(activity), marks.get(activity, HighWaterMark()), read)
+    groups.end()
 
 
 def _beyond(lines: Iterator[bytes], mark: HighWaterMark, read: RowReader) -> Iterator[bytes]:
@@ -219,24 +232,13 @@ def _beyond(lines: Iterator[bytes], mark: HighWaterMark, read: RowReader) -> Ite
         raise RowsGone
 
 
-def merged(
-    new: _Groups, stored: Iterable[bytes], read: RowReader, order: Sequence[str]
-) -> Iterator[bytes]:
+def merged(new: _News, stored: Iterable[bytes], read: RowReader) -> Iterator[bytes]:
     """The rows of a campaign: of each activity what is new, then what is stored."""
-    groups = _by_activity(stored, read)
-    group = next(groups, None)
+    groups = _Groups(stored, read)
     for activity, lines in new:
         yield from lines
-        if group is not None and group[0] == activity:
-            yield from group[1]
-            group = next(groups, None)
-    if group is not None:  # the activities stand in another order now
-        raise RowsGone
-
-
-def _by_activity(lines: Iterable[bytes], read: RowReader) -> _Groups:
-    plain = (line.rstrip(b"\n") for line in lines)
-    return groupby(plain, key=lambda line: read(line).activity)
+        yield from groups.of(activity)
+    groups.end()
 
 
 def _is_before(moment: datetime | None, other: datetime | None) -> bool:

@@ -120,13 +120,15 @@ class Edge(Struct):
     counts_rows: bool = False
     _pages: list[tuple[Row, ...]] = field(default_factory=list)
     _answers: list[frozenset[int]] = field(default_factory=list)
-    _is_page: list[bool] = field(default_factory=list)
+    _own: list[int] = field(default_factory=list)  # of each page, which answer is its own
     _other_order: bool = False
 
     def see_page(self, page: Sequence[Row]) -> None:
         """The next page was asked for."""
+        self._own.append(len(self._answers))
+        self._answers.append(possible_shifts(self.taken, page, self.place))
         self._pages.append(tuple(page))
-        self._add(possible_shifts(self.taken, page, self.place), is_page=True)
+        self._other_order = False
 
     def see_before(self, page: Sequence[Row], place: int, known: int) -> None:
         """An earlier page was asked for again. It began at `place` when it was first seen; from
@@ -136,13 +138,9 @@ class Edge(Struct):
         answer = frozenset(shift for shift in later if shift >= 0)
         if len(set(page)) > 1 and answer - {BEYOND}:
             answer -= {BEYOND}  # other events would have to be equal to these, one after the other
-        self._add(answer, is_page=False)
+        self._answers.append(answer)
         # It came later and stands earlier, and is older all the same.
         self._other_order = bool(page) and 0 in answer and _is_newer(self._pages[-1][0], page[-1])
-
-    def _add(self, answer: frozenset[int], *, is_page: bool) -> None:
-        self._answers.append(answer)
-        self._is_page.append(is_page)
 
     @property
     def may_be_still(self) -> bool:
@@ -151,17 +149,16 @@ class Edge(Struct):
 
     def decide(self) -> Decision | None:
         """The page that can be taken, with its shift; None if what was seen does not say."""
-        if self._other_order and not self._is_page[-1]:
-            return Decision(len(self._pages) - 1, 0)
-        kept = consistent(self._answers)
-        if not all(kept):
-            return self._without_shifts()
         last = len(self._pages) - 1
-        for number, shifts in zip(
-            range(last, -1, -1),
-            [each for each, is_page in zip(kept, self._is_page, strict=True) if is_page][::-1],
-            strict=True,
-        ):
+        if self._other_order:
+            return Decision(last, 0)
+        kept = consistent(self._answers)
+        if not all(kept):  # no shifts explain what was seen
+            # Cursors by time: the page before moved, and the page did not.
+            by_time = last > 0 and len(set(self._pages)) == 1 and self.may_be_still
+            return Decision(last, 0) if by_time else None
+        for number in range(last, -1, -1):
+            shifts = kept[self._own[number]]
             if len(shifts) == 1 and BEYOND not in shifts:
                 (shift,) = shifts
                 if shift == 0 or self._shifts_are_seen(number):
@@ -171,15 +168,8 @@ class Edge(Struct):
     def _shifts_are_seen(self, number: int) -> bool:
         """Whether the page itself shows that its cursor counts rows: a page that a cursor by time
         leads to stays as it is while the page before it moves."""
-        own = [each for each, is_page in zip(self._answers, self._is_page, strict=True) if is_page]
-        return self.counts_rows or 0 not in own[number] or len(set(self._pages)) > 1
-
-    def _without_shifts(self) -> Decision | None:
-        """The decision where no sequence of shifts explains what was seen."""
-        last = len(self._pages) - 1
-        if len(self._pages) > 1 and len(set(self._pages)) == 1 and 0 in self._answers[0]:
-            return Decision(last, 0)  # the report moved and its cursors did not: they go by time
-        return None
+        own = self._answers[self._own[number]]
+        return self.counts_rows or 0 not in own or len(set(self._pages)) > 1
 
 
 def tells(taken: Sequence[Row], place: int, count: int) -> bool:

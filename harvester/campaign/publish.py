@@ -20,7 +20,7 @@ from harvester.campaign.context import RunContext
 from harvester.disk.disk_set import DiskSet
 from harvester.disk.part import Damaged, Obstructed, PartFile, publish
 from harvester.disk.saved_walk import SavedWalk
-from harvester.disk.storage import TEMPORARY, storage, sync_directory
+from harvester.disk.storage import storage, sync_directory
 from harvester.errors import CampaignError
 from harvester.runtime import stamp
 
@@ -204,7 +204,7 @@ class Publisher:
 
         The files are not looked at: `verify` does that.
         """
-        with storage(TEMPORARY), closing(DiskSet()) as listed:
+        with closing(DiskSet()) as listed:
             listed.extend(_files_of(self._manifest.path))
             for saved in self._store.walks_in("complete"):
                 line = self._line(saved)

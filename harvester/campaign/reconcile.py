@@ -10,8 +10,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
-from itertools import islice
+from contextlib import closing
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,12 +19,10 @@ import msgspec
 from harvester.api.base import Api
 from harvester.api.counts import CampaignCounts
 from harvester.disk.disk_set import DiskSet
-from harvester.disk.storage import TEMPORARY, storage
 from harvester.errors import CampaignError
 from harvester.model import Fetcher, Request, Target
 
 _KEPT = 1_000  # summaries: far more than there are campaigns under way
-_BATCH = 10_000  # rows
 
 
 class Summaries:
@@ -74,15 +71,9 @@ _row = msgspec.json.Decoder(_Row)
 def distinct_contacts(lines: Iterable[bytes]) -> int:
     """How many contacts the records of each activity name; counted on disk, for there may be
     millions."""
-    found = _contacts(lines)
-    with ExitStack() as stack:
-        with storage(TEMPORARY):
-            contacts = stack.enter_context(closing(DiskSet()))
-        while some := list(islice(found, _BATCH)):  # read outside: that is another file's trouble
-            with storage(TEMPORARY):
-                contacts.extend(some)
-        with storage(TEMPORARY):
-            return len(contacts)
+    with closing(DiskSet()) as contacts:
+        contacts.extend(_contacts(lines))
+        return len(contacts)
 
 
 def findings(

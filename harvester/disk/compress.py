@@ -28,8 +28,7 @@ class Codec(Struct, frozen=True):
 
 def _gzip(data: bytes) -> bytes:
     # wbits 31: a gzip member, with no time in its header, so the same page gives the same bytes.
-    deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
-    return deflate.compress(data) + deflate.flush()
+    return zlib.compress(data, 6, wbits=31)
 
 
 def _gunzip(data: bytes) -> bytes:

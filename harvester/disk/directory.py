@@ -107,6 +107,8 @@ def open_directory(
             with storage(folder):
                 folder.mkdir(exist_ok=True)
         sync_directory(layout.root)
+        # Where the harvest begins; `--since last` asks new campaigns from there, too.
+        since = store.settings().get("since")
         yield Directory(
             layout=layout,
             lock=lock,
@@ -116,14 +118,8 @@ def open_directory(
             retries=opened(layout.retries),
             runs=opened(layout.runs),
             pages=opened(layout.pages) if provenance else None,
-            since=_since(store),
+            since=datetime.fromisoformat(since) if since else None,
         )
-
-
-def _since(store: CheckpointStore) -> datetime | None:
-    """Where the directory's harvest begins; `--since last` asks new campaigns from there, too."""
-    text = store.settings().get("since")
-    return datetime.fromisoformat(text) if text else None
 
 
 def reject_changed_settings(layout: Layout, before: dict[str, str], now: dict[str, str]) -> None:

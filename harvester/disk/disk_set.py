@@ -2,40 +2,51 @@
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from harvester.disk.storage import storage
+
+_TEMPORARY = "the folder for temporary files (SQLITE_TMPDIR, TMPDIR)"
+_BATCH = 10_000  # items
 
 
 class DiskSet(Collection[str]):
     """Items without repeats: the heaviest first, those of one weight in the order they came.
 
-    A weight is 0 until it is set. `repeated` counts the items that `extend` left out.
+    A weight is 0 until it is set. `repeated` counts the items that came more than once. Every call
+    raises `StorageError` if the folder for temporary files fails.
     """
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a private file, gone when closed
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(
-            "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
-            "weight REAL NOT NULL DEFAULT 0)"
-        )
+        with storage(_TEMPORARY):
+            self._db = sqlite3.connect("", isolation_level=None)  # private, gone when closed
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(
+                "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
+                "weight REAL NOT NULL DEFAULT 0)"
+            )
         self._given = 0
 
     def extend(self, items: Iterable[str]) -> None:
         """Add items."""
-        with self._db:
-            self._db.execute("BEGIN")
-            for item in items:
-                self._db.execute("INSERT OR IGNORE INTO items (item) VALUES (?)", (item,))
-                self._given += 1
+        self._add("INSERT OR IGNORE INTO items (item) VALUES (?)", ((item,) for item in items))
 
     def weigh(self, items: Iterable[tuple[str, float]]) -> None:
         """Add items with a weight; of an item that came before, the last weight counts."""
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany(
-                "INSERT INTO items (item, weight) VALUES (?, ?) "
-                "ON CONFLICT (item) DO UPDATE SET weight = excluded.weight",
-                items,
-            )
+        self._add(
+            "INSERT INTO items (item, weight) VALUES (?, ?) "
+            "ON CONFLICT (item) DO UPDATE SET weight = excluded.weight",
+            items,
+        )
+
+    def _add(self, statement: str, items: Iterable[tuple[Any, ...]]) -> None:
+        items = iter(items)
+        while some := list(islice(items, _BATCH)):  # what this raises is not of this folder
+            with storage(_TEMPORARY), self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany(statement, some)
+            self._given += len(some)
 
     def add(self, item: str) -> bool:
         """Add one item; False if it had come before."""
@@ -45,7 +56,7 @@ class DiskSet(Collection[str]):
 
     def weight(self, item: str) -> float:
         """The weight of an item; 0 if it is not here."""
-        row = self._db.execute("SELECT weight FROM items WHERE item = ?", (item,)).fetchone()
+        row = self._first("SELECT weight FROM items WHERE item = ?", item)
         return float(row[0]) if row else 0.0
 
     @property
@@ -54,18 +65,23 @@ class DiskSet(Collection[str]):
         return self._given - len(self)
 
     def __len__(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM items").fetchone()
+        (count,) = self._first("SELECT count(*) FROM items") or (0,)
         return int(count)
 
     def __iter__(self) -> Iterator[str]:
-        found = self._db.execute("SELECT item FROM items ORDER BY weight DESC, at")
-        return (item for (item,) in found)
+        with storage(_TEMPORARY):
+            for (item,) in self._db.execute("SELECT item FROM items ORDER BY weight DESC, at"):
+                yield item
 
     def __contains__(self, item: object) -> bool:
         if self._db.total_changes == 0:  # nothing was ever added: there is no need to ask
             return False
-        found = self._db.execute("SELECT 1 FROM items WHERE item = ?", (item,))
-        return found.fetchone() is not None
+        return self._first("SELECT 1 FROM items WHERE item = ?", item) is not None
+
+    def _first(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with storage(_TEMPORARY):
+            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        return row
 
     def close(self) -> None:
         """Drop the items."""

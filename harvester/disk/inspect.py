@@ -16,15 +16,15 @@ from harvester.disk.directory import reject_changed_settings, reject_untracked_f
 from harvester.disk.finished import Recorded, differences
 from harvester.disk.layout import Layout
 from harvester.disk.lock import SILENT_FOR, described, is_foreign, read_record, this_host
+from harvester.disk.state_format import CAMPAIGNS_BY_STATE
 from harvester.errors import ConfigError
 
-# One row for each campaign. A top-up that was begun keeps the finished file as its base.
-_CAMPAIGNS = """
-SELECT count(*), sum(state = 'complete'), sum(state = 'failed'),
-    sum(state = 'failed' AND kind IS :for_good),
+# A top-up that was begun keeps the finished file as its base.
+_CAMPAIGN = """
+SELECT sum(state = 'complete'), sum(state = 'failed' AND kind IS :for_good),
     sum(pages > 0 OR base_pages IS NOT NULL OR state = 'complete'),
     sum(state = 'complete' AND (NOT :top_up OR (round = :round AND :under_way)))
-FROM walks WHERE {} GROUP BY campaign_id
+FROM walks WHERE report IN ({}) AND campaign_id = :campaign_id GROUP BY campaign_id
 """
 
 
@@ -70,28 +70,12 @@ class Finding(Struct, frozen=True):
 # -- the state -------------------------------------------------------------------------------------
 
 
-def _state_of(walks: int, complete: int, failed: int, begun: int) -> str:
-    """The state of a campaign: the one rule for `status` and `plan`."""
-    if failed:
-        return "failed"
-    if complete == walks:
-        return "complete"
-    return "partial" if begun else "pending"
-
-
-def read_states(layout: Layout) -> States:
-    """How many campaigns the directory knows in each state."""
-    return read_content(layout).campaigns
-
-
 def read_content(layout: Layout) -> Content:
     """What the directory holds."""
     with _state(layout) as db:
         if db is None:
             raise ConfigError(f"{layout.root} holds no harvest")
-        states: Counter[str] = Counter()
-        for walks, complete, failed, _, begun, _ in _campaigns(db, "TRUE", {}):
-            states[_state_of(walks, complete, failed, begun)] += 1
+        states = dict(db.execute(CAMPAIGNS_BY_STATE.format("TRUE")))
         kinds = (
             "SELECT kind, count(*) FROM walks WHERE state = 'failed' GROUP BY kind ORDER BY kind"
         )
@@ -99,6 +83,8 @@ def read_content(layout: Layout) -> Content:
             "SELECT coalesce(sum(rows + coalesce(base_rows, 0)), 0), "
             "coalesce(sum(bytes + coalesce(base_bytes, 0)), 0) FROM walks"
         )
+        by_age = "SELECT report FROM walks GROUP BY report ORDER BY min(id)"
+        reports = [name for (name,) in db.execute(by_age)]
         rows, size = db.execute(sums).fetchone()
         failures = {kind or "": number for kind, number in db.execute(kinds)}
         return Content(
@@ -106,14 +92,8 @@ def read_content(layout: Layout) -> Content:
             failed=failures,
             rows=rows,
             bytes=size,
-            settings={**_settings(db), "report": ",".join(_reports(db))},
+            settings={**_settings(db), "report": ",".join(reports)},
         )
-
-
-def _reports(db: sqlite3.Connection) -> list[str]:
-    return [
-        name for (name,) in db.execute("SELECT report FROM walks GROUP BY report ORDER BY min(id)")
-    ]
 
 
 def read_summary(layout: Layout) -> dict[str, Any] | None:
@@ -146,20 +126,19 @@ def classify(
             "under_way": settings.get("round_under_way") == "yes",
             **{f"report{number}": report for number, report in enumerate(reports)},
         }
-        marks = ", ".join(f":report{number}" for number in range(len(reports)))
-        where = f"report IN ({marks}) AND campaign_id = :campaign_id"
+        query = _CAMPAIGN.format(", ".join(f":report{number}" for number in range(len(reports))))
         for campaign_id in ids:
-            one = _campaigns(db, where, {**values, "campaign_id": campaign_id}) if db else None
+            one = db.execute(query, {**values, "campaign_id": campaign_id}) if db else None
             found = one.fetchone() if one else None
-            _, complete, _, refused, begun, up_to_date = found or (0, 0, 0, 0, 0, 0)
-            states[_state_of(len(reports), complete, refused, begun)] += 1
+            complete, refused, begun, up_to_date = found or (0, 0, 0, 0)
+            if refused:
+                states["failed"] += 1
+            elif complete == len(reports):
+                states["complete"] += 1
+            else:
+                states["partial" if begun else "pending"] += 1
             to_make += len(reports) - refused - up_to_date
     return Forecast(States(**states), to_make)
-
-
-def _campaigns(db: sqlite3.Connection, where: str, values: dict[str, Any]) -> sqlite3.Cursor:
-    none = {"for_good": "", "top_up": False, "round": 0, "under_way": False}
-    return db.execute(_CAMPAIGNS.format(where), none | values)
 
 
 def _settings(db: sqlite3.Connection) -> dict[str, str]:

@@ -5,16 +5,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from msgspec import Struct
-
 from harvester.model import Target
 
 
-class Layout(Struct, frozen=True):
-    """Where everything is under one output directory."""
+class Layout:
+    """Where everything is under the output directory `root`. `suffix` follows `.ndjson`."""
 
-    root: Path
-    suffix: str = ""
+    def __init__(self, root: Path, suffix: str = "") -> None:
+        self.root, self.suffix = root, suffix
+        self.manifest = root / "manifest.ndjson"  # a line for each finished file
+        self.errors = root / "errors.ndjson"  # a line for each campaign that failed
+        self.retries = root / "retries.ndjson"  # a line for each repeated request
+        self.pages = root / "pages.ndjson"  # where each page came from, if that is asked for
+        self.runs = root / "runs.ndjson"  # a line for each run
+        self.summary = root / "summary.json"  # the last run
+        self.logs = (
+            self.manifest, self.errors, self.retries, self.pages, self.runs, self.summary
+        )  # fmt: skip
+        self.report_page = root / "report.html"  # what `harvester report` makes
+        self.state = root / ".harvester"  # the private folder
+        self.database = self.state / "state.sqlite"  # the checkpoints
+        self.lock = self.state / "lock"  # held by the one run of this directory
+        self.verified = self.state / "verified.json"  # what the last `verify` found
 
     def final(self, target: Target) -> Path:
         """The finished file. Ids were checked (`Api.check_id`): they cannot lead elsewhere."""
@@ -38,65 +50,3 @@ class Layout(Struct, frozen=True):
             for entry in entries:
                 if entry.name.endswith(".part") and entry.is_file(follow_symlinks=False):
                     yield Target(report, entry.name.partition(".")[0]), Path(entry.path)
-
-    @property
-    def state(self) -> Path:
-        """The private folder."""
-        return self.root / ".harvester"
-
-    @property
-    def database(self) -> Path:
-        """The checkpoints."""
-        return self.state / "state.sqlite"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one run of this directory."""
-        return self.state / "lock"
-
-    @property
-    def verified(self) -> Path:
-        """What the last `verify` found."""
-        return self.state / "verified.json"
-
-    @property
-    def manifest(self) -> Path:
-        """A line for each finished file."""
-        return self.root / "manifest.ndjson"
-
-    @property
-    def errors(self) -> Path:
-        """A line for each campaign that failed."""
-        return self.root / "errors.ndjson"
-
-    @property
-    def retries(self) -> Path:
-        """A line for each repeated request."""
-        return self.root / "retries.ndjson"
-
-    @property
-    def pages(self) -> Path:
-        """Where each page came from, if that is asked for."""
-        return self.root / "pages.ndjson"
-
-    @property
-    def runs(self) -> Path:
-        """A line for each run."""
-        return self.root / "runs.ndjson"
-
-    @property
-    def logs(self) -> tuple[Path, ...]:
-        """Every file about the harvest."""
-        return (
-            self.manifest, self.errors, self.retries, self.pages, self.runs, self.summary
-        )  # fmt: skip
-
-    @property
-    def summary(self) -> Path:
-        """The last run."""
-        return self.root / "summary.json"
-
-    @property
-    def report_page(self) -> Path:
-        """What `harvester report` makes."""
-        return self.root / "report.html"

@@ -33,7 +33,7 @@ class NdjsonLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one line in one step."""
-        data = orjson.dumps(line, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
+        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         with storage(self.path):
             # Where the last whole line ends: over what a failed write has left there.
             write_all(self._file, data, at=self.size)
@@ -95,10 +95,6 @@ def _value(line: bytes, name: str) -> str | None:
         return None
     value = found.get(name) if isinstance(found, dict) else None
     return value if isinstance(value, str) else None
-
-
-def _plain(value: object) -> str:
-    raise TypeError(f"no JSON for {type(value).__name__}")
 
 
 def _whole_lines(file: int, size: int) -> int:

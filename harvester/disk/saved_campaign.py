@@ -10,12 +10,6 @@ from msgspec.structs import astuple
 
 from harvester.disk.saved_walk import checksum
 
-COLUMNS = (
-    "campaign_id", "detail", "detail_at", "detail_round", "detail_sends", "counts", "counted_at",
-    "checksum",
-)  # fmt: skip
-"""The columns of the table, in its order."""
-
 
 class SavedCampaign(Struct, frozen=True, kw_only=True):
     """The JSON of a detail and of counts; None: not asked for yet.
@@ -36,6 +30,10 @@ class SavedCampaign(Struct, frozen=True, kw_only=True):
         """The values of the `COLUMNS`."""
         values = astuple(self)
         return (*values, checksum(*values))
+
+
+COLUMNS = (*SavedCampaign.__struct_fields__, "checksum")
+"""The columns of the table, in its order."""
 
 
 def from_row(row: tuple[Any, ...]) -> SavedCampaign | None:

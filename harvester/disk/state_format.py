@@ -72,7 +72,7 @@ SELECT state, count(*) FROM (
     SELECT CASE
         WHEN sum(state = 'failed') THEN 'failed'
         WHEN sum(state != 'complete') = 0 THEN 'complete'
-        WHEN sum(pages) + sum(base_pages IS NOT NULL) THEN 'partial'
+        WHEN sum(pages > 0 OR base_pages IS NOT NULL OR state = 'complete') THEN 'partial'
         ELSE 'pending'
     END AS state FROM walks WHERE {} GROUP BY campaign_id
 ) GROUP BY state

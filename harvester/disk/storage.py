@@ -10,8 +10,6 @@ from types import TracebackType
 
 from harvester.errors import StorageError
 
-TEMPORARY = "the folder for temporary files (SQLITE_TMPDIR, TMPDIR)"
-
 
 class storage:  # noqa: N801 - used as a function, as contextlib.suppress is
     """Translate whatever the disk says about `path` into a `StorageError` that names it."""
@@ -42,20 +40,17 @@ class storage:  # noqa: N801 - used as a function, as contextlib.suppress is
 
 
 class flocked:  # noqa: N801 - used as a function
-    """Hold the exclusive lock of an open file, among all processes.
+    """Hold the exclusive lock of an open file, among all processes, if it can be had at once: else
+    this gives False, and nothing is held."""
 
-    Without `wait` it may not be had: it gives False then, and nothing is held.
-    """
+    __slots__ = ("_file",)
 
-    __slots__ = ("_file", "_how")
-
-    def __init__(self, file: int, *, wait: bool = True) -> None:
+    def __init__(self, file: int) -> None:
         self._file = file
-        self._how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
 
     def __enter__(self) -> bool:
         try:
-            fcntl.flock(self._file, self._how)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

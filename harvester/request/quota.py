@@ -55,7 +55,7 @@ class QuotaLedger:
 
     def claim(self, gap: float) -> Granted | NotYet | Spent:
         """Charge one request and keep the next start `gap` seconds off, or say why not."""
-        with self._disk, flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file) as held:
             if not held:
                 return NotYet(BUSY)
             now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -78,14 +78,14 @@ class QuotaLedger:
         Where another run holds the file, the hold is written with the next claim.
         """
         self._hold_until = max(self._hold_until, self._clock.monotonic() + seconds)
-        with self._disk, flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file) as held:
             if held:
                 self._current(self._clock.now())
 
     def day_spent(self) -> None:
         """The API says that the day is spent. Where another run holds the file just now, later runs
         are not told."""
-        with self._disk, flocked(self._file, wait=False) as held:
+        with self._disk, flocked(self._file) as held:
             if held:
                 now = self._clock.now()
                 self._write(replace(self._current(now), spent=day_of(now)))

@@ -11,33 +11,29 @@ client and knows nothing of what the client hopes for. Everything it serves foll
 From the bottom up:
 
     chance, ids                     repeatable chance; ids made from numbers and read back
-    reports, people, rows           which reports there are; contacts and rows as JSON text
-    sizes, stream, arrivals         how many events; an event from its number; what came later
+    reports, rows                   which reports there are; contacts and rows as JSON text
+    limits, faults, settings        pace and quota; what goes wrong; all that can be asked for
+    sizes, stream                   how many events; an event from its number
     mailings                        campaigns, their emails and resends, and what changes them
-    view, views                     reports as a version lists them, row by row
+    views                           reports as a version lists them, row by row
     catalog, world                  campaigns by their ids; the account, and its truth
-    counts                          the API's own numbers, true or wrong
     cursor, answers, dialect        opaque cursors; answers as values; how a version says things
-    limits, faults                  pace and quota; what goes wrong, and when
-    sign_in_settings, settings      all that can be asked for
-    requests, paging                a request as a value; a list cut into pages
-    v2                              the v2 API
+    requests                        a request as a value
+    version, v2                     what both versions do alike; the v2 API
     tokens, sign_in                 tokens; the device flow and renewals
     v3_documents, v3                the v3 API
     corrupt, delivery               what a fault makes of an answer; how it reaches the client
-    log, outcome                    what arrived; what became of a request
+    log                             what became of a request, and its line
     sign_in_api, service            the sign-in's paths; a request in, a reply out
-    wire, server                    the same on a port
+    server                          the same on a port
 """
 
-from .counts import CountSettings
 from .faults import KINDS, FaultPlan
 from .log import Hit
 from .requests import Request
 from .server import Sandbox, serve
 from .service import Reply, Service
-from .settings import SandboxSettings
-from .sign_in_settings import SignInSettings
+from .settings import CountSettings, SandboxSettings, SignInSettings
 from .world import World
 
 __all__ = [

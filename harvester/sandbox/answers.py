@@ -1,33 +1,10 @@
 """Answers as values: what the server will say, decided before anything is sent."""
 
-import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
 
 import orjson
 
 from .cursor import Window
-
-JSON: Final = "application/json"
-GZIP_LEVEL: Final = 1
-
-
-class Body:
-    """The bytes of an answer, compressed at most once."""
-
-    __slots__ = ("_gzip", "plain")
-
-    def __init__(self, plain: bytes) -> None:
-        self.plain: Final = plain
-        self._gzip: bytes | None = None
-
-    def gzip(self) -> bytes:
-        """The same bytes as one gzip member."""
-        if self._gzip is None:
-            self._gzip = zlib.compress(self.plain, GZIP_LEVEL, wbits=31)
-        return self._gzip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +27,17 @@ class Answer:
     """One HTTP answer. `more`: it is a page that links to another."""
 
     status: int
-    body: Body
-    content_type: str = JSON
+    body: bytes
+    content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     more: bool = False
 
 
 def document(value: object) -> Answer:
     """200 with a JSON document."""
-    return Answer(200, Body(orjson.dumps(value)))
+    return Answer(200, orjson.dumps(value))
 
 
 def refusal(status: int, body: object, **headers: str) -> Answer:
     """An error with a JSON body."""
-    return Answer(status, Body(orjson.dumps(body)), headers=headers)
-
-
-def with_retry_after(answer: Answer, retry_after: str | None) -> Answer:
-    """The answer, saying how long to wait if there is something to say."""
-    if retry_after is None:
-        return answer
-    return replace(answer, headers={**answer.headers, "Retry-After": retry_after})
-
-
-class AnswerCache:
-    """The answers used last, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
-
-    def get(self, key: Hashable, render: Callable[[], Answer]) -> Answer:
-        """The answer kept under `key`, rendered if it is not there."""
-        if (answer := self._answers.get(key)) is not None:
-            self._answers.move_to_end(key)
-            return answer
-        answer = self._answers[key] = render()
-        while len(self._answers) > self._size:
-            self._answers.popitem(last=False)
-        return answer
+    return Answer(status, orjson.dumps(body), headers=headers)

@@ -4,16 +4,13 @@ v2 knows each mailing by a campaign id of 13 digits. v3 knows a campaign by a UU
 as activities, each with a UUID.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from math import inf
-from typing import Final, Generic, TypeVar
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Final
 
-from .mailings import STATUSES, Mailings
+from .mailings import Mailings
 from .rows import timestamp
 
-__all__ = ["STATUSES", "Catalog"]
-T = TypeVar("T")
 _MOST_KEPT: Final = 16
 
 
@@ -26,35 +23,40 @@ class Catalog:
     def __init__(self, mailings: Mailings) -> None:
         self.mailings: Final = mailings
         self._ids: Final = mailings.ids
-        self._kept_ids = _Kept[str](mailings)
-        self._kept_numbers = _Kept[int](mailings)
+        self._listed = lru_cache(_MOST_KEPT)(self._ids_of)
+        self._latest = lru_cache(_MOST_KEPT)(self._sorted)
+
+    def _forget(self) -> None:
+        """Make the lists anew: the account has changed."""
+        self._listed.cache_clear()
+        self._latest.cache_clear()
 
     # -- all ids -------------------------------------------------------------------------------
 
     @property
     def campaign_ids(self) -> Sequence[str]:
         """The v2 ids of all that was sent, each resend included."""
-        return self._listed("v2", self._ids.v2, sent=True)
+        return self._listed("v2", True)
 
     @property
     def unsent_ids(self) -> Sequence[str]:
         """The v2 ids of all that was not sent."""
-        return self._listed("v2", self._ids.v2, sent=False)
+        return self._listed("v2", False)
 
     @property
     def v3_campaign_ids(self) -> Sequence[str]:
         """The v3 ids of the campaigns that were sent."""
-        return self._listed("v3", partial(self._ids.uuid, "campaign"), sent=True)
+        return self._listed("v3", True)
 
     @property
     def v3_unsent_ids(self) -> Sequence[str]:
         """The v3 ids of the campaigns that were not sent."""
-        return self._listed("v3", partial(self._ids.uuid, "campaign"), sent=False)
+        return self._listed("v3", False)
 
-    def _listed(self, version: str, spell: Callable[[int], str], *, sent: bool) -> Sequence[str]:
+    def _ids_of(self, version: str, sent: bool) -> Sequence[str]:
         numbers = self.mailings.all if version == "v2" else self.mailings.campaigns
-        wanted = (number for number in numbers if self.mailings.sent(number) is sent)
-        return self._kept_ids.get((version, sent), lambda: tuple(map(spell, wanted)))
+        spell = self._ids.v2 if version == "v2" else partial(self._ids.uuid, "campaign")
+        return tuple(spell(number) for number in numbers if self.mailings.sent(number) is sent)
 
     # -- from an id to a number ----------------------------------------------------------------
 
@@ -102,32 +104,26 @@ class Catalog:
 
     # -- the lists of the API ------------------------------------------------------------------
 
-    def listing(self, status: str = "ALL", modified_since_ms: int | None = None) -> list[str]:
+    def listing(self, status: str = "ALL", since_ms: int | None = None) -> list[str]:
         """v2 ids as its list orders them, latest first; deleted ones only when asked for."""
-        modified = self.mailings.modified_ms
+        return [self._ids.v2(mailing) for mailing in self.latest_mailings(status, since_ms)]
 
-        def ids() -> list[str]:
-            shown = (m for m in self.mailings.all if _shown(self.mailings.status(m), status))
-            latest = sorted(shown, key=modified, reverse=True)
-            since = modified_since_ms
-            return [self._ids.v2(m) for m in latest if since is None or modified(m) >= since]
+    def latest_mailings(self, status: str, since_ms: int | None) -> Sequence[int]:
+        """The mailings of v2's list, the last modified first."""
+        return self._latest("v2", status, since_ms)
 
-        return list(self._kept_ids.get((status, modified_since_ms), ids))
+    def latest_campaigns(self, since_ms: int | None) -> Sequence[int]:
+        """The campaigns of v3's list, the last updated first."""
+        return self._latest("v3", None, since_ms)
 
-    def latest_campaigns(self, after_ms: int | None, before_ms: int | None) -> Sequence[int]:
-        """The numbers of campaigns as v3's list orders them, the last updated first.
-
-        Only those that were updated from the one moment to the other, both included.
-        """
-        updated = self.mailings.updated_ms
-        low = -inf if after_ms is None else after_ms
-        high = inf if before_ms is None else before_ms
-
-        def found() -> list[int]:
-            latest = sorted(self.mailings.campaigns, key=updated, reverse=True)
-            return [campaign for campaign in latest if low <= updated(campaign) <= high]
-
-        return self._kept_numbers.get((after_ms, before_ms), found)
+    def _sorted(self, version: str, status: str | None, since_ms: int | None) -> Sequence[int]:
+        mailings = self.mailings
+        numbers = mailings.all if version == "v2" else mailings.campaigns
+        changed = mailings.modified_ms if version == "v2" else mailings.updated_ms
+        shown = (n for n in numbers if status is None or _shown(mailings.status(n), status))
+        if since_ms is not None:
+            shown = (number for number in shown if changed(number) >= since_ms)
+        return sorted(shown, key=changed, reverse=True)
 
     def status(self, any_id: str) -> str:
         """SENT, or for the extra campaigns one of the other states, as v2 spells them."""
@@ -146,24 +142,6 @@ class Catalog:
             "status": self.mailings.status(mailing),
             "modified_date": timestamp(self.mailings.modified_ms(mailing)),
         }
-
-
-class _Kept(Generic[T]):
-    """Lists by a key, each made anew after the account has changed."""
-
-    def __init__(self, mailings: Mailings) -> None:
-        self._mailings = mailings
-        self._lists: dict[object, tuple[int, Sequence[T]]] = {}
-
-    def get(self, key: object, make: Callable[[], Sequence[T]]) -> Sequence[T]:
-        """The list of a key."""
-        changes, kept = self._lists.get(key, (-1, ()))
-        if changes != self._mailings.changes:
-            if len(self._lists) >= _MOST_KEPT:
-                self._lists.clear()
-            kept = make()
-            self._lists[key] = (self._mailings.changes, kept)
-        return kept
 
 
 def _known(asked: str, number: int | None, numbers: range) -> int:

@@ -6,24 +6,23 @@ Faults of the connection itself are in `delivery`.
 from dataclasses import replace
 from typing import Final
 
-from .answers import Answer, Body, Page, with_retry_after
+from .answers import Answer, Page
 from .chance import draw, number_of
 from .cursor import Style, cursor_for
-from .dialect import Dialect
+from .dialect import Dialect, error
 from .faults import status_of
 from .settings import SandboxSettings
 
 HTML: Final = Answer(
     200,
-    Body(
+    (
         b"<!DOCTYPE html>\n<html><head><title>Sorry</title></head>"
         b"<body><h1>We'll be right back</h1></body></html>\n"
     ),
     "text/html",
 )
-EMPTY: Final = Answer(200, Body(b""))
-NAMELESS_429: Final = Answer(429, Body(b"Too Many Requests"), "text/plain")
-MAY_WAIT: Final = frozenset({"throttle", "throttle429", "quota", "error503"})
+EMPTY: Final = Answer(200, b"")
+NAMELESS_429: Final = Answer(429, b"Too Many Requests", "text/plain")
 _FLOOD: Final = 10
 
 
@@ -44,17 +43,16 @@ def corrupted(
         if page is None or answer.status != 200:
             return answer
         return _other_page(page, kind, target, dialect, settings)
-    instead = _instead(kind, target, dialect, settings) or answer
-    return with_retry_after(instead, settings.retry_after) if kind in MAY_WAIT else instead
+    return _instead(kind, target, dialect, settings) or answer
 
 
 def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings) -> Answer | None:
     """The answers that are the same whatever was asked for."""
     if (status := status_of(kind)) is not None:
-        return dialect.error(status, f"http.status.{status}", "Simulated by the sandbox")
+        return error(status, f"http.status.{status}", "Simulated by the sandbox")
     if kind == "wrong_shape":
         shapes = dialect.wrong_shapes
-        return Answer(200, Body(shapes[draw(settings.seed, number_of(target)) % len(shapes)]))
+        return Answer(200, shapes[draw(settings.seed, number_of(target)) % len(shapes)])
     return {
         "throttle": dialect.over_rate,
         "throttle429": NAMELESS_429,
@@ -71,14 +69,14 @@ def _instead(kind: str, target: str, dialect: Dialect, settings: SandboxSettings
 def redirect(target: str, settings: SandboxSettings) -> Answer:
     """302 to another host."""
     there = {"Location": settings.foreign_origin + target}
-    return Answer(302, Body(b""), "text/html", there)
+    return Answer(302, b"", "text/html", there)
 
 
 def _dropped(status: int, dialect: Dialect) -> Answer:
     if status == 404:
         return dialect.not_found
     if status == 410:
-        return dialect.error(410, "http.status.gone", "The cursor has expired")
+        return error(410, "http.status.gone", "The cursor has expired")
     return dialect.bad_request("The value of next is not valid")
 
 
@@ -97,7 +95,7 @@ def _other_page(
     page: Page, kind: str, target: str, dialect: Dialect, settings: SandboxSettings
 ) -> Answer:
     """The page with another next link, other rows, or more members."""
-    rows, more, last_page = page.rows, "", settings.last_page_of(dialect.version)
+    rows, more = page.rows, ""
     window = replace(page.window, gap=page.window.gap + 1)
     style: Style = dialect.style if window.beyond_ms is None else "next"
     again = f"{target.partition('?')[0]}?next={cursor_for(window, style)}"
@@ -115,7 +113,7 @@ def _other_page(
     elif kind == "flood" and page.count:
         rows = ",".join([rows] * -(-_FLOOD * page.window.limit // page.count))
     elif kind == "twice":
-        more = "," + dialect.members(replace(page, rows=""), last_page)
+        more = "," + dialect.members(replace(page, rows=""), settings)
     other = replace(page, rows=rows, link=links.get(kind, page.link))
-    body = Body(f"{{{dialect.members(other, last_page)}{more}}}".encode())
+    body = f"{{{dialect.members(other, settings)}{more}}}".encode()
     return Answer(200, body, more=other.link is not None)

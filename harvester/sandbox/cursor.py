@@ -6,7 +6,6 @@ the last row) and, for the campaign list, `pageNum=2&pageSize=3`. Recorded of v3
 `created_since=<epoch ms>`.
 """
 
-import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,7 +13,7 @@ from typing import Final, Literal
 Style = Literal["startAt", "next", "pageNum", "o"]
 """How a cursor is spelled, by the name that tells the place."""
 _NUMBERS: Final = frozenset(
-    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "before", "gap", "o"}
+    {"startAt", "limit", "next", "pageNum", "pageSize", "created_since", "gap", "o"}
 )
 
 
@@ -22,14 +21,13 @@ _NUMBERS: Final = frozenset(
 class Window:
     """Which part of a list is asked for: `limit` rows from place `start`, or beyond `beyond_ms`.
 
-    `since_ms`, `before_ms`: only what happened from the one to the other. `gap`: so many cursors
-    led to this very place before.
+    `since_ms`: only what happened on or after it. `gap`: so many cursors led to this very place
+    before.
     """
 
     start: int = 0
     limit: int = 500
     since_ms: int | None = None
-    before_ms: int | None = None
     beyond_ms: int | None = None
     status: str = "ALL"
     gap: int = 0
@@ -52,7 +50,6 @@ def cursor_for(window: Window, style: Style, *, keep_since: bool = True) -> str:
         "status": window.status if window.status != "ALL" else None,
         "gap": window.gap or None,
         "created_since": window.since_ms if keep_since else None,
-        "before": window.before_ms,
     }
     kept = "".join(f"&{name}={value}" for name, value in filters.items() if value is not None)
     return encode(place + kept)
@@ -61,9 +58,13 @@ def cursor_for(window: Window, style: Style, *, keep_since: bool = True) -> str:
 def decode(cursor: str) -> Window:
     """What a cursor asks for; ValueError if it is none of ours."""
     try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("not base64url") from error
+        return _decoded(cursor)
+    except ValueError as error:
+        raise ValueError(f"The value of next is not valid: {error}") from error
+
+
+def _decoded(cursor: str) -> Window:
+    text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
     if encode(text) != cursor:
         raise ValueError("not the canonical form")
     fields = dict(part.partition("=")[::2] for part in text.split("&"))
@@ -80,7 +81,6 @@ def decode(cursor: str) -> Window:
         start,
         limit,
         numbers.get("created_since"),
-        numbers.get("before"),
         numbers.get("next"),
         status,
         numbers.get("gap", 0),

@@ -1,6 +1,7 @@
 """How an answer reaches the client: as a value, so that no socket is needed to know it."""
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .answers import Answer
@@ -32,33 +33,25 @@ def deliver(
     answer: Answer, fault: str | None, encodings: str, settings: SandboxSettings
 ) -> Delivery:
     """The delivery of an answer. `encodings`: the client's Accept-Encoding."""
-    body, headers = answer.body.plain, {"Content-Type": answer.content_type, **answer.headers}
+    body, headers = answer.body, {"Content-Type": answer.content_type, **answer.headers}
     if settings.gzip and body and "gzip" in encodings:
-        body = answer.body.gzip()
+        body = zlib.compress(body, 1, wbits=31)
         headers["Content-Encoding"] = "gzip"
-    length, wait, pieces, pause = len(body), settings.latency, 1, 0.0
-    end: Literal["good", "reset", "closed", "silent"] = "good"
+    good = Delivery(
+        status=answer.status, headers=headers, body=body, length=len(body), wait=settings.latency
+    )
+    half = body[: len(body) // 2]
     match fault:
         case "reset" | "lost":
-            end = "reset"
+            return replace(good, end="reset")
         case "timeout":
-            end = "silent"
+            return replace(good, end="silent")
         case "cut":
-            body, end = body[: len(body) // 2], "closed"
+            return replace(good, body=half, end="closed")
         case "cut_gzip":
-            body = body[: len(body) // 2]
-            length = len(body)
+            return replace(good, body=half, length=len(half))
         case "stall":
-            wait += settings.stall_seconds
+            return replace(good, wait=settings.latency + settings.stall_seconds)
         case "slow":
-            pieces, pause = _DRIPS, settings.slow_seconds / _DRIPS
-    return Delivery(
-        status=answer.status,
-        headers=headers,
-        body=body,
-        length=length,
-        wait=wait,
-        pieces=pieces,
-        pause=pause,
-        end=end,
-    )
+            return replace(good, pieces=_DRIPS, pause=settings.slow_seconds / _DRIPS)
+    return good

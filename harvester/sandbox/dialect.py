@@ -7,13 +7,11 @@ errors, limits and paging; the 401 of v3 as recorded.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from .answers import Answer, Body, Page, refusal
+from .answers import Answer, Page, refusal
 from .cursor import Style
-
-LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
-V3LastPage = Literal["absent", "null", "next_null", "href_null"]
+from .settings import SandboxSettings
 
 _V2_LAST: Final[Mapping[str, str]] = {
     "absent": '"meta":{"pagination":{}},',
@@ -30,19 +28,20 @@ _V3_LAST: Final[Mapping[str, str]] = {
 }
 
 
-def v2_members(page: Page, last_page: str) -> str:
-    """The members of a page of v2. `last_page`: how a page without a next link says so."""
+def v2_members(page: Page, settings: SandboxSettings) -> str:
+    """The members of a page of v2."""
     meta = f'"meta":{{"pagination":{{"next_link":"{page.link}"}}}},'
-    return f'{meta if page.link else _V2_LAST[last_page]}"{page.member}":[{page.rows}]'
+    return f'{meta if page.link else _V2_LAST[settings.last_page]}"{page.member}":[{page.rows}]'
 
 
-def v3_members(page: Page, last_page: str) -> str:
-    """The same of v3."""
+def v3_members(page: Page, settings: SandboxSettings) -> str:
+    """The members of a page of v3."""
     links = f',"_links":{{"next":{{"href":"{page.link}"}}}}'
-    return f'"{page.member}":[{page.rows}]{links if page.link else _V3_LAST[last_page]}'
+    return f'"{page.member}":[{page.rows}]{links if page.link else _V3_LAST[settings.v3_last_page]}'
 
 
-def _array(status: int, error_key: str, message: str) -> Answer:
+def error(status: int, error_key: str, message: str) -> Answer:
+    """An error of either version, in an array."""
     return refusal(status, [{"error_key": error_key, "error_message": message}])
 
 
@@ -52,10 +51,13 @@ def _object(status: int, error_key: str, message: str, **headers: str) -> Answer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """How one version refuses and pages. `style`: how its cursors are spelled."""
+    """How one version refuses and pages.
 
-    version: Literal["v2", "v3"]
+    `style`: how its cursors are spelled. `member`: the JSON member with the rows of a report.
+    """
+
     style: Style
+    member: str
     unauthenticated: Answer
     forbidden: Answer
     not_acceptable: Answer
@@ -63,39 +65,37 @@ class Dialect:
     not_found: Answer
     over_rate: Answer
     over_day: Answer
-    error: Callable[[int, str, str], Answer]
     bad_request_key: str
-    members: Callable[[Page, str], str]
+    members: Callable[[Page, SandboxSettings], str]
     wrong_shapes: tuple[bytes, ...]
 
     def bad_request(self, message: str) -> Answer:
         """400 for a parameter that cannot be served."""
-        return self.error(400, self.bad_request_key, message)
+        return error(400, self.bad_request_key, message)
 
-    def page(self, page: Page, last_page: str) -> Answer:
+    def page(self, page: Page, settings: SandboxSettings) -> Answer:
         """A page as the vendor's example spells it."""
-        body = Body(f"{{{self.members(page, last_page)}}}".encode())
+        body = f"{{{self.members(page, settings)}}}".encode()
         return Answer(200, body, more=page.link is not None)
 
 
-INACTIVE: Final = _array(403, "mashery.not.authorized.inactive", "Account Inactive")
+INACTIVE: Final = error(403, "mashery.not.authorized.inactive", "Account Inactive")
 """v2's answer to an API key that is unknown."""
 
 _SEEN: Final = "The Mashery account associated with this request is over its "
 
 V2_DIALECT: Final = Dialect(
-    version="v2",
     style="startAt",
-    unauthenticated=_array(
+    member="results",
+    unauthenticated=error(
         401, "http.status.authentication.invalid_token", "Token is invalid, expired or was revoked"
     ),
-    forbidden=_array(403, "http.status.forbidden", "The privilege contacts:read is missing"),
-    not_acceptable=_array(406, "http.status.not_acceptable", "Accept must be application/json"),
-    not_allowed=_array(405, "http.status.method_not_allowed", "Only GET is served"),
-    not_found=_array(404, "http.status.not_found", "Resource not found"),
-    over_rate=_array(403, "mashery.not.authorized.over.qps", _SEEN + "queries-per-second quota"),
-    over_day=_array(403, "mashery.not.authorized.over.ratelimit", _SEEN + "rate limit"),
-    error=_array,
+    forbidden=error(403, "http.status.forbidden", "The privilege contacts:read is missing"),
+    not_acceptable=error(406, "http.status.not_acceptable", "Accept must be application/json"),
+    not_allowed=error(405, "http.status.method_not_allowed", "Only GET is served"),
+    not_found=error(404, "http.status.not_found", "Resource not found"),
+    over_rate=error(403, "mashery.not.authorized.over.qps", _SEEN + "queries-per-second quota"),
+    over_day=error(403, "mashery.not.authorized.over.ratelimit", _SEEN + "rate limit"),
     bad_request_key="http.status.bad_request",
     members=v2_members,
     wrong_shapes=(
@@ -112,8 +112,8 @@ V2_DIALECT: Final = Dialect(
 )
 
 V3_DIALECT: Final = Dialect(
-    version="v3",
     style="o",
+    member="tracking_activities",
     unauthenticated=_object(
         401,
         "unauthorized",
@@ -123,13 +123,12 @@ V3_DIALECT: Final = Dialect(
             "WWW-Authenticate": "Bearer realm=api.cc.email",
         },
     ),
-    forbidden=_array(403, "forbidden", "The privilege ui:campaign:metrics is missing"),
-    not_acceptable=_array(406, "not_acceptable", "Accept must be application/json"),
+    forbidden=error(403, "forbidden", "The privilege ui:campaign:metrics is missing"),
+    not_acceptable=error(406, "not_acceptable", "Accept must be application/json"),
     not_allowed=_object(405, "method_not_allowed", "Only GET is served"),
-    not_found=_array(404, "not_found", "Unable to find the resource"),
+    not_found=error(404, "not_found", "Unable to find the resource"),
     over_rate=_object(429, "throttled", "Too Many Requests"),
     over_day=_object(429, "quota_exceeded", "Limit Exceeded"),
-    error=_array,
     bad_request_key="bad_request",
     members=v3_members,
     wrong_shapes=(

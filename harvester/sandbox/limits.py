@@ -7,7 +7,7 @@ handed in: `now` is monotonic seconds, `wall` is Unix seconds.
 
 from collections import deque
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 LimitKind = Literal["sliding", "bucket", "window"]
 Refused = Literal["day", "both", "neither"]
@@ -16,17 +16,18 @@ _GRACE: Final = 1e-9
 """So that rounding refuses no request that is exactly on time."""
 
 
-class Judge(Protocol):
-    """Says of each arrival whether it is within the per-second limit.
+class Judge:
+    """Says of each arrival whether it is within the per-second limit; this one admits all.
 
     `now` never runs backwards.
     """
 
     def admit(self, now: float, *, charge_refused: bool = False) -> bool:
         """Judge one arrival; a refused one counts against later ones only with `charge_refused`."""
+        return True
 
 
-class SlidingLog:
+class SlidingLog(Judge):
     """At most `limit` arrivals in any one second."""
 
     def __init__(self, limit: float) -> None:
@@ -42,7 +43,7 @@ class SlidingLog:
         return admitted
 
 
-class LeakyBucket:
+class LeakyBucket(Judge):
     """Drains `rate` arrivals a second and holds at most `capacity` of them."""
 
     def __init__(self, rate: float, capacity: float) -> None:
@@ -59,7 +60,7 @@ class LeakyBucket:
         return admitted
 
 
-class FixedWindows:
+class FixedWindows(Judge):
     """At most `limit` arrivals in each second of the clock; two bursts may meet at the border."""
 
     def __init__(self, limit: float) -> None:
@@ -75,41 +76,6 @@ class FixedWindows:
         return admitted
 
 
-class NoLimit:
-    """Admits every request."""
-
-    def admit(self, now: float, *, charge_refused: bool = False) -> bool:
-        return True
-
-
-class DayQuota:
-    """So many requests in each UTC day; `limit` 0 is no quota."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._day, self._used = -1, 0
-
-    def used(self, wall: float) -> int:
-        """Requests charged to the day of `wall` so far."""
-        return self._used if int(wall // _DAY_S) == self._day else 0
-
-    def spent(self, wall: float) -> bool:
-        """Whether that day has no request left."""
-        return bool(self._limit) and self.used(wall) >= self._limit
-
-    def charge(self, wall: float) -> None:
-        """One more request of that day."""
-        self._used = self.used(wall) + 1
-        self._day = int(wall // _DAY_S)
-
-    def admit(self, wall: float) -> bool:
-        """Charge one request if the day has one left."""
-        if self.spent(wall):
-            return False
-        self.charge(wall)
-        return True
-
-
 class Verdict(Enum):
     """What the gate said of a request."""
 
@@ -121,21 +87,28 @@ class Verdict(Enum):
 class Gate:
     """The day first, then the second.
 
-    `refused` says where a request refused for pace still counts.
+    `quota`: so many requests in each UTC day; 0 is no quota. `refused` says where a request refused
+    for pace still counts.
     """
 
-    def __init__(self, judge: Judge, day: DayQuota, refused: Refused = "day") -> None:
-        self._judge, self._day = judge, day
+    def __init__(self, judge: Judge, quota: int = 0, refused: Refused = "day") -> None:
+        self._judge, self._quota = judge, quota
         self._charge_second = refused == "both"
         self._charge_day = refused != "neither"
+        self._day, self._used = -1, 0
+
+    def used(self, wall: float) -> int:
+        """Requests charged to the day of `wall` so far."""
+        return self._used if int(wall // _DAY_S) == self._day else 0
 
     def admit(self, now: float, wall: float) -> Verdict:
         """Judge and count one request."""
-        if self._day.spent(wall):
+        used = self.used(wall)
+        if self._quota and used >= self._quota:
             return Verdict.OVER_DAY
         admitted = self._judge.admit(now, charge_refused=self._charge_second)
         if admitted or self._charge_day:
-            self._day.charge(wall)
+            self._day, self._used = int(wall // _DAY_S), used + 1
         return Verdict.ADMITTED if admitted else Verdict.OVER_RATE
 
 
@@ -145,7 +118,7 @@ def judge_of(kind: LimitKind, rate: float, burst: int) -> Judge:
     `rate` 0 is no limit; `burst` 0 lets a bucket hold one second's worth.
     """
     if not rate:
-        return NoLimit()
+        return Judge()
     match kind:
         case "sliding":
             return SlidingLog(rate)

@@ -1,10 +1,17 @@
-"""What arrived: one frozen `Hit` for each request, kept in memory, written to a file, or both."""
+"""What became of a request, and its line in the log: kept in memory, written to a file, or both."""
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
+
+from .answers import Answer
+from .requests import ParsedRequest
+
+_SECRETS: Final = ("api_key=", "access_token=")
+_NO_STATUS: Final = ("reset", "lost", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Hit:
     """The raw query without its api_key and access_token parameters; of the sign-in, only names."""
     report: str
     """A tracking report by the last part of its path, or `campaigns`, `campaign`, `summary`; of v3
-    also `links`, `stats`, `activity_stats`, `summaries`, `xrefs`; of the sign-in `authorize`,
+    also `links`, `stats`, `activity_stats`, `xrefs`; of the sign-in `authorize`,
     `token`, `activate`. Empty for an unknown path.
     """
     campaign_id: str
@@ -46,6 +53,45 @@ class Hit:
     """The v3 activity, or the ids of a request for stats."""
     grant_type: str = ""
     """Of the token endpoint: `refresh_token` or `device_code`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The answer to a request, the fault that hits it, and what is to be known of both.
+
+    `throttled`: a limit refused it. `authorized`: its token was right; of the sign-in: its client
+    id was. `grant_type`: of a token request, `device_code` or `refresh_token`.
+    """
+
+    asked: ParsedRequest
+    answer: Answer
+    fault: str | None = None
+    throttled: bool = False
+    authorized: bool = False
+    grant_type: str = ""
+
+    def hit(self) -> Hit:
+        """The line of the log."""
+        asked, request = self.asked, self.asked.request
+        parts = request.query.split("&")
+        return Hit(
+            at=request.now,
+            wall=request.wall,
+            method=request.method,
+            path=request.path,
+            query="&".join(each for each in parts if not each.startswith(_SECRETS)),
+            report=asked.report,
+            campaign_id=asked.campaign_id,
+            page=asked.page,
+            cursor=request.cursor,
+            status=0 if self.fault in _NO_STATUS else self.answer.status,
+            fault=self.fault,
+            throttled=self.throttled,
+            api_key="api_key" in request.params,
+            authorized=self.authorized,
+            activity_id=asked.activity_id,
+            grant_type=self.grant_type,
+        )
 
 
 class RequestLog:

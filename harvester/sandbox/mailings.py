@@ -7,11 +7,12 @@ Mailings are numbered: first the campaigns that were sent, then the unsent ones,
 A campaign has the number of its email. Nothing is kept of them but their sizes and what changed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from .chance import draw
 from .ids import Ids
+from .settings import SandboxSettings
 from .sizes import opens_of_each, pages_of_each
 
 STATUSES: Final = ("SENT", "DRAFT", "SCHEDULED", "RUNNING", "DELETED")
@@ -24,25 +25,19 @@ _SHORT_LIFE_MS: Final = 3_600_000
 
 
 class Mailings:
-    """The campaigns and mailings of one account. `wall` is Unix seconds."""
+    """The campaigns and mailings of one account."""
 
-    def __init__(
-        self,
-        seed: int,
-        campaigns: int,
-        pages: int,
-        rows_per_page: int,
-        *,
-        unsent: int,
-        resends: int,
-        wall: Callable[[], float],
-    ) -> None:
+    def __init__(self, settings: SandboxSettings) -> None:
         """Of the sent campaigns the first `resends` have a resend, round and round."""
-        self.ids: Final = Ids(seed)
-        self._seed, self._rows_per_page, self._wall = seed, rows_per_page, wall
-        shares = pages_of_each(seed, campaigns + resends, pages)
-        self._opens = opens_of_each(seed, shares, rows_per_page)
-        self._sent_first, self._campaigns = campaigns, campaigns + unsent
+        self.ids: Final = Ids(settings.seed)
+        self._seed, self._wall = settings.seed, settings.wall
+        self._rows_per_page = settings.rows_per_page
+        campaigns, resends = settings.campaigns, settings.resends
+        shares = pages_of_each(self._seed, campaigns + resends, settings.pages)
+        self._opens = opens_of_each(self._seed, shares, self._rows_per_page)
+        self._sent_first, self._campaigns = campaigns, campaigns + settings.unsent
+        self.campaigns: Final = range(self._campaigns)
+        """The numbers of all campaigns, sent or not."""
         self._parents = [number % campaigns for number in range(resends)]
         self._resent: dict[int, list[int]] = {}
         for resend, parent in enumerate(self._parents, self._campaigns):
@@ -51,14 +46,8 @@ class Mailings:
         self._sent_at: dict[int, float] = {}
         self._touched: dict[int, int] = {}
         self._latest_ms = _LAST_SENT_MS + _LIFE_MS
-        self.changes = 0
 
     # -- what there is -------------------------------------------------------------------------
-
-    @property
-    def campaigns(self) -> range:
-        """The numbers of all campaigns, sent or not."""
-        return range(self._campaigns)
 
     @property
     def all(self) -> range:
@@ -161,5 +150,4 @@ class Mailings:
     def _now_ms(self) -> int:
         """The present, but later than every change before."""
         self._latest_ms = max(self._latest_ms + 1, int(self._wall() * 1000))
-        self.changes += 1
         return self._latest_ms

@@ -1,4 +1,4 @@
-"""The tracking reports of both versions, as two tables.
+"""The tracking reports of both versions.
 
 The events belong to six kinds, named as v2 names its reports. v3 serves the same six (one under
 another name) and two that follow from them. Source: the vendor's pages of each report.
@@ -8,32 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One kind of event.
-
-    `once`: a contact has at most one such event in a mailing (it is sent to once, but opens often).
-    `oldest_first`: so v2 lists it; v3 lists all reports newest first.
-    """
-
-    name: str
-    once: bool = False
-    oldest_first: bool = False
-
-
-REPORTS: Final[Mapping[str, Report]] = {
-    report.name: report
-    for report in (
-        Report("sends", once=True),
-        Report("opens"),
-        Report("clicks"),
-        Report("forwards"),
-        Report("bounces", once=True, oldest_first=True),
-        Report("unsubscribes", once=True),
-    )
-}
-"""The reports of v2 by the last part of their path."""
+REPORTS: Final = ("sends", "opens", "clicks", "forwards", "bounces", "unsubscribes")
+"""The kinds of events, and the reports of v2 by the last part of their path."""
+ONCE: Final = frozenset({"sends", "bounces", "unsubscribes"})
+"""A contact has at most one such event in a mailing: it is sent to once, but opens often."""
+OLDEST_FIRST: Final = frozenset({"bounces"})
+"""So v2 lists them; v3 lists all reports newest first."""
 
 
 @dataclass(frozen=True, slots=True)

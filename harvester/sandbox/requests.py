@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
-from urllib.parse import unquote_plus
+from functools import cached_property
+from urllib.parse import parse_qsl
 
 from .answers import Answer
 from .cursor import Window
 
-_SECRETS: Final = ("api_key=", "access_token=")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One HTTP request. Header names are in small letters.
 
@@ -33,6 +31,22 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
+    def query(self) -> str:
+        """The raw query."""
+        return self.target.partition("?")[2]
+
+    @cached_property
+    def params(self) -> Mapping[str, str]:
+        """The parameters of the query by name."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+    @property
+    def cursor(self) -> str | None:
+        """What followed `next=`, exactly as received."""
+        found = (part for part in self.query.split("&") if part.startswith("next="))
+        return next((part.removeprefix("next=") for part in found), None)
+
+    @property
     def bearer(self) -> str:
         """The bearer token; empty if there is none."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
@@ -40,48 +54,26 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """A raw request target, taken apart.
-
-    `query` is raw but without secrets. `cursor` is what followed `next=`, not unescaped.
-    """
-
-    path: str
-    query: str
-    params: Mapping[str, str]
-    cursor: str | None
-
-
-def parse_target(target: str) -> Target:
-    """Take a raw target apart; never fails."""
-    path, _, query = target.partition("?")
-    parts = query.split("&") if query else []
-    pairs = [part.partition("=")[::2] for part in parts]
-    return Target(
-        path=path,
-        query="&".join(part for part in parts if not part.startswith(_SECRETS)),
-        params={unquote_plus(name): unquote_plus(value) for name, value in pairs},
-        cursor=next((value for name, value in pairs if name == "next"), None),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedRequest:
     """A request as its version reads it.
 
-    `wall`: when it arrived, Unix seconds. `report`: a tracking report or another resource by its
-    name in the log; empty for an unknown path. `page`: from 1; 0 if the cursor could not be read.
-    `problem`: what is answered if nothing goes wrong before.
+    `report`: a tracking report or another resource by its name in the log; empty for an unknown
+    path. `page`: from 1; 0 if the cursor could not be read. `problem`: what is answered if nothing
+    goes wrong before.
     """
 
-    target: Target
-    wall: float
+    request: Request
     report: str = ""
     campaign_id: str = ""
     activity_id: str = ""
     window: Window = field(default_factory=Window)
     page: int = 1
     problem: Answer | None = None
+
+    @property
+    def mailing_id(self) -> str:
+        """The activity; in v2, where a campaign is one mailing, the campaign."""
+        return self.activity_id or self.campaign_id
 
 
 def limit_of(params: Mapping[str, str], *, default: int, most: int) -> int:

@@ -1,6 +1,8 @@
 """The sandbox on a loopback port: a thin shell of awaits round `Service`."""
 
 import asyncio
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Self
@@ -8,15 +10,16 @@ from typing import Final, Self
 from aiohttp import web
 
 from .chance import fraction
+from .delivery import Delivery
 from .log import Hit, RequestLog
 from .requests import Request
 from .service import Service
 from .settings import SandboxSettings
 from .sign_in import SignIn
-from .wire import send
 from .world import World
 
 _HOST: Final = "127.0.0.1"
+_RST: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s: close() sends a RST
 
 
 class Sandbox:
@@ -40,12 +43,7 @@ class Sandbox:
         """Open the port."""
         settings = self.settings
         self.service.log = RequestLog(keep=settings.keep_log, path=settings.request_log)
-        server = web.Server(
-            self._serve,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=settings.keepalive,
-        )
+        server = web.Server(self._serve, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.05)
         await self._runner.setup()
         site = web.TCPSite(self._runner, _HOST, self._port, backlog=1024)
@@ -83,18 +81,6 @@ class Sandbox:
         """How many requests got which status; 0 is no answer at all."""
         return self.service.log.statuses
 
-    def add_events(self, report: str, campaign_id: str, count: int = 1) -> None:
-        """So many events happen now."""
-        self.world.add_events(report, campaign_id, count)
-
-    def approve(self, user_code: str, *, user: str = "user-1") -> None:
-        """A person agrees to a sign-in; KeyError if no such code waits."""
-        self.sign_in.decide(user_code, agree=True, user=user)
-
-    def deny(self, user_code: str) -> None:
-        """A person denies a sign-in; KeyError if no such code waits."""
-        self.sign_in.decide(user_code, agree=False)
-
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         settings = self.settings
         self._arrivals += 1
@@ -111,7 +97,43 @@ class Sandbox:
                 wall=settings.wall(),
             )
         )
-        return await send(request, reply.delivery)
+        return await _send(request, reply.delivery)
+
+
+async def _send(request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
+    """Send an answer, or what is left of it."""
+    if delivery.wait:
+        await asyncio.sleep(delivery.wait)
+    if delivery.end == "silent":
+        await asyncio.Event().wait()
+    if delivery.end == "closed" or delivery.pieces > 1:
+        return await _in_pieces(request, delivery)
+    if delivery.end == "reset":
+        _reset(request)
+    return web.Response(status=delivery.status, headers=delivery.headers, body=delivery.body)
+
+
+def _reset(request: web.BaseRequest) -> None:
+    """End the connection with a RST, as a dying load balancer does."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+        request.transport.abort()
+
+
+async def _in_pieces(request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
+    """Send the body piece by piece, and hang up afterwards if that is asked for."""
+    response = web.StreamResponse(status=delivery.status, headers=delivery.headers)
+    response.content_length = delivery.length
+    await response.prepare(request)
+    size = max(1, -(-len(delivery.body) // delivery.pieces))
+    for start in range(0, len(delivery.body), size):
+        await response.write(delivery.body[start : start + size])
+        if delivery.pause:
+            await asyncio.sleep(delivery.pause)
+    if delivery.end == "closed" and request.transport is not None:
+        request.transport.close()
+    return response
 
 
 async def serve(

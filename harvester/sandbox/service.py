@@ -7,18 +7,17 @@ wrong key (v2) or token (v3) belongs to no application: it counts against no lim
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from .answers import Answer, with_retry_after
+from .answers import Answer
 from .chance import draw
 from .corrupt import corrupted
 from .cursor import cursor_for
 from .delivery import Delivery, deliver
 from .faults import Faults, Place
 from .limits import Gate, Verdict
-from .log import Hit, RequestLog
-from .outcome import Outcome, hit_of
+from .log import Hit, Outcome, RequestLog
 from .reports import REPORTS, V3_REPORTS
 from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
@@ -26,19 +25,18 @@ from .sign_in import SignIn
 from .sign_in_api import SignInApi, is_sign_in
 from .v2 import V2
 from .v3 import V3
+from .version import Version
 from .world import World
 
+_MAY_WAIT: Final = ("throttle", "throttle429", "quota", "error503")
 _JSON: Final = ("application/json", "application/*", "*/*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the server does with a request: its answer, the fault that hits it, how both arrive, and
-    its line in the log.
-    """
+    """What the server does with a request: its answer, how that arrives, its line in the log."""
 
     answer: Answer
-    fault: str | None
     delivery: Delivery
     hit: Hit
 
@@ -51,7 +49,7 @@ class Service:
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings: Final = settings or SandboxSettings()
-        self.world: Final[World] = self.settings.world()
+        self.world: Final[World] = World(self.settings)
         self.sign_in: Final = SignIn(self.settings)
         self.log = RequestLog(keep=self.settings.keep_log)
         self._v2 = V2(self.settings, self.world)
@@ -66,26 +64,28 @@ class Service:
         if is_sign_in(request.path):
             outcome = self._sign_in_api.handle(request)
         else:
-            api = self._v3 if request.path.startswith("/v3/") else self._v2
+            api: Version = self._v3 if request.path.startswith("/v3/") else self._v2
             outcome = self._decide(request, api)
             self._afterwards(outcome.asked, outcome.answer)
-        hit = hit_of(request, outcome)
+        answer, hit = outcome.answer, outcome.hit()
         self.log.add(hit)
+        if self.settings.retry_after and (hit.throttled or hit.fault in _MAY_WAIT):
+            waits = {**answer.headers, "Retry-After": self.settings.retry_after}
+            answer = replace(answer, headers=waits)
         encodings = request.headers.get("accept-encoding", "")
-        delivery = deliver(outcome.answer, outcome.fault, encodings, self.settings)
-        return Reply(answer=outcome.answer, fault=outcome.fault, delivery=delivery, hit=hit)
+        delivery = deliver(answer, hit.fault, encodings, self.settings)
+        return Reply(answer=answer, delivery=delivery, hit=hit)
 
-    def _decide(self, request: Request, api: V2 | V3) -> Outcome:
+    def _decide(self, request: Request, api: Version) -> Outcome:
         """Send a request through the gateway to the service behind it."""
         asked, authorized = api.read(request), api.authorized(request)
-        app = api.app_of(request, asked)
+        app = api.app_of(request)
         if isinstance(app, Answer):
             return Outcome(asked=asked, answer=app, authorized=authorized)
         verdict = self._gates[app].admit(request.now, request.wall)
         if verdict is not Verdict.ADMITTED:
             over_rate = verdict is Verdict.OVER_RATE
             refusal = api.dialect.over_rate if over_rate else api.dialect.over_day
-            refusal = with_retry_after(refusal, self.settings.retry_after)
             return Outcome(asked=asked, answer=refusal, throttled=True, authorized=authorized)
         answer = self._answer(request, api, asked) if authorized else api.dialect.unauthenticated
         fault = self._faults.next(
@@ -93,12 +93,12 @@ class Service:
         )
         if fault is not None:
             page = api.page(asked) if asked.problem is None else None
-            cursor = asked.target.cursor or cursor_for(asked.window, api.dialect.style)
-            target = f"{asked.target.path}?next={cursor}"
+            cursor = request.cursor or cursor_for(asked.window, api.dialect.style)
+            target = f"{request.path}?next={cursor}"
             answer = corrupted(answer, fault, page, target, api.dialect, self.settings)
         return Outcome(asked=asked, answer=answer, fault=fault, authorized=authorized)
 
-    def _answer(self, request: Request, api: V2 | V3, asked: ParsedRequest) -> Answer:
+    def _answer(self, request: Request, api: Version, asked: ParsedRequest) -> Answer:
         """What the service behind the gateway says to a client that it knows."""
         if request.method != "GET":
             return api.dialect.not_allowed
@@ -113,8 +113,7 @@ class Service:
             return
         tracking = asked.report in REPORTS or asked.report in V3_REPORTS
         if self.settings.arrivals and tracking and answer.more:
-            activity = asked.activity_id or asked.campaign_id
-            self.world.add_events(asked.report, activity, self.settings.arrivals)
+            self.world.add_events(asked.report, asked.mailing_id, self.settings.arrivals)
         if self._moves and asked.report == "campaigns":
             ids = self.world.listing("SENT")
             self.world.touch(ids[draw(self.settings.seed, 8, self._moves) % len(ids)])

@@ -1,33 +1,117 @@
-"""Everything the sandbox can be asked for, in one frozen object."""
+"""Everything the sandbox can be asked for, in frozen objects."""
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, get_args, get_origin, get_type_hints
 
-from .counts import CountSettings
-from .dialect import LastPage, V3LastPage
+from .chance import draw
 from .faults import FaultPlan, Pinned
-from .limits import DayQuota, Gate, LimitKind, Refused, judge_of
-from .sign_in_settings import SignInSettings
-from .world import World
+from .limits import Gate, LimitKind, Refused, judge_of
 
+LastPage = Literal["absent", "null", "empty", "no_pagination", "no_meta"]
+V3LastPage = Literal["absent", "null", "next_null", "href_null"]
 CursorKind = Literal["offset", "timestamp"]
 DroppedStatus = Literal[400, 404, 410]
-_CHOICES: Final = {
-    "limit_kind": get_args(LimitKind),
-    "refused": get_args(Refused),
-    "cursor": get_args(CursorKind),
-    "last_page": get_args(LastPage),
-    "v3_last_page": get_args(V3LastPage),
-    "dropped_status": get_args(DroppedStatus),
-}
-_FROM_ZERO: Final = (
-    *("unsent", "resends", "rate_limit", "burst", "quota", "latency", "jitter", "keepalive"),
-    *("arrivals", "reorder_list", "heal_after", "slow_seconds", "stall_seconds", "cache_pages"),
-)
+Numbers = Literal["true", "wrong", "zero"]
+Spelling = Literal["plain", "strings", "dotted"]
+RefreshTokens = Literal["rotating", "long_lived", "silent", "none"]
+Person = Literal["agrees", "denies", "waits"]
+_DAY: Final = 86_400.0
+
+
+def _check(settings: object) -> None:
+    """Raise ValueError where a value is none of its choices, or no number from 0."""
+    for name, hint in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ValueError(f"{name} is one of {choices}, not {value!r}")
+        is_number = isinstance(value, int | float) and name != "seed"
+        if is_number and not 0 <= value < math.inf:  # nor is NaN
+            raise ValueError(f"{name.replace('_', '-')} is a number from 0, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSettings:
+    """How the API's counts (v3: stats) behave."""
+
+    age: float = 0.0
+    """Seconds since they were taken: what came in later is missing from them."""
+    numbers: Numbers = "true"
+    """`wrong`: higher and lower ones, never 0 for what is there. `zero`: 0 everywhere."""
+    spelling: Spelling = "plain"
+    """`strings`: JSON strings instead of numbers. `dotted`: `em_opens.all`, as in the guide."""
+    missing: Collection[str] = ()
+    """v3 campaigns and activities without counts: some in `errors`, some left out."""
+    most_ids: int = 150
+    """Campaign ids that one request for stats may name."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served."""
+        _check(self)
+
+    def spell(self, stats: Mapping[str, int], key: int) -> dict[str, int | str]:
+        """The members of `stats` as they are sent. `key` varies the wrong numbers."""
+        sent: dict[str, int | str] = {}
+        for place, (name, number) in enumerate(stats.items()):
+            said = self._said(number, draw(key, 13, place))
+            if self.spelling == "dotted" and name.endswith("_all"):
+                name = f"{name.removesuffix('_all')}.all"
+            sent[name] = str(said) if self.spelling == "strings" else said
+        return sent
+
+    def _said(self, number: int, chance: int) -> int:
+        match self.numbers:
+            case "true":
+                return number
+            case "zero":
+                return 0
+        if not number:
+            return chance % 2
+        said = 1 + chance % (2 * number)
+        return said if said != number else number + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInSettings:
+    """The person, the tokens and the troubles of a sign-in. Times in seconds."""
+
+    person: Person = "agrees"
+    """`agrees` and `denies` by itself, or `waits` for `approve`, `deny` or the page."""
+    device_code_age: float = 600.0
+    interval: float = 5.0
+    """Between two polls; a client that polls sooner is told to slow down, by 5 s more."""
+
+    access_token_age: float = _DAY
+    refresh_tokens: RefreshTokens = "rotating"
+    """`rotating`: each is good for one use. `long_lived`: the same one comes back with each new
+    access token. `silent`: it stays good and does not come back. `none`: no app gets one.
+    """
+    leeway: float = 0.0
+    """So long after its use a rotated refresh token is good for one more use."""
+
+    rate_limit: float = 1.0
+    """Requests a second at the token endpoint; 0 is no limit. They cost none of the day's quota."""
+    faults: Mapping[str, float] = field(default_factory=dict)
+    """Fault kind to the probability of a token request being hit."""
+    pinned: str | Sequence[str] = ()
+    """Kinds for the first requests at the token endpoint ("ok" is none), or one kind for all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served."""
+        _check(self)
+        self.fault_plan(1)
+
+    def fault_plan(self, seed: int) -> FaultPlan:
+        """The faults of the token endpoint; the page of a place is the number of the request."""
+        pinned: Pinned = (
+            {(None, None): self.pinned}
+            if isinstance(self.pinned, str)
+            else {(None, number): kind for number, kind in enumerate(self.pinned, 1)}
+        )
+        return FaultPlan(seed, self.faults, None, pinned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +131,6 @@ class SandboxSettings:
     """Further campaigns that were never sent (or were deleted): listed, without events."""
     resends: int = 0
     """Further mailings: v2 lists each as a campaign, v3 as an activity of a sent campaign."""
-    awkward: bool = True
-    """One address in twelve is hard to parse."""
-    extras: bool = True
-    """A row in 53 has a field that is not documented."""
     integer_ids: bool = False
     """v2 rows carry campaign_id as a JSON integer, as the vendor's fixtures do."""
     whole_minutes: bool = True
@@ -83,8 +163,6 @@ class SandboxSettings:
     """Each request is judged and logged up to this much after it came in, evenly spread."""
     gzip: bool = True
     """Compress for clients that accept it."""
-    keepalive: float = 75.0
-    """How long an idle connection stays open."""
 
     # The paging.
     cursor: CursorKind = "offset"
@@ -124,41 +202,13 @@ class SandboxSettings:
     """Keep every request in `Sandbox.log`; off for runs of millions."""
     request_log: Path | None = None
     """An NDJSON file that gets a line for each request as it arrives."""
-    cache_pages: int = 256
-    """Rendered pages kept (about 90 kB each at 500 rows, plus 10 kB compressed)."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     wall: Callable[[], float] = field(default=time.time, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served, before a port is opened."""
-        for name, accepted in _CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} is one of {accepted}, not {getattr(self, name)!r}")
-        for name in _FROM_ZERO:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:  # nor is NaN
-                raise ValueError(f"{name.replace('_', '-')} is a number from 0, not {value!r}")
+        _check(self)
         self.fault_plan()
-
-    def world(self) -> World:
-        """The account these settings describe."""
-        return World(
-            self.seed,
-            self.campaigns,
-            self.pages,
-            self.rows_per_page,
-            unsent=self.unsent,
-            resends=self.resends,
-            awkward=self.awkward,
-            extras=self.extras,
-            integer_ids=self.integer_ids,
-            whole_minutes=self.whole_minutes,
-            wall=self.wall,
-        )
-
-    def last_page_of(self, version: str) -> str:
-        """How a last page of that version says so."""
-        return self.v3_last_page if version == "v3" else self.last_page
 
     def fault_plan(self) -> FaultPlan:
         """The faults these settings describe."""
@@ -167,4 +217,4 @@ class SandboxSettings:
     def gate(self) -> Gate:
         """The limits these settings describe, with nothing counted yet."""
         judge = judge_of(self.limit_kind, self.rate_limit, self.burst)
-        return Gate(judge, DayQuota(self.quota), self.refused)
+        return Gate(judge, self.quota, self.refused)

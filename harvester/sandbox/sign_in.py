@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl
 
 from .answers import Answer, document, refusal
 from .chance import number_of
-from .limits import judge_of
 from .requests import Request
 from .settings import SandboxSettings
 from .tokens import Grant, access_token, claims_of, random_text
 
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _SLOWER: Final = 5.0
+_DISUSE: Final = 180 * 86_400.0  # s, after which a refresh token dies
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 
 
@@ -42,15 +42,12 @@ _DEAD: Final = oauth_error("invalid_grant", "The refresh token is invalid or exp
 class _Device:
     """A code that waits for a person. `agreed` is None until the person decides."""
 
-    client_id: str
     scope: str
     user_code: str
-    made: float
     expires: float
     interval: float
+    agreed: bool | None
     polled: float = float("-inf")
-    pending: int = 0
-    agreed: bool | None = None
     user: str = "user-1"
 
 
@@ -59,11 +56,10 @@ class SignIn:
 
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings, self._asked, self._seed = settings, settings.sign_in, settings.seed
-        self._judge = judge_of("sliding", self._asked.rate_limit, 0)
         self._devices: dict[str, _Device] = {}
-        self._grants: list[Grant] = []
         self._by_token: dict[str, Grant] = {}
         self._codes = 0
+        self._granted = 0
 
     # -- tokens in use -------------------------------------------------------------------------
 
@@ -71,9 +67,6 @@ class SignIn:
         """The client id whose access token it is; None for one that is not good (any more)."""
         claims = claims_of(self._seed, token) if token else None
         if claims is None or wall >= float(str(claims["exp"])):
-            return None
-        number = int(str(claims["grant"]))
-        if number < len(self._grants) and self._grants[number].revoked:
             return None
         return str(claims["cid"])
 
@@ -85,17 +78,6 @@ class SignIn:
         if device is None:
             raise KeyError(user_code)
         device.agreed, device.user = agree, user
-
-    def revoke(self, user: str | None = None) -> None:
-        """End the grants of a user, or all: no token of theirs is good any more."""
-        for grant in self._grants:
-            if user in (None, grant.user):
-                grant.revoked = True
-
-    @property
-    def user_codes(self) -> list[str]:
-        """The codes that were given out and are not used up, the oldest first."""
-        return [device.user_code for device in self._devices.values()]
 
     # -- device/authorize ----------------------------------------------------------------------
 
@@ -110,14 +92,13 @@ class SignIn:
         letters = [_LETTERS[number_of(code) // 20**place % 20] for place in range(8)]
         user_code = "".join((*letters[:4], "-", *letters[4:]))
         self._devices[code] = _Device(
-            client_id=form["client_id"],
             scope=scope,
             user_code=user_code,
-            made=wall,
             expires=wall + self._asked.device_code_age,
             interval=self._asked.interval,
+            agreed={"agrees": True, "denies": False, "waits": None}[self._asked.person],
         )
-        page = f"{self._asked.verification_origin or origin}/activate"
+        page = f"{origin}/activate"
         return document(
             {
                 "device_code": code,
@@ -130,10 +111,6 @@ class SignIn:
         )
 
     # -- token ---------------------------------------------------------------------------------
-
-    def too_fast(self, now: float) -> bool:
-        """Whether a token request is over the limit; counts it. `now`: monotonic seconds."""
-        return not self._judge.admit(now)
 
     def token(self, form: Mapping[str, str], wall: float) -> Answer:
         """Exchange a device code or a refresh token for an access token."""
@@ -149,7 +126,7 @@ class SignIn:
     def _poll(self, form: Mapping[str, str], wall: float) -> Answer:
         code = form.get("device_code", "")
         device = self._devices.get(code)
-        if device is None or device.client_id != form["client_id"]:
+        if device is None:
             return oauth_error("invalid_grant", "The device code is invalid or has expired.")
         if wall >= device.expires:
             del self._devices[code]
@@ -159,33 +136,20 @@ class SignIn:
         if too_soon:
             device.interval += _SLOWER
             return oauth_error("slow_down", "Polled too often.")
-        match self._decision(device, wall):
-            case None:
-                device.pending += 1
-                return oauth_error("authorization_pending", "The person has not decided yet.")
-            case False:
-                del self._devices[code]
-                return oauth_error("access_denied", "The person denied.")
+        if device.agreed is None:
+            return oauth_error("authorization_pending", "The person has not decided yet.")
         del self._devices[code]
-        grant = Grant(len(self._grants), device.client_id, device.user, device.scope, wall)
-        self._grants.append(grant)
+        if not device.agreed:
+            return oauth_error("access_denied", "The person denied.")
+        client_id = self._settings.client_id
+        grant = Grant(self._granted, client_id, device.user, device.scope, wall)
+        self._granted += 1
         return self._issue(grant, wall, first=True)
-
-    def _decision(self, device: _Device, wall: float) -> bool | None:
-        """What the person says by now."""
-        if device.agreed is not None or self._asked.person == "waits":
-            return device.agreed
-        waited = device.pending >= self._asked.after_polls
-        if not waited or wall - device.made < self._asked.after_seconds:
-            return None
-        return self._asked.person == "agrees"
 
     def _refresh(self, form: Mapping[str, str], wall: float) -> Answer:
         token = form.get("refresh_token", "")
         grant = self._by_token.get(token)
-        if grant is None or grant.revoked or grant.client_id != form["client_id"]:
-            return _DEAD
-        if wall - grant.used_at > self._asked.refresh_token_age:
+        if grant is None or wall - grant.used_at > _DISUSE:
             return _DEAD
         if token == grant.previous:  # once more within the leeway
             del self._by_token[token]

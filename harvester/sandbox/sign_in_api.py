@@ -5,12 +5,13 @@ from dataclasses import replace
 from html import escape
 from typing import Final
 
-from .answers import Answer, Body, refusal, with_retry_after
-from .corrupt import EMPTY, HTML, MAY_WAIT, NAMELESS_429, redirect
+from .answers import Answer, refusal
+from .corrupt import EMPTY, HTML, NAMELESS_429, redirect
 from .dialect import V3_DIALECT
 from .faults import Place, status_of
-from .outcome import Outcome
-from .requests import ParsedRequest, Request, parse_target
+from .limits import judge_of
+from .log import Outcome
+from .requests import ParsedRequest, Request
 from .settings import SandboxSettings
 from .sign_in import DEVICE_GRANT, OVER_RATE, SignIn, form_of, oauth_error
 
@@ -37,8 +38,8 @@ _REFUSALS: Final[Mapping[str, Answer]] = {
     "forbidden": oauth_error("access_denied", status=403),
     "html": HTML,
     "empty": EMPTY,
-    "wrong_shape": Answer(200, Body(b'{"access_token":null,"expires_in":"soon"}')),
-    "error_in_200": Answer(200, Body(b'{"error":"temporarily_unavailable"}')),
+    "wrong_shape": Answer(200, b'{"access_token":null,"expires_in":"soon"}'),
+    "error_in_200": Answer(200, b'{"error":"temporarily_unavailable"}'),
     "reset": _NO_ANSWER,
     "timeout": _NO_ANSWER,
 }
@@ -55,19 +56,19 @@ class SignInApi:
     def __init__(self, settings: SandboxSettings, sign_in: SignIn) -> None:
         self._settings, self._sign_in = settings, sign_in
         self._plan = settings.sign_in.fault_plan(settings.seed)
+        self._judge = judge_of("sliding", settings.sign_in.rate_limit, 0)
         self._tokens = 0
 
     def handle(self, request: Request) -> Outcome:
         """Answer one request."""
-        target, form = parse_target(request.target), form_of(request)
-        report = _ROUTES.get(target.path, "")
+        report, form = _ROUTES.get(request.path, ""), form_of(request)
         # What stands in the query may be a secret: only the names go into the log.
-        logged = replace(target, query="&".join(target.params), cursor=None)
-        asked = ParsedRequest(target=logged, wall=request.wall, report=report)
+        logged = replace(request, target=f"{request.path}?{'&'.join(request.params)}")
+        asked = ParsedRequest(request=logged, report=report)
         if not report:
             return Outcome(asked=asked, answer=V3_DIALECT.not_found)
         if report == "activate":
-            answer = self._activate(request.method, form, target.params)
+            answer = self._activate(request.method, form, request.params)
             return Outcome(asked=asked, answer=answer)
         if request.method != "POST":
             return Outcome(asked=asked, answer=V3_DIALECT.not_allowed)
@@ -83,7 +84,7 @@ class SignInApi:
         self._tokens += 1
         asked = replace(asked, page=self._tokens)
         grant_type = _GRANT_TYPES.get(form.get("grant_type", ""), "")
-        if self._sign_in.too_fast(request.now):
+        if not self._judge.admit(request.now):
             return Outcome(asked=asked, answer=OVER_RATE, throttled=True, grant_type=grant_type)
         fault = self._plan.at(Place("token", "", self._tokens), 1)
         refused = token_refusal(fault, self._settings) if fault else None
@@ -101,7 +102,7 @@ class SignInApi:
             except KeyError:
                 title = "This code is not known."
         page = _PAGE.format(title=title, code=escape(code, quote=True))
-        return Answer(200, Body(page.encode()), "text/html")
+        return Answer(200, page.encode(), "text/html")
 
 
 def token_refusal(kind: str, settings: SandboxSettings) -> Answer | None:
@@ -109,12 +110,8 @@ def token_refusal(kind: str, settings: SandboxSettings) -> Answer | None:
     if kind == "redirect":
         return redirect(_TOKEN, settings)
     if (status := status_of(kind)) is not None:
-        answer = refusal(status, {"errorCode": "E0000009", "errorSummary": "Simulated"})
-    elif (found := _REFUSALS.get(kind)) is not None:
-        answer = found
-    else:
-        return None
-    return with_retry_after(answer, settings.retry_after) if kind in MAY_WAIT else answer
+        return refusal(status, {"errorCode": "E0000009", "errorSummary": "Simulated"})
+    return _REFUSALS.get(kind)
 
 
 def _origin(request: Request) -> str:

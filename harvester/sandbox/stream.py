@@ -49,9 +49,9 @@ class Stream:
         jitter = draw(self.key, slot) % self.step_ms
         return self.sent_ms + (self.events - slot) * self.step_ms - jitter
 
-    def chance(self, event: int) -> int:
-        """64 random bits of an event; a twin has its neighbour's."""
-        return draw(self.key, self.source(event), 1)
+    def variant(self, event: int, variants: int) -> int:
+        """Which of the spellings of a report an event has; for clicks: the number of the link."""
+        return draw(self.key, self.source(event), 1) % variants if variants > 1 else 0
 
     def contact(self, event: int) -> int:
         """The number of the contact whose event it is."""

@@ -6,7 +6,7 @@ signature, so it also outlives a restart of the server with the same seed.
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import shake_256
 from hmac import compare_digest
 from math import ceil
 from typing import Final
@@ -34,16 +34,11 @@ class Grant:
     current: str = ""
     previous: str = ""
     rotated_at: float = 0.0
-    revoked: bool = False
 
 
 def random_text(seed: int, *parts: object, size: int = 32) -> str:
     """Repeatable text that looks random: base64url of `size` bytes."""
-    data = repr((seed, *parts)).encode()
-    blocks = (
-        blake2b(data, salt=bytes([n]), digest_size=64).digest() for n in range(size // 64 + 1)
-    )
-    return _b64(b"".join(blocks)[:size])
+    return _b64(shake_256(repr((seed, *parts)).encode()).digest(size))
 
 
 def access_token(seed: int, grant: Grant, issued: float, expires: float) -> str:
@@ -56,7 +51,6 @@ def access_token(seed: int, grant: Grant, issued: float, expires: float) -> str:
         "exp": ceil(expires),
         "cid": grant.client_id,
         "uid": grant.user,
-        "grant": grant.number,
         "scp": grant.scope.split(),
         "jti": random_text(seed, "jti", grant.number, grant.renewals, size=_PADDING),
     }

@@ -7,39 +7,36 @@ known: here it wins. Paths: `/v3/emails…` and `/v3/reports/…`.
 from dataclasses import replace
 from typing import Final
 
-from .answers import Answer, AnswerCache, Page
+from .answers import Answer, Page
 from .cursor import Window, decode
 from .dialect import V3_DIALECT
-from .paging import placed, report_page
 from .reports import V3_REPORTS
-from .requests import ParsedRequest, Request, Target, limit_of, moment_of, parse_target
+from .requests import ParsedRequest, Request, limit_of, moment_of
 from .settings import SandboxSettings
 from .sign_in import SignIn
 from .v3_documents import Documents
+from .version import Version, is_known
 from .world import World
 
 _MOST: Final = 500
 _LIST_DEFAULT: Final = 50
 
 
-class V3:
+class V3(Version):
     """The v3 API of an account."""
 
-    dialect: Final = V3_DIALECT
+    dialect = V3_DIALECT
+    reports = V3_REPORTS
 
     def __init__(self, settings: SandboxSettings, world: World, sign_in: SignIn) -> None:
-        self._settings, self._world, self._sign_in = settings, world, sign_in
+        super().__init__(settings, world)
+        self._sign_in = sign_in
         self._documents = Documents(settings, world)
-        self._cache = AnswerCache(settings.cache_pages)
 
-    # -- who asks ------------------------------------------------------------------------------
-
-    def app_of(self, request: Request, asked: ParsedRequest) -> str | Answer:
-        """The application whose token it is, or the gateway's refusal."""
+    def app_of(self, request: Request) -> str | Answer:
         return self._app(request) or self.dialect.unauthenticated
 
     def authorized(self, request: Request) -> bool:
-        """Whether the bearer token is right and in date."""
         return self._app(request) is not None
 
     def _app(self, request: Request) -> str | None:
@@ -47,95 +44,46 @@ class V3:
             return self._settings.client_id
         return self._sign_in.app_of(request.bearer, request.wall)
 
-    # -- what is asked -------------------------------------------------------------------------
-
     def read(self, request: Request) -> ParsedRequest:
-        """Read a request; never fails, but may find a problem."""
-        target = parse_target(request.target)
-        report, given = _route(target.path)
-        asked = ParsedRequest(target=target, report=report, wall=request.wall)
-        if not report:
-            return replace(asked, problem=self.dialect.not_found)
-        if report == "campaign":
-            problem = None if self._has_campaign(given) else self.dialect.not_found
-            return replace(asked, campaign_id=given.lower(), problem=problem)
+        report, given = _route(request.path)
+        asked, known = ParsedRequest(request=request, report=report), bool(report)
         if report in ("stats", "activity_stats"):
-            return replace(asked, activity_id=given)
-        if report == "xrefs":
-            return asked
-        if report not in ("campaigns", "summaries"):
-            asked = self._of_activity(asked, given)
-            if asked.problem is not None or report == "links":
-                return asked
-        try:
-            window = _window(target, report)
-        except ValueError as error:
-            problem = self.dialect.bad_request(str(error))
-            return replace(asked, page=int(target.cursor is None), problem=problem)
-        if report in V3_REPORTS:
-            window = placed(window, self._world.view(report, asked.activity_id))
-        return replace(asked, window=window, page=window.start // window.limit + 1)
+            asked = replace(asked, activity_id=given)
+        elif report == "campaign":
+            asked = replace(asked, campaign_id=given.lower())
+            known = is_known(self._world.campaign, given)
+        elif report not in ("", "campaigns", "xrefs"):  # only mailings have reports
+            asked = replace(asked, activity_id=given.lower())
+            known = is_known(self._world.activity, given)
+            if known:
+                asked = replace(asked, campaign_id=self._world.v3_id(given.lower()))
+        return self._placed(asked) if known else replace(asked, problem=self.dialect.not_found)
 
-    def _has_campaign(self, given: str) -> bool:
-        try:
-            self._world.campaign(given)
-        except KeyError:
-            return False
-        return True
+    def _window(self, request: Request, report: str) -> Window:
+        if request.cursor is not None:
+            return decode(request.cursor)
+        params = request.params
+        default = _LIST_DEFAULT if report == "campaigns" else _MOST
+        limit = limit_of(params, default=default, most=_MOST)
+        if report != "campaigns":
+            return Window(limit=limit)
+        return Window(limit=limit, since_ms=moment_of(params, "after_date"))
 
-    def _of_activity(self, asked: ParsedRequest, given: str) -> ParsedRequest:
-        """The request with its activity and the campaign of it; only mailings have reports."""
-        try:
-            self._world.activity(given)
-        except KeyError:
-            return replace(asked, activity_id=given.lower(), problem=self.dialect.not_found)
-        activity = given.lower()
-        return replace(asked, campaign_id=self._world.v3_id(activity), activity_id=activity)
+    def _campaigns(self, window: Window, path: str) -> Page:
+        return self._documents.campaigns(window, path)
 
-    # -- what is answered ----------------------------------------------------------------------
-
-    def answer(self, asked: ParsedRequest) -> Answer:
-        """The answer of a server that is well. Does not change the world."""
-        params = asked.target.params
+    def _document(self, asked: ParsedRequest) -> Answer:
+        request = asked.request
         match asked.report:
             case "campaign":
                 return self._documents.campaign(asked.campaign_id)
             case "links":
-                return self._documents.links(asked.activity_id, params)
+                return self._documents.links(asked.activity_id)
             case "stats":
-                return self._documents.campaign_stats(asked.activity_id, asked.wall)
+                return self._documents.campaign_stats(asked.activity_id, request.wall)
             case "activity_stats":
-                return self._documents.activity_stats(asked.activity_id, asked.wall)
-            case "xrefs":
-                return self._documents.xrefs(params)
-            case "campaigns":
-                return self._spelled(self._documents.campaigns(asked.window, asked.target.path))
-            case "summaries":
-                return self._spelled(self._summaries(asked))
-        activity, view = asked.activity_id, self._world.view(asked.report, asked.activity_id)
-        # A page of a derived report moves with the events of others, so the whole is the key.
-        state = (len(view), view.stream.added, self._world.deletions)
-        key = (asked.report, activity, asked.window, state)
-        return self._cache.get(key, lambda: self._spelled(self._tracking(asked)))
-
-    def page(self, asked: ParsedRequest) -> Page | None:
-        """The page that is asked for; None if it is no page."""
-        if asked.report == "campaigns":
-            return self._documents.campaigns(asked.window, asked.target.path)
-        if asked.report == "summaries":
-            return self._summaries(asked)
-        return self._tracking(asked) if asked.report in V3_REPORTS else None
-
-    def _summaries(self, asked: ParsedRequest) -> Page:
-        return self._documents.summaries(asked.window, asked.target.path, asked.wall)
-
-    def _tracking(self, asked: ParsedRequest) -> Page:
-        view, path = self._world.view(asked.report, asked.activity_id), asked.target.path
-        style, salt = self.dialect.style, int(asked.activity_id[-12:], 16)
-        return report_page(view, asked.window, path, style, self._settings, salt)
-
-    def _spelled(self, page: Page) -> Answer:
-        return self.dialect.page(page, self._settings.last_page_of(self.dialect.version))
+                return self._documents.activity_stats(asked.activity_id, request.wall)
+        return self._documents.xrefs(request.params)
 
 
 def _route(path: str) -> tuple[str, str]:
@@ -157,24 +105,4 @@ def _route(path: str) -> tuple[str, str]:
             return "stats", ids
         case ["reports", "stats", "email_campaign_activities", str(ids)]:
             return "activity_stats", ids
-        case ["reports", "summary_reports", "email_campaign_summaries"]:
-            return "summaries", ""
     return "", ""
-
-
-def _window(target: Target, report: str) -> Window:
-    """The part of the list that is asked for; ValueError with what is wrong with the asking."""
-    if target.cursor is not None:
-        try:
-            return decode(target.cursor)
-        except ValueError as error:
-            raise ValueError(f"The value of next is not valid: {error}") from error
-    default = _MOST if report in V3_REPORTS else _LIST_DEFAULT
-    limit = limit_of(target.params, default=default, most=_MOST)
-    if report != "campaigns":
-        return Window(limit=limit)
-    return Window(
-        limit=limit,
-        since_ms=moment_of(target.params, "after_date"),
-        before_ms=moment_of(target.params, "before_date"),
-    )

@@ -4,19 +4,17 @@ Source: the OpenAPI description 3.0.178 and the vendor's migration guide. The st
 are spelled "Done" in the list and "DONE" in its detail, as recorded.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Final
 
 from .answers import Answer, Page, document, refusal
-from .counts import combined, percents_of, stats_of
 from .cursor import Window
 from .dialect import V3_DIALECT
 from .ids import Ids, is_uuid
-from .paging import list_page
 from .rows import LINKS, link_url, timestamp
 from .settings import SandboxSettings
-from .views import variant
+from .version import list_page
 from .world import World
 
 _STATES: Final = {
@@ -26,6 +24,15 @@ _STATES: Final = {
     "RUNNING": "Executing",
     "DELETED": "Removed",
 }
+_UNIQUE: Final = {
+    "em_sends": "sends",
+    "em_opens": "opens",
+    "em_clicks": "clicks",
+    "em_forwards": "forwards",
+    "em_optouts": "unsubscribes",
+    "em_bounces": "bounces",
+}
+_STATS: Final = (*_UNIQUE, "em_opens_all", "em_clicks_all", "em_not_opened", "em_abuse")
 _MOST_XREFS: Final = 50
 _MOST_ACTIVITIES: Final = 10
 _NO_STATS: Final = refusal(
@@ -44,10 +51,9 @@ class Documents:
     # -- campaigns -----------------------------------------------------------------------------
 
     def campaigns(self, window: Window, path: str) -> Page:
-        """`/v3/emails`: every campaign, the last updated first; `after_date` and `before_date`."""
-        found = self._world.latest_campaigns(window.since_ms, window.before_ms)
-        here = found[window.start : window.start + window.limit + 1]
-        return list_page("campaigns", [self._brief(each) for each in here], window, path, "o")
+        """`/v3/emails`: every campaign, the last updated first; `after_date`."""
+        found = self._world.latest_campaigns(window.since_ms)
+        return list_page("campaigns", found, self._brief, window, path, "o")
 
     def campaign(self, campaign_id: str) -> Answer:
         """`/v3/emails/{campaign_id}`: one campaign with its activities."""
@@ -125,66 +131,48 @@ class Documents:
         at, results, errors = wall - self._counts.age, [], []
         for given, mailings in found.items():
             if mailings and given not in self._counts.missing:
-                stats, shown = self._stats(given, mailings, at)
-                result = {name: given, "stats": shown, "percents": percents_of(stats)}
-                results.append({**result, "last_refresh_time": timestamp(int(at * 1000))})
+                stats = self._stats(mailings, at)
+                stats["em_opens_all"] += given in self._doctored
+                results.append(
+                    {
+                        name: given,
+                        "stats": self._counts.spell(stats, mailings[0]),
+                        "last_refresh_time": timestamp(int(at * 1000)),
+                    }
+                )
             elif not mailings or mailings[0] % 2:
                 errors.append({name: given, "error_key": "not_found", "error_message": "No stats"})
         return document({"results": results, "errors": errors})
 
-    def summaries(self, window: Window, path: str, wall: float) -> Page:
-        """`…/email_campaign_summaries`: the last campaigns sent, with unique counts."""
-        sent = [c for c in self._mailings.campaigns if self._mailings.sent(c)]
-        sent.sort(key=self._last_sent_ms, reverse=True)
-        sent = sent[: self._counts.most_summaries]
-        here = sent[window.start : window.start + window.limit + 1]
-        rows: list[object] = [self._summary(campaign, wall - self._counts.age) for campaign in here]
-        return list_page("bulk_email_campaign_summaries", rows, window, path, "o")
-
-    def links(self, activity_id: str, params: Mapping[str, str]) -> Answer:
-        """`…/{activity}/links`: unique clicks of each link; unclicked ones with `no_clicks`."""
+    def links(self, activity_id: str) -> Answer:
+        """`…/{activity}/links`: unique clicks of each link that was clicked."""
         mailing = self._world.activity(activity_id)
         campaign = self._ids.v2(self._mailings.campaign_of(mailing))
         clicks = self._world.views.stream("clicks", mailing)
         contacts: dict[int, set[int]] = {number: set() for number in range(len(LINKS))}
         for event in range(-clicks.added, clicks.events):
-            contacts[variant(clicks, event, len(LINKS))].add(clicks.contact(event))
+            contacts[clicks.variant(event, len(LINKS))].add(clicks.contact(event))
         counts = [
             {"link_url": link_url(campaign, link), "url_id": link, "unique_clicks": len(who)}
             for link, who in zip(LINKS, contacts.values(), strict=True)
-            if who or params.get("no_clicks") == "true"
+            if who
         ]
         return document({"campaign_activity_id": activity_id, "link_click_counts": counts})
 
-    def _stats(
-        self, given: str, mailings: Sequence[int], at: float
-    ) -> tuple[dict[str, int], dict[str, int | str]]:
-        """The true stats as of `at`, and what is said of them."""
-        there = [mailing for mailing in mailings if self._mailings.settled(mailing, at)]
-        none = dict.fromkeys(stats_of(self._world.views, mailings[0], float("-inf")), 0)
-        each = (stats_of(self._world.views, mailing, at) for mailing in there)
-        stats = reduce(combined, each, none)
-        if given in self._doctored:
-            stats["em_opens_all"] += 1
-        return stats, self._counts.spell(stats, mailings[0])
+    def _stats(self, mailings: Sequence[int], at: float) -> Counter[str]:
+        """The stats of mailings together, as they were at a moment (Unix seconds).
 
-    def _last_sent_ms(self, campaign: int) -> int:
-        return self._mailings.sent_ms(self._mailings.mailings_of(campaign)[-1])
-
-    def _summary(self, campaign: int, at: float) -> dict[str, object]:
-        given = self._ids.uuid("campaign", campaign)
-        _, shown = self._stats(given, self._mailings.mailings_of(campaign), at)
-        counts = {
-            name.removeprefix("em_"): number
-            for name, number in shown.items()
-            if not name.endswith("all")
-        }
-        return {
-            "campaign_id": given,
-            "campaign_type": "NEWSLETTER",
-            "last_sent_date": timestamp(self._last_sent_ms(campaign)),
-            "unique_counts": counts,
-        }
+        Each counts recipients, but for `em_opens_all` and `em_clicks_all`, which count rows. A
+        contact of two mailings counts twice.
+        """
+        stats, views = Counter(dict.fromkeys(_STATS, 0)), self._world.views
+        for mailing in (each for each in mailings if self._mailings.settled(each, at)):
+            streams = {name: views.stream(kind, mailing, at) for name, kind in _UNIQUE.items()}
+            stats.update({name: stream.unique() for name, stream in streams.items()})
+            stats["em_opens_all"] += len(streams["em_opens"])
+            stats["em_clicks_all"] += len(streams["em_clicks"])
+            stats["em_not_opened"] += len(views.v3("didnotopens", mailing, at))
+        return stats
 
 
 def _listed(ids: str) -> list[str]:

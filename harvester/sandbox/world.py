@@ -7,9 +7,8 @@ A judge asks this module what a perfect client finds. It follows from the seed, 
 made by `add_events`, `send`, `resend`, `touch` and `delete_contact`.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Final
 
@@ -17,8 +16,8 @@ from .catalog import Catalog
 from .mailings import Mailings
 from .reports import REPORTS, V3_REPORTS, v3_name
 from .rows import LINKS, link_url, timestamp
-from .view import View
-from .views import Views, variant
+from .settings import SandboxSettings
+from .views import View, Views
 
 
 class World(Catalog):
@@ -27,42 +26,10 @@ class World(Catalog):
     `any_id` may be a v2 campaign id, a v3 campaign id or a v3 activity id.
     """
 
-    def __init__(
-        self,
-        seed: int = 1,
-        campaigns: int = 40,
-        pages: int = 150,
-        rows_per_page: int = 500,
-        *,
-        unsent: int = 5,
-        resends: int = 0,
-        awkward: bool = True,
-        extras: bool = True,
-        integer_ids: bool = False,
-        whole_minutes: bool = True,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """`pages`: requests that reading the opens of all mailings takes at `rows_per_page`.
-
-        `resends`: so many mailings more. `awkward`: one address in twelve is hard to parse.
-        `extras`: unknown fields now and then. `integer_ids`: v2 rows carry campaign_id as a JSON
-        integer, as the vendor's fixtures do. `whole_minutes`: the times of v3 rows have no seconds.
-        `wall`: Unix seconds, for what happens later.
-        """
-        mailings = Mailings(
-            seed, campaigns, pages, rows_per_page, unsent=unsent, resends=resends, wall=wall
-        )
-        super().__init__(mailings)
-        self._wall = wall
-        self.views: Final = Views(
-            seed,
-            mailings,
-            awkward=awkward,
-            extras=extras,
-            integer_ids=integer_ids,
-            whole_minutes=whole_minutes,
-        )
-        self.deletions = 0
+    def __init__(self, settings: SandboxSettings) -> None:
+        super().__init__(Mailings(settings))
+        self._wall = settings.wall
+        self.views: Final = Views(settings, self.mailings)
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -116,23 +83,23 @@ class World(Catalog):
     def add_events(self, report: str, any_id: str, count: int) -> None:
         """So many events happen now, the newest of their report. A campaign's go to its email."""
         events = report if report in REPORTS else V3_REPORTS[v3_name(report)].events
-        self.views.arrivals.add((self.numbers(any_id)[0], events), count, self._wall())
-
-    def arrived(self, report: str, any_id: str) -> int:
-        """How many events were added to the report of a mailing so far."""
-        return self.views.arrivals.total((self.numbers(any_id)[0], report))
+        self.views.arrivals[self.numbers(any_id)[0], events].append((self._wall(), count))
 
     def send(self, any_id: str) -> None:
         """An unsent campaign is sent; ValueError if it was sent before."""
         self.mailings.send(self.numbers(any_id)[0])
+        self._forget()
 
     def resend(self, any_id: str) -> str:
         """A sent campaign is sent again; return the activity. Its v2 id is `v2_id(activity)`."""
-        return self._ids.uuid("activity", self.mailings.resend(self.numbers(any_id)[0]))
+        mailing = self.mailings.resend(self.numbers(any_id)[0])
+        self._forget()
+        return self._ids.uuid("activity", mailing)
 
     def touch(self, any_id: str) -> None:
         """Someone edits a campaign: it moves to the head of the campaign lists."""
         self.mailings.touch(self.numbers(any_id)[0])
+        self._forget()
 
     def delete_contact(self, contact_id: str) -> None:
         """A contact (v3 id) is deleted: its v3 rows, old ones too, get `deleted_at`."""
@@ -140,7 +107,6 @@ class World(Catalog):
         if contact is None:
             raise KeyError(contact_id)
         self.views.deleted[contact] = int(self._wall() * 1000)
-        self.deletions += 1
 
     # -- campaigns, as v2 sees them ------------------------------------------------------------
 
@@ -153,7 +119,7 @@ class World(Catalog):
         campaign = self.mailings.campaign_of(mailing)
         clicks = self.views.stream("clicks", mailing)
         events = range(-clicks.added, clicks.events)
-        counts = Counter(variant(clicks, event, len(LINKS)) for event in events)
+        counts = Counter(clicks.variant(event, len(LINKS)) for event in events)
         return {
             **self.brief(campaign_id),
             "subject": "News from the sandbox",

@@ -9,8 +9,7 @@ from typing import Any
 
 from fakes import CANARY_KEY, CANARY_TOKEN
 
-from harvester.sandbox import SandboxSettings, SignInSettings
-from harvester.sandbox.counts import CountSettings
+from harvester.sandbox import CountSettings, SandboxSettings, SignInSettings, World
 from harvester.sandbox.faults import KINDS
 
 from .acts import ACTS
@@ -60,7 +59,7 @@ def draw_plan(seed: int) -> Plan:
     acts = rng.choices(tuple(ACTS), [act.weight for act in ACTS.values()], k=rng.randint(1, 8))
     added = min(acts.count("add"), len(names) - 1)
     settings = _settings(rng, seed, api, count, rows)
-    world = settings.world()
+    world = World(settings)
     ids = world.campaign_ids if api == "v2" else world.v3_campaign_ids
     least = sum(world.pages(report, each, rows) for report in names for each in ids)
     days = rng.choice((0, 0, 1, 2, 5, 30))
@@ -128,7 +127,6 @@ def _settings(rng: random.Random, seed: int, api: str, count: int, rows: int) ->
         heal_after=rng.choice((1, 1, 1, 3)),
         dropped_status=rng.choice((400, 404, 410)),
         stall_seconds=rng.choice((5.0, 70.0)),
-        cache_pages=0,
     )
 
 

@@ -111,7 +111,7 @@ class Wire:
             )
         )
         hit, sent = reply.hit, reply.delivery
-        said = reply.answer.body.plain if reply.answer.status in (403, 429) else b""
+        said = reply.answer.body if reply.answer.status in (403, 429) else b""
         self.seen.append(
             Seen(
                 hit=hit,
@@ -125,9 +125,7 @@ class Wire:
         )
         what = f"{hit.report}/{hit.activity_id or hit.campaign_id}"
         self.trace(f"{what} page {hit.page}: {hit.status} {hit.fault or ''}".rstrip())
-        renewal = (
-            hit.grant_type == "refresh_token" and b'"access_token":"' in reply.answer.body.plain
-        )
+        renewal = hit.grant_type == "refresh_token" and b'"access_token":"' in reply.answer.body
         self.lost_token |= renewal
         await asyncio.sleep(sent.wait + sent.pieces * sent.pause)
         if process.dead:
