@@ -255,13 +255,13 @@ async def test_what_was_damaged_before_is_damaged_in_the_new_format(
 async def test_what_the_api_says_of_a_campaign_is_kept(bench: Workbench) -> None:
     """As it was given, by a next run too; a damaged row is as good as none."""
     campaign = SavedCampaign(
-        campaign_id="7", detail="{}", detail_at="d", detail_round=1, detail_sends=2, counts="{}"
+        campaign_id="7", detail="{}", detail_at="d", detail_sends=2, counts="{}"
     )
     bench.store.keep([campaign, SavedCampaign(campaign_id="8", counted_at="c")])
     bench.begin()
     assert bench.store.campaign("7") == campaign
     assert bench.store.campaign("9") == SavedCampaign(campaign_id="9")
-    for column in ("detail", "detail_at", "detail_round", "detail_sends", "counts", "counted_at"):
+    for column in ("detail", "detail_at", "detail_sends", "counts", "counted_at"):
         altered(bench, f"UPDATE campaigns SET {column} = {column} || '1', checksum = checksum")
         bench.begin()
         expected = {"7": campaign, "8": SavedCampaign(campaign_id="8", counted_at="c")}

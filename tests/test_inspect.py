@@ -121,6 +121,17 @@ def test_what_a_run_would_find(tmp_path: Path) -> None:
     assert topped == Forecast(found.states, walks=4)
 
 
+def test_a_file_that_only_lacks_its_name_costs_no_request(tmp_path: Path) -> None:
+    """Its last page came before the kill; it is partial until the next run has named it."""
+    layout = Layout(tmp_path)
+    fill(layout)
+    with closing(sqlite3.connect(layout.database)) as db, db:
+        db.execute("UPDATE walks SET state = 'finishing', pages = 1 WHERE report = 'opens'")
+    for top_up in (False, True):
+        found = classify(layout, ["1", "3"], ("opens",), for_good=None, top_up=top_up)
+        assert found == Forecast(States(partial=2), walks=0)
+
+
 def test_with_several_reports_walks_and_campaigns_are_counted_apart(tmp_path: Path) -> None:
     """A campaign that is complete in one report and not begun in another is partial: one walk."""
     layout = Layout(tmp_path)
@@ -141,7 +152,7 @@ async def test_a_top_up_that_was_interrupted_is_partial(tmp_path: Path) -> None:
     assert read_content(layout).campaigns == States(partial=1)
 
 
-STATES = st.sampled_from(["new", "partial", "complete", "failed", None])
+STATES = st.sampled_from(["new", "partial", "finishing", "complete", "failed", None])
 KINDS = st.sampled_from(["not_found", "rejected"])
 WALKS = st.lists(
     st.tuples(STATES, STATES, KINDS, st.integers(0, 2), st.booleans()), min_size=1, max_size=6

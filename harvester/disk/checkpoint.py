@@ -13,31 +13,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from harvester.disk import saved_campaign, saved_walk
 from harvester.disk.group_commit import GroupCommit
 from harvester.disk.ndjson_log import NdjsonLog
 from harvester.disk.part import Damaged, PartFile
-from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
-from harvester.disk.saved_campaign import from_row as campaign_from_row
-from harvester.disk.saved_walk import (
-    INSERT,
-    PAGES_IN_PACK,
-    SELECT,
-    UPDATE,
-    Base,
-    SavedPage,
-    SavedWalk,
-    checksum,
-    from_row,
-    packed,
-    to_row,
-    unpacked,
-)
+from harvester.disk.saved_campaign import SavedCampaign
+from harvester.disk.saved_walk import Base, SavedPage, SavedWalk, checksum
 from harvester.disk.state_format import CAMPAIGNS_BY_STATE, steps_from
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
 
-_CAMPAIGN = f"SELECT {', '.join(COLUMNS)} FROM campaigns WHERE campaign_id = ?"
-_KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(COLUMNS))})"
+_CAMPAIGN = f"SELECT {', '.join(saved_campaign.COLUMNS)} FROM campaigns WHERE campaign_id = ?"
+_KEEP = f"REPLACE INTO campaigns VALUES ({', '.join('?' * len(saved_campaign.COLUMNS))})"
 _PACKS = "SELECT page, packed, checksum FROM pages WHERE walk = ? ORDER BY page"
 _ADD_PACK = "INSERT INTO pages (walk, page, packed, checksum) VALUES (?, ?, ?, ?)"
 
@@ -70,7 +57,7 @@ class CheckpointStore:
     def _create(self) -> None:
         ((version,),) = self._group.read("PRAGMA user_version")
         self._group.define("checksum", checksum)
-        self._group.define("packed", packed)
+        self._group.define("packed", saved_walk.packed)
         for statement in steps_from(version, self.path):
             self._group.change(statement)
         self._group.commit()
@@ -123,12 +110,11 @@ class CheckpointStore:
     def peek(self, target: Target) -> SavedWalk:
         """The walk of `target` as it was left, without taking it."""
         found = self._find(target)
-        return from_row(found[0]) if found else SavedWalk(id=0, target=target)
+        return saved_walk.from_row(found[0]) if found else SavedWalk(id=0, target=target)
 
     def _find(self, target: Target) -> list[tuple[Any, ...]]:
-        return self._group.read(
-            f"{SELECT} WHERE report = ? AND campaign_id = ?", (target.report, target.campaign_id)
-        )
+        query = f"{saved_walk.SELECT} WHERE report = ? AND campaign_id = ?"
+        return self._group.read(query, (target.report, target.campaign_id))
 
     def take(self, target: Target) -> SavedWalk | None:
         """The walk of `target`, new or as it was left; None if this run has had it already.
@@ -139,10 +125,10 @@ class CheckpointStore:
         self._group.commit_soon()
         if not found:
             walk = SavedWalk(id=0, target=target, run=self.run)
-            values = (target.report, target.campaign_id, *to_row(walk))
-            ((number,),) = self._group.change(INSERT, (checksum(*values), *values))
+            values = (target.report, target.campaign_id, *saved_walk.to_row(walk))
+            ((number,),) = self._group.change(saved_walk.INSERT, (checksum(*values), *values))
             return replace(walk, id=number)
-        walk = from_row(found[0])
+        walk = saved_walk.from_row(found[0])
         if walk.state != "damaged" and walk.run >= self.run:
             return None
         walk = replace(walk, target=target, run=self.run)
@@ -156,9 +142,9 @@ class CheckpointStore:
         for page, pack, stored in self._group.read(_PACKS, (walk.id,)):
             if checksum(walk.id, page, pack) != stored:
                 raise Damaged("the state of its pages is damaged")
-            pages += unpacked(pack)
+            pages += saved_walk.unpacked(pack)
         if not walk.has_pack():  # else it is among them
-            pages += unpacked(walk.recent)
+            pages += saved_walk.unpacked(walk.recent)
         if len(pages) != walk.position.pages:
             raise Damaged("the state does not have all of its pages")
         return pages
@@ -175,7 +161,7 @@ class CheckpointStore:
     def campaign(self, campaign_id: str) -> SavedCampaign:
         """What is kept of a campaign; nothing of one that is new or damaged."""
         found = self._group.read(_CAMPAIGN, (campaign_id,))
-        saved = campaign_from_row(found[0]) if found else None
+        saved = saved_campaign.from_row(found[0]) if found else None
         return saved or SavedCampaign(campaign_id=campaign_id)
 
     def keep(self, campaigns: Iterable[SavedCampaign]) -> None:
@@ -243,7 +229,7 @@ class CheckpointStore:
         for walk in walks:
             walk = replace(walk, round=self.round, base=None, edge=None, recent=b"")
             self._write(replace(walk, state="complete", kind=None))
-            if walk.position.pages >= PAGES_IN_PACK:
+            if walk.position.pages >= saved_walk.PAGES_IN_PACK:
                 self._forget_pages(walk)
         self._set("manifest", str(manifest.size))
         await self._group.committed()
@@ -265,9 +251,9 @@ class CheckpointStore:
     def walks_in(self, state: str) -> Iterator[SavedWalk]:
         """The walks in a state, read a thousand at a time, but damaged ones: `take` has those.
         A kill leaves "finishing" between a walk's last page and its line in the manifest."""
-        query, after = f"{SELECT} WHERE state = ? AND id > ? ORDER BY id LIMIT 1000", 0
+        query, after = f"{saved_walk.SELECT} WHERE state = ? AND id > ? ORDER BY id LIMIT 1000", 0
         while rows := self._group.read(query, (state, after)):
-            yield from (walk for walk in map(from_row, rows) if walk.state == state)
+            yield from (walk for walk in map(saved_walk.from_row, rows) if walk.state == state)
             after = rows[-1][1]
 
     def sync(self) -> None:
@@ -290,9 +276,9 @@ class CheckpointStore:
         return walk
 
     def _write(self, walk: SavedWalk) -> None:
-        target, values = walk.target, to_row(walk)
+        target, values = walk.target, saved_walk.to_row(walk)
         of_row = checksum(target.report, target.campaign_id, *values)
-        self._group.change(UPDATE, (of_row, *values, walk.id))
+        self._group.change(saved_walk.UPDATE, (of_row, *values, walk.id))
 
     def _forget_pages(self, walk: SavedWalk) -> None:
         self._group.change("DELETE FROM pages WHERE walk = ?", (walk.id,))

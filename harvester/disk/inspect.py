@@ -23,7 +23,8 @@ from harvester.errors import ConfigError
 _CAMPAIGN = """
 SELECT sum(state = 'complete'), sum(state = 'failed' AND kind IS :for_good),
     sum(pages > 0 OR base_pages IS NOT NULL OR state = 'complete'),
-    sum(state = 'complete' AND (NOT :top_up OR (round = :round AND :under_way)))
+    sum(state = 'finishing' -- only its file's name is missing
+        OR state = 'complete' AND (NOT :top_up OR (round = :round AND :under_way)))
 FROM walks WHERE report IN ({}) AND campaign_id = :campaign_id GROUP BY campaign_id
 """
 

@@ -15,13 +15,12 @@ class SavedCampaign(Struct, frozen=True, kw_only=True):
     """The JSON of a detail and of counts; None: not asked for yet.
 
     The detail was asked for at `detail_at` (ISO-8601), when the API counted `detail_sends` sends
-    (None: not known); the counts at `counted_at`. `detail_round` has no meaning any more.
+    (None: not known); the counts at `counted_at`.
     """
 
     campaign_id: str
     detail: str | None = None
     detail_at: str | None = None
-    detail_round: int = 0
     detail_sends: int | None = None
     counts: str | None = None
     counted_at: str | None = None

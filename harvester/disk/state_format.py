@@ -18,7 +18,6 @@ CREATE TABLE campaigns (               -- what the API says of a campaign: see `
     campaign_id TEXT PRIMARY KEY,
     detail TEXT,
     detail_at TEXT,
-    detail_round INTEGER NOT NULL,
     detail_sends INTEGER,
     counts TEXT,
     counted_at TEXT,
@@ -96,7 +95,6 @@ _FROM_3 = (
     "ALTER TABLE pages ADD COLUMN edge TEXT",
     "UPDATE pages SET checksum = checksum(walk, page, rows, cursor, edge) "
     "WHERE checksum = checksum(walk, page, rows, cursor)",
-    _CAMPAIGNS,
 )
 _FROM_4 = (
     "ALTER TABLE walks ADD COLUMN edge TEXT",
@@ -110,6 +108,8 @@ _FROM_4 = (
     "checksum(walk, page, packed(rows, cursor)) FROM single "
     "WHERE checksum = checksum(walk, page, rows, cursor, edge)",
     "DROP TABLE single",
+    "DROP TABLE IF EXISTS campaigns",  # what the API says is asked for again
+    _CAMPAIGNS,
 )
 _STEPS = (_FROM_1, _FROM_2, _FROM_3, _FROM_4)
 
