@@ -175,7 +175,7 @@ def one(clock: FakeClock, number: int, activities: int, **recipients: int) -> Kn
         activities=tuple(ACTIVITY(number, each) for each in range(activities)),
         updated_at=now - timedelta(days=9),
     )
-    found = KnownCampaign(SavedCampaign(campaign_id=CAMPAIGN(number)))
+    found = KnownCampaign(campaign_id=CAMPAIGN(number))
     return known(found.with_counts(counts, now).with_detail(detail, now).saved)
 
 

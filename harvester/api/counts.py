@@ -1,4 +1,4 @@
-"""The API's own numbers for its campaigns: how they are asked for, read and believed. No I/O.
+"""The API's own numbers for its campaigns: how they are asked for and read. No I/O.
 
 v3 gives those of many campaigns at once (`/reports/stats/email_campaigns`, OpenAPI 3.0.178: at most
 150 ids). The guide and the description spell some names in two ways, numbers may come as strings,
@@ -7,8 +7,8 @@ campaign, each alone, come ten at a time (`/reports/stats/email_campaign_activit
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct, field
@@ -16,9 +16,6 @@ from msgspec.structs import replace
 
 from harvester.api.page import read_object
 
-FRESH = timedelta(hours=24)
-"""Older counts are asked for again, and nothing is concluded from them."""
-_SETTLED = timedelta(days=1)  # how long after a campaign's last change its counts are trusted
 _NUMBER = re.compile(rb'"?([0-9]{1,15})"?')
 _STATS = "/v3/reports/stats"
 _RECIPIENTS = {
@@ -154,75 +151,3 @@ V3_COUNTS = replace(
     _stats_of("email_campaigns", "campaign_id", 150),
     activities=_stats_of("email_campaign_activities", "campaign_activity_id", 10),
 )
-
-
-# -- what may be concluded -------------------------------------------------------------------------
-
-
-def is_fresh(moment: datetime | None, now: datetime) -> bool:
-    """Whether a moment is under 24 hours old. One to come is the fault of a clock."""
-    return moment is not None and now - FRESH < moment < now + FRESH
-
-
-def is_settled(
-    counts: CampaignCounts,
-    *,
-    counted_at: datetime | None,
-    updated_at: datetime | None,
-    now: datetime,
-) -> bool:
-    """Whether counts are believed where they say 0: taken at `counted_at` they are fresh, and the
-    API refreshed them a day or more after the campaign's last change."""
-    return (
-        is_fresh(counted_at, now)
-        and counts.refreshed_at is not None
-        and updated_at is not None
-        and counts.refreshed_at >= updated_at + _SETTLED
-    )
-
-
-def says_empty(counts: CampaignCounts, report: str) -> bool:
-    """Whether counts say that a report has no rows.
-
-    A campaign that was sent has recipients: one without is odd, and says nothing, unless its sends
-    were looked at.
-    """
-    return counts.least_rows(report) == 0 and (bool(counts.sends) or counts.unsent)
-
-
-def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int | None:
-    """The requests that a report takes by its counts; None if they do not say."""
-    rows = counts.least_rows(report)
-    return None if rows is None else -(-rows // page_size)
-
-
-_OFTEN_EMPTY = {"clicks": 0.1, "bounces": 0.3, "unsubscribes": 0.4, "forwards": 0.9}
-_SELDOM_EMPTY = 0.03
-
-
-def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
-    """How many requests counts may save where these reports of a campaign are to be read.
-
-    The shares of empty reports are those of small accounts (300 sends). In a top-up a report of an
-    old campaign seldom moves.
-    """
-    if top_up:
-        return sum(0.5 for _ in reports)
-    return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)
-
-
-def empty_activities(recipients: int, activities: int) -> float:
-    """How many of so many activities have none of so many recipients, by chance."""
-    return activities * (1 - 1 / activities) ** recipients
-
-
-def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
-    """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
-    links and the counts, which are a request each, and shows the empty reports."""
-    return requests_saved(reports) + links + summary > 1
-
-
-def activity_counts_may_pay(reports: Iterable[str]) -> bool:
-    """Whether the reports of a small campaign with two activities are often empty in one of them,
-    so that it pays to have some campaigns share a request for the counts of these."""
-    return requests_saved(reports) > 0.5

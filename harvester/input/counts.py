@@ -14,12 +14,11 @@ import anyio
 
 from harvester import events
 from harvester.api.base import Api
-from harvester.api.counts import activity_counts_may_pay, requests_saved
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, HarvestError, StopRun
 from harvester.events import Observer
-from harvester.input.known import KnownCampaign
+from harvester.input.known import KnownCampaign, requests_saved
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.model import Target
@@ -133,7 +132,7 @@ class CountsAhead:
             and bulk.activities is not None
             and self.lookup.believed
             and not (self._top_up or self._stop.requested)
-            and activity_counts_may_pay(self._reports)
+            and requests_saved(self._reports) > 0.5
         )
 
     async def details(self, campaign_ids: Iterable[str]) -> int:

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from harvester import events
 from harvester.api.base import Api, Details
-from harvester.api.counts import BulkCounts, CampaignCounts, detail_is_worth_it
+from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.errors import CampaignError, Deferred
 from harvester.events import Observer
-from harvester.input.known import KnownCampaign, known, worth_asking
+from harvester.input.known import KnownCampaign, known, requests_saved, worth_asking
 from harvester.model import Fetcher, Request, Target
 from harvester.runtime import Clock
 
@@ -101,10 +101,12 @@ class Lookup:
             return campaign
 
     def _is_worth_it(self, *, top_up: bool) -> bool:
+        """Whether a detail saves more than the one request that it costs (v2): it has the links and
+        the counts, which are a request each, and shows the empty reports."""
         if top_up:  # whether something came is seen by asking
             return False
-        reports = self._reports if self.believed else ()
-        return detail_is_worth_it(reports, links=self._links, summary=self._summary)
+        empty = requests_saved(self._reports) if self.believed else 0.0
+        return empty + self._links + self._summary > 1
 
     async def _ask_detail(
         self, campaign: KnownCampaign, target: Target, details: Details
@@ -169,8 +171,8 @@ class Lookup:
             if self._activity_misses >= _MOST_FAILURES:
                 break
             requests += 1
-            ids = [name for each in block if each.detail for name in each.detail.activities]
-            target = Target(REPORT, block[0].saved.campaign_id)
+            ids = [name for each in block for name in each.activities]
+            target = Target(REPORT, block[0].campaign_id)
             request = Request(target, bulk.link(ids), bulk.read, priority=_FIRST, optional=True)
             try:
                 found = await self._fetcher.fetch(request)
