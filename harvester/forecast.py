@@ -3,12 +3,11 @@
 All that is asked for is charged, and kept in the directory's state for the run.
 """
 
-import heapq
 import math
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
-from itertools import islice
+from heapq import nsmallest
 from statistics import fmean, stdev
 
 from msgspec import Struct
@@ -94,7 +93,7 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
                 emit=lambda event: None,
             )
             ahead = queue.use_counts(lookup, page_size=config.page_size)
-            await queue.count()
+            await ahead.count_all(campaign_ids)
             estimate = await _Forecast(ahead, config, clock).make(campaign_ids)
             stop.check()
             directory.sync()
@@ -113,25 +112,27 @@ class _Forecast:
 
     async def make(self, campaign_ids: Collection[str]) -> Estimate:
         """The requests of all campaigns."""
-        requests, unknown, chosen = 0, False, _Sample(_MOST)
+        requests, unknown, undetailed = 0, False, 0
         for campaign_id in campaign_ids:
             found, certain = self._requests(campaign_id)
             requests, unknown = requests + found, unknown or not certain
-            if self._asks_detail(campaign_id):
-                chosen.add(campaign_id)
+            undetailed += self._asks_detail(campaign_id)
+        # By their digests: a sample by chance, and the same one each time.
+        chosen = nsmallest(_MOST, filter(self._asks_detail, campaign_ids), key=_digest)
         beyond: list[float] = []
-        for group in chosen.groups(_SAMPLE):
+        for first in range(0, len(chosen), _SAMPLE):
+            group = chosen[first : first + _SAMPLE]
             before = [self._requests(each)[0] for each in group]
             shared = await self._ahead.details(group) / len(group)
             for each, had in zip(group, before, strict=True):
                 more = self._requests(each)[0] - had
                 requests += more
                 beyond.append(more + 1 + shared)  # the detail is not to be asked for again
-            left = chosen.seen - len(beyond)
+            left = undetailed - len(beyond)
             if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
                 break
         if beyond:
-            requests += round((chosen.seen - len(beyond)) * fmean(beyond))
+            requests += round((undetailed - len(beyond)) * fmean(beyond))
         return Estimate(requests, unknown and requests > 0)
 
     def _asks_detail(self, campaign_id: str) -> bool:
@@ -157,29 +158,8 @@ class _Forecast:
         return requests, certain
 
 
-class _Sample:
-    """Some of many campaigns: those of the lowest digests, by chance and the same ones each time.
-
-    `seen` is how many there are.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._heap: list[tuple[int, str]] = []
-        self.seen = 0
-
-    def add(self, campaign_id: str) -> None:
-        """Take one into account."""
-        self.seen += 1
-        heapq.heappush(self._heap, (-zlib.crc32(campaign_id.encode()), campaign_id))
-        if len(self._heap) > self._most:
-            heapq.heappop(self._heap)
-
-    def groups(self, size: int) -> Iterator[list[str]]:
-        """Those that were chosen."""
-        each = (campaign_id for _, campaign_id in sorted(self._heap, reverse=True))
-        while group := list(islice(each, size)):
-            yield group
+def _digest(campaign_id: str) -> int:
+    return zlib.crc32(campaign_id.encode())
 
 
 def _error(sample: Sequence[float], left: int) -> float:

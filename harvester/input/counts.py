@@ -1,131 +1,142 @@
-"""The ids read ahead of their walks, and what is known of the campaigns asked for meanwhile.
+"""What is to be known of campaigns is asked for ahead of their walks.
 
-One task asks for the counts of all campaigns, block by block. Another stays some campaigns ahead of
-the walks: it asks for their details, which each needs anyway, so that those of several activities
-share a request for the counts of these. The queue waits for what comes next, and not for long.
+The counts of a list's campaigns are asked for at once, block by block. Where the campaigns of
+several activities may share a request for the counts of these, their details, which walks need
+anyway, are asked for some campaigns ahead. Walks wait for all that, and not for long.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 from harvester import events
-from harvester.api.base import Api
-from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, HarvestError, StopRun
-from harvester.events import Observer
 from harvester.input.known import KnownCampaign, requests_saved
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.model import Target
-from harvester.runtime import Clock, StopSignal
+from harvester.runtime import StopSignal
 
+Ids = Sequence[str | int]
 _PATIENCE = 30.0  # s: walks begin without what is not there then
 _FIRST_GROUP, _LARGEST_GROUP = 4, 40  # campaigns whose details are asked for together
 
 
-class Reached:
-    """How far a task has come with the ids; others wait for it."""
-
-    def __init__(self, number: float = 0) -> None:
-        self.number = number
-        self._late = False
-        self._moved = anyio.Event()
-
-    def reach(self, number: float) -> None:
-        """So many ids are done with."""
-        self.number, self._late = number, False
-        self._moved.set()
-        self._moved = anyio.Event()
-
-    async def wait(self, number: float, *, patience: float | None = None) -> None:
-        """Return when `number` ids are done with. Where that takes longer than `patience` (s),
-        nothing waits until some more are."""
-        if self._late and patience is not None:
-            return
-        with anyio.move_on_after(patience) as scope:
-            while self.number < number:
-                await self._moved.wait()
-        self._late = self._late or scope.cancelled_caught
-
-
 class CountsAhead:
-    """Reads ids ahead of the queue, has their counts asked for, and notes what the walks will take.
+    """Has counts asked for where they save requests or are wanted for a summary, and notes what
+    the walks will take."""
 
-    They are asked for where they save requests, or are wanted for a `summary`.
-    """
+    _asking: TaskGroup
 
     def __init__(
         self,
         lookup: Lookup,
-        api: Api,
-        store: CheckpointStore,
         sizes: KnownSizes,
         *,
         reports: Sequence[str],
         page_size: int,
         is_to_make: Callable[[SavedWalk], bool],
         top_up: bool,
-        summary: bool = False,
-        clock: Clock,
         stop: StopSignal,
-        emit: Observer,
     ) -> None:
         self.lookup = lookup
-        self._api = api
-        self._store = store
+        self._api = lookup.api
+        self._store = lookup.store
+        self._clock = lookup.clock
+        self._emit = lookup.emit
         self._sizes = sizes
         self._reports = reports
         self._page_size = page_size
         self._is_to_make = is_to_make
         self._top_up = top_up
-        self._summary = summary
-        self._clock = clock
         self._stop = stop
-        self._emit = emit
-        self._counted, self._begun = Reached(), Reached()
-        self._prepared = Reached(float("inf"))
+        self._reading = anyio.CancelScope()
+        self._read, self._counted = 0, 0.0  # ids
+        self._more_counted = anyio.Event()
+        self._all: Collection[str | int] | None = None
+        self._group = _FIRST_GROUP
 
-    async def reached(self, number: int) -> None:
-        """The walks of the campaign that is the `number`-th id (from 0) are to begin: return when
-        nothing more will be known of it before."""
-        self._begun.reach(number)
-        await self._counted.wait(number + 1, patience=_PATIENCE)
-        await self._prepared.wait(number + 1, patience=_PATIENCE)
+    async def run(
+        self, read: Callable[[], Awaitable[None]], all_ids: Collection[str | int] | None
+    ) -> None:
+        """Ask, while `read` has blocks of ids made `ready`; for the counts of `all_ids` at once."""
+        self._all = all_ids
+        async with anyio.create_task_group() as self._asking:
+            if all_ids is not None:
+                self._asking.start_soon(self.count_all, all_ids)
+            with self._reading:
+                await read()
 
-    async def run(self, ids: Iterable[str | int]) -> None:
+    def end(self) -> None:
+        """Read no more ids. What is asked for already comes to its end."""
+        self._reading.cancel()
+
+    async def count_all(self, ids: Iterable[str | int]) -> None:
         """Ask for the counts of all ids, block by block."""
-        each, read = iter(ids), 0
+        each = iter(ids)
         while (bulk := self.lookup.bulk) is not None and not self._stop.requested:
             if not (block := list(islice(each, bulk.most_ids))):
                 break
-            await self.block(block)
-            read += len(block)
-            self._counted.reach(read)
-        self._counted.reach(float("inf"))
+            await self._count(block)
+            await anyio.lowlevel.checkpoint()  # there may be nothing to ask for
+        self._note_counted(float("inf"))
 
-    async def prepare(self, ids: Iterable[str | int]) -> None:
-        """Stay a group of campaigns ahead of the walks."""
-        each, read, size = iter(ids), 0, _FIRST_GROUP
-        self._prepared.reach(0)
-        while self._pays() and (group := list(islice(each, size))):
-            await self._counted.wait(read + len(group))
-            await self.details(self._checked(group))
-            read, size = read + len(group), min(2 * size, _LARGEST_GROUP)
-            self._prepared.reach(read)
-            await self._begun.wait(read - size // 4)
-        self._prepared.reach(float("inf"))
+    async def ready(self, block: Ids) -> AsyncGenerator[Ids, None]:
+        """Give the ids of a block, in groups, when their walks are to begin."""
+        self._read += len(block)
+        if self._all is None:
+            self._asking.start_soon(self._count, block)
+        with anyio.move_on_after(_PATIENCE):
+            while self._counted < self._read:
+                await self._more_counted.wait()
+        while self._details_pay() and block:
+            group, block = block[: self._group], block[self._group :]
+            await self._patiently(self.details, [*self._checked(group)])
+            self._group = min(2 * self._group, _LARGEST_GROUP)
+            yield group
+        yield block
 
-    def end(self) -> None:
-        """After an order to stop: let both tasks end with what is in flight."""
-        self._counted.reach(float("inf"))
-        self._begun.reach(float("inf"))
+    async def _count(self, block: Ids) -> None:
+        await self.block(block)
+        self._note_counted(self._counted + len(block))
 
-    def _pays(self) -> bool:
+    def _note_counted(self, ids: float) -> None:
+        self._counted = ids
+        self._more_counted.set()
+        self._more_counted = anyio.Event()
+
+    async def _patiently(self, work: Callable[..., Awaitable[Any]], *args: object) -> None:
+        """Have `work` done; wait for it, but not for long."""
+        done = anyio.Event()
+
+        async def do() -> None:
+            await work(*args)
+            done.set()
+
+        self._asking.start_soon(do)
+        with anyio.move_on_after(_PATIENCE):
+            await done.wait()
+
+    # -- a group of details --------------------------------------------------------------------
+
+    def _details_pay(self) -> bool:
+        """Whether reports are often empty in one of two activities of a small campaign."""
         bulk = self.lookup.bulk
         return (
             bulk is not None
@@ -191,7 +202,7 @@ class CountsAhead:
             )
             for each in uncounted
         )
-        if gain >= 1 or self._summary:
+        if gain >= 1 or self.lookup.summary:
             with self._guarded():
                 campaigns |= await self.lookup.counts(uncounted)
         self._announce(campaigns, to_make)

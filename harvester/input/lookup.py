@@ -51,14 +51,14 @@ class Lookup:
         emit: Observer,
     ) -> None:
         self._fetcher = fetcher
-        self._api = api
-        self._store = store
+        self.api = api
+        self.store = store
         self._reports = reports
         self._links = links
-        self._summary = summary
+        self.summary = summary
         self.believed = believed
-        self._clock = clock
-        self._emit = emit
+        self.clock = clock
+        self.emit = emit
         self.bulk = api.bulk_counts
         self._misses = self._activity_misses = 0
         self._proven = False  # counts came at least once
@@ -68,11 +68,11 @@ class Lookup:
 
     def kept(self, campaign_id: str) -> KnownCampaign:
         """What the state has of a campaign, old or not."""
-        return known(self._store.campaign(campaign_id))
+        return known(self.store.campaign(campaign_id))
 
     def has_current_detail(self, campaign: KnownCampaign) -> bool:
         """Whether the detail need not be asked for."""
-        return campaign.detail_is_current(self._store.ask_since, self._clock.now())
+        return campaign.detail_is_current(self.store.ask_since, self.clock.now())
 
     # -- one detail ----------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Lookup:
         Tasks that want the same campaign's wait for one answer. Raise what asking for a detail that
         is required raises; a failure stands for all reports of the campaign in this run.
         """
-        details, campaign_id = self._api.details, target.campaign_id
+        details, campaign_id = self.api.details, target.campaign_id
         if details is None or not (details.required or self._is_worth_it(top_up=top_up)):
             return self.kept(campaign_id)
         asking = self._asking.setdefault(campaign_id, asyncio.Lock())
@@ -95,9 +95,9 @@ class Lookup:
                     if details.required:
                         raise
                     return campaign  # its reports may be there all the same
-            doubtful = self.believed and campaign.is_doubtful(self._reports, self._clock.now())
+            doubtful = self.believed and campaign.is_doubtful(self._reports, self.clock.now())
             if doubtful and not top_up:
-                campaign = await self._look_at_sends(campaign, campaign_id)
+                campaign = await self._look_at_sends(campaign)
             return campaign
 
     def _is_worth_it(self, *, top_up: bool) -> bool:
@@ -106,7 +106,7 @@ class Lookup:
         if top_up:  # whether something came is seen by asking
             return False
         empty = requests_saved(self._reports) if self.believed else 0.0
-        return empty + self._links + self._summary > 1
+        return empty + self._links + self.summary > 1
 
     async def _ask_detail(
         self, campaign: KnownCampaign, target: Target, details: Details
@@ -121,27 +121,27 @@ class Lookup:
                 Request(target, link, read, priority=_FIRST, optional=optional)
             )
         except CampaignError as error:
-            self._emit(events.DetailAsked(target))
+            self.emit(events.DetailAsked(target))
             if not isinstance(error, Deferred):
                 self._failures[campaign_id] = error
             if len(self._failures) > _KEPT_FAILURES:
                 self._failures.popitem(last=False)
             raise
-        self._emit(events.DetailAsked(target))
+        self.emit(events.DetailAsked(target))
         if not self._links:
             detail = replace(detail, links=None)
-        return self._keep(campaign.with_detail(detail, self._clock.now()))
+        return self._keep(campaign.with_detail(detail, self.clock.now()))
 
     def _keep(self, campaign: KnownCampaign) -> KnownCampaign:
-        self._store.keep([campaign.saved])  # committed before the request gives back its permit
+        self.store.keep([campaign.saved])  # committed before the request gives back its permit
         return campaign
 
-    async def _look_at_sends(self, campaign: KnownCampaign, campaign_id: str) -> KnownCampaign:
+    async def _look_at_sends(self, campaign: KnownCampaign) -> KnownCampaign:
         """Look whether a campaign without any count was sent: one request, where its reports would
         take one each."""
-        target = Target("sends", campaign_id)
-        link = self._api.first_link(target, limit=1, since=None, detail=campaign.detail)
-        read = partial(self._api.read_page, target, link)
+        target = Target("sends", campaign.campaign_id)
+        link = self.api.first_link(target, limit=1, since=None, detail=campaign.detail)
+        read = partial(self.api.read_page, target, link)
         try:
             page = await self._fetcher.fetch(Request(target, link, read, optional=True))
         except CampaignError:
@@ -155,9 +155,9 @@ class Lookup:
         if self.bulk is None or not campaigns:
             return {}
         found = await self._ask(list(campaigns), self.bulk)
-        now = self._clock.now()
+        now = self.clock.now()
         fresh = {each: campaigns[each].with_counts(counts, now) for each, counts in found.items()}
-        self._store.keep(campaign.saved for campaign in fresh.values())
+        self.store.keep(campaign.saved for campaign in fresh.values())
         return fresh
 
     async def activities(self, campaign_ids: Iterable[str]) -> int:
@@ -167,7 +167,7 @@ class Lookup:
         if bulk is None or not self.believed:
             return 0
         campaigns = map(self.kept, campaign_ids)
-        for block in worth_asking(campaigns, self._reports, bulk.most_ids, self._clock.now()):
+        for block in worth_asking(campaigns, self._reports, bulk.most_ids, self.clock.now()):
             if self._activity_misses >= _MOST_FAILURES:
                 break
             requests += 1
@@ -178,9 +178,9 @@ class Lookup:
                 found = await self._fetcher.fetch(request)
             except CampaignError as error:
                 self._activity_misses += 1
-                self._emit(events.CountsMissed(len(block), str(error)))
+                self.emit(events.CountsMissed(len(block), str(error)))
                 continue
-            self._store.keep(each.with_activities(found).saved for each in block)
+            self.store.keep(each.with_activities(found).saved for each in block)
         return requests
 
     async def _ask(self, ids: Sequence[str], bulk: BulkCounts) -> dict[str, CampaignCounts | None]:
@@ -214,7 +214,7 @@ class Lookup:
         self._misses += 1
         if self._misses >= _MOST_FAILURES and not self._proven:
             self.bulk = None
-        self._emit(events.CountsMissed(len(block), str(error)))
+        self.emit(events.CountsMissed(len(block), str(error)))
         return self.bulk is None or not alone
 
 

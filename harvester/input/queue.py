@@ -1,6 +1,7 @@
 """The ids as walks to make: each taken once, what is done passed over."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from itertools import islice
 from typing import TypeAlias
 
 import anyio
@@ -47,8 +48,7 @@ class WalkQueue:
         stop: StopSignal,
         emit: Observer,
     ) -> None:
-        self._ids: AsyncIterator[str | int] | Iterator[str | int]
-        self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
+        self._ids = ids
         self._all = ids if isinstance(ids, Collection) else None
         self.total = None if self._all is None else len(self._all)
         self._api = api
@@ -64,50 +64,37 @@ class WalkQueue:
         self._clock = clock
         self.counts: CountsAhead | None = None
         self._stream: BlockStream[str | int] | None = None
+        self._begun = 0  # ids
         self._rest: Iterator[Target] = iter(())
         self.refused: ConfigError | None = None
 
-    def use_counts(self, lookup: Lookup, *, page_size: int, summary: bool = False) -> CountsAhead:
-        """Have each walk wait for the counts of its campaign, where the API has them; `count` asks
-        for them. See `CountsAhead`."""
+    def use_counts(self, lookup: Lookup, *, page_size: int) -> CountsAhead:
+        """Have walks wait for what is asked of campaigns before, where the API has their counts:
+        `look_ahead` asks."""
         counts = CountsAhead(
             lookup,
-            self._api,
-            self._store,
             self._sizes,
             reports=self._reports,
             page_size=page_size,
             is_to_make=self.is_to_make,
             top_up=self._top_up,
-            summary=summary,
-            clock=self._clock,
             stop=self._stop,
-            emit=self._emit,
         )
         if lookup.bulk is not None:
             self.counts = counts
-            if self._all is None:
-                self._stream = BlockStream(self._ids, lookup.bulk.most_ids, counts.block)
+            ids = aiter(self._ids) if isinstance(self._ids, AsyncIterable) else iter(self._ids)
+            self._stream = BlockStream(ids, lookup.bulk.most_ids, counts.ready)
         return counts
 
-    async def count(self) -> None:
-        """Ask for the counts of all campaigns, ahead of the walks."""
-        if self._stream is not None:
-            await self._stream.run()
-        elif self.counts is not None and self._all is not None:
-            await self.counts.run(self._all)
-
     async def look_ahead(self) -> None:
-        """Ask for the counts, and for details some campaigns ahead of the walks."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.count)
-            if self.counts is not None and self._all is not None:
-                group.start_soon(self.counts.prepare, self._all)
+        """Ask what is to be known of campaigns before they are walked. Raise what the ids raise."""
+        if self.counts is not None and self._stream is not None:
+            await self.counts.run(self._stream.run, self._all)
 
     def end(self, ahead: anyio.CancelScope) -> None:
         """No walk begins any more. `ahead` is the scope of `look_ahead`, whose requests in flight
         come to their end after an order to stop, as those of walks do."""
-        if self.counts is None or self._stream is not None or not self._stop.requested:
+        if self.counts is None or not self._stop.requested:
             ahead.cancel()
             return
         self.counts.end()
@@ -117,11 +104,8 @@ class WalkQueue:
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
-            number = 0
             async for campaign_id in self._each():
-                if self.counts is not None and self._stream is None:
-                    await self.counts.reached(number)
-                number += 1
+                self._begun += 1
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
                     saved = self._store.take(target)
@@ -218,7 +202,6 @@ class WalkQueue:
         """After a stop, count the walks that were not begun, if there is an end to them."""
         for target in self._rest:
             self._store.take(target)
-        if self._all is not None and not isinstance(self._ids, AsyncIterator):
-            for campaign_id in self._ids:
-                for target in self._targets(campaign_id):
-                    self._store.take(target)
+        for campaign_id in islice(self._all or (), self._begun, None):
+            for target in self._targets(campaign_id):
+                self._store.take(target)
