@@ -30,6 +30,7 @@ _SECOND_TRY = 1.0  # s after a lost answer
 _SAVE_TRIES, _SAVE_PAUSE = 10, 0.5  # s between two tries to save the tokens
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # s between two tries at an endpoint in trouble
 _CALM = 30.0  # s without another try while the present token is still good
+_CANCEL_WAIT = 30.0  # s that a cancel waits for an exchange: two tries at the endpoint
 _LOCK_WAIT = 5.0  # s that a still good token waits for another process
 
 
@@ -163,7 +164,7 @@ class TokenKeeper:
                 self._take(self._adopted(self._store.recover))
                 if self.account.access_token != refused and not self._is_due():
                     return None
-                return await outlive_cancel(self._exchange(self.account))
+                return await outlive_cancel(self._exchange(self.account), wait=_CANCEL_WAIT)
         except TimeoutError:
             return Passing("another process holds the lock of the account")
 
