@@ -110,7 +110,7 @@ def read_error(body: bytes) -> ErrorEntry:
         found = next(filter(_names_a_limit, found), found[0])
     if not isinstance(found, Mapping):
         return ErrorEntry()
-    return ErrorEntry(_quoted(found.get("error_key")) or None, _quoted(found.get("error_message")))
+    return ErrorEntry(quoted(found.get("error_key")) or None, quoted(found.get("error_message")))
 
 
 def _names_a_limit(entry: object) -> bool:
@@ -118,7 +118,7 @@ def _names_a_limit(entry: object) -> bool:
     return isinstance(key, str) and key in TOO_FAST | DAY_SPENT
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A text in printable characters, cut between two words: no secret holds a blank."""
     if not isinstance(value, str):
         return ""

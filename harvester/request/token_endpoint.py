@@ -9,12 +9,13 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from harvester.api.oauth import Answer, Form, Passing, classify
+from harvester.api.oauth import Answer, Form, Passing, Rejected, classify
 from harvester.disk.storage import storage, write_all
 from harvester.errors import TransportTrouble, Unreadable
 from harvester.request.body import read_body
@@ -112,11 +113,12 @@ class TokenEndpoint:
             except (aiohttp.ClientError, TransportTrouble, Unreadable) as wrong:
                 # Not its text: that can hold the request.
                 return Passing(f"the answer was lost ({type(wrong).__name__})", lost=True)
+        answer = classify(response.status, response.headers, body, now=now)
         secret = form.fields.get("refresh_token") or form.fields.get("device_code", "")
-        return classify(
-            response.status,
-            response.headers,
-            body,
-            now=now,
-            scrub=Redactor(secret).scrub,
-        )
+        scrub = Redactor(secret).scrub
+        match answer:
+            case Passing():
+                return replace(answer, text=scrub(answer.text))
+            case Rejected():
+                return replace(answer, error=scrub(answer.error), text=scrub(answer.text))
+        return answer
