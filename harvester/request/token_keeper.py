@@ -11,16 +11,16 @@ task of its own: a cancel between answer and save would lose the tokens too.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import asdict, replace
 
 import anyio
 
 from harvester.api import v3
-from harvester.api.oauth import Answer, Form, Passing, Rejected, Tokens, refresh
+from harvester.api.oauth import Passing, Rejected, Tokens, refresh
 from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.request.outlive import outlive_cancel
+from harvester.request.token_endpoint import TokenEndpoint
 from harvester.runtime import Clock, StopSignal, later
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -34,19 +34,6 @@ _CANCEL_WAIT = 30.0  # s that a cancel waits for an exchange: two tries at the e
 _LOCK_WAIT = 5.0  # s that a still good token waits for another process
 
 
-class Endpoint(Protocol):
-    """Asks the sign-in: see `TokenEndpoint`."""
-
-    @property
-    def auth_url(self) -> str:
-        """The origin of the sign-in."""
-        ...
-
-    async def ask(self, form: Form, *, sleep: Sleep) -> Answer:
-        """Send one form once; `sleep` waits for its turn."""
-        ...
-
-
 def renew_at(account: Account) -> float:
     """When the token is to be renewed (seconds since 1970): some time before its end."""
     life = account.expires_at - account.received_at
@@ -54,16 +41,10 @@ def renew_at(account: Account) -> float:
 
 
 def renewed(account: Account, tokens: Tokens) -> Account:
-    """The account with its new tokens. A long-lived refresh token may come back or not: kept."""
-    return replace(
-        account,
-        access_token=tokens.access_token,
-        refresh_token=tokens.refresh_token or account.refresh_token,
-        scope=tokens.scope or account.scope,
-        received_at=tokens.received_at,
-        expires_at=tokens.expires_at,
-        generation=account.generation + 1,
-    )
+    """The account with its new tokens. What they do not name is kept: a long-lived refresh token
+    may come back or not."""
+    given = {name: value for name, value in asdict(tokens).items() if value}
+    return replace(account, **given, generation=account.generation + 1)
 
 
 class TokenKeeper:
@@ -76,7 +57,7 @@ class TokenKeeper:
     def __init__(
         self,
         store: TokenStore,
-        endpoint: Endpoint,
+        endpoint: TokenEndpoint,
         *,
         base_url: str,
         client_id: str | None = None,
