@@ -6,7 +6,7 @@ secret enters a URL or a header.
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -83,13 +83,10 @@ class Counts(Struct, frozen=True):
 class Secrets(Protocol):
     """What admits a request."""
 
-    @property
-    def api_key(self) -> str:
-        """Whose limits count."""
-
-    @property
-    def token(self) -> str:
-        """The bearer token of this moment."""
+    api_key: str
+    """Whose limits count."""
+    token: str
+    """The bearer token of this moment."""
 
 
 class SignedRequest(NamedTuple):
@@ -102,29 +99,20 @@ class SignedRequest(NamedTuple):
 class Api(Protocol):
     """One version of the API at one origin. A link is a path and a query without any secret."""
 
+    reports: ClassVar[Mapping[str, Report]]
+    """The reports of this version by name, in the order in which they are harvested."""
+    statuses: ClassVar[Collection[str]]
+    """The campaign statuses that the list can be asked for."""
+    counts: ClassVar[Counts | None]
+    """The campaign's own counts; None if this version has none that can be compared."""
+    bulk_counts: ClassVar[BulkCounts | None]
+    """The counts of many campaigns at once; None if this version does not have them."""
+    details: ClassVar[Details | None]
+    """The detail that a walk begins with; None if this version walks without it."""
+
     @property
     def origin(self) -> str:
         """Scheme, host and port, without a slash at the end."""
-
-    @property
-    def reports(self) -> Mapping[str, Report]:
-        """The reports of this version by name, in the order in which they are harvested."""
-
-    @property
-    def statuses(self) -> Collection[str]:
-        """The campaign statuses that the list can be asked for."""
-
-    @property
-    def counts(self) -> Counts | None:
-        """The campaign's own counts; None if this version has none that can be compared."""
-
-    @property
-    def bulk_counts(self) -> BulkCounts | None:
-        """The counts of many campaigns at once; None if this version does not have them."""
-
-    @property
-    def details(self) -> Details | None:
-        """The detail that a walk begins with; None if this version walks without it."""
 
     def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""

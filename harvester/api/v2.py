@@ -78,16 +78,22 @@ def summary_link(campaign_id: str) -> str:
 
 def read_summary(body: bytes) -> dict[str, int]:
     """Unique recipients by report, as the API counts them. Raise `Unreadable`."""
-    found = read_object(body, _counts)
-    return _recipients(found)
+    return _recipients(read_object(body, _counts))
 
 
-def _recipients(summary: Mapping[str, msgspec.Raw]) -> dict[str, int]:
+def _recipients(summary: dict[str, msgspec.Raw]) -> dict[str, int]:
     return {
         name: int(bytes(summary[name]))
         for name in REPORTS
         if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
     }
+
+
+def _read_campaign(campaign_id: str, body: bytes) -> _Campaign:
+    found = read_object(body, _campaign)
+    if str(found.id) != campaign_id:
+        raise Unreadable("this is another campaign", status=200)
+    return found
 
 
 def _detail_link(campaign_id: str) -> str:
@@ -96,9 +102,7 @@ def _detail_link(campaign_id: str) -> str:
 
 def _read_detail(campaign_id: str, body: bytes) -> Detail:
     """The links and the counts, brought up to date, of a campaign."""
-    found = read_object(body, _campaign)
-    if str(found.id) != campaign_id:
-        raise Unreadable("this is another campaign", status=200)
+    found = _read_campaign(campaign_id, body)
     changed = (read_moment(found.modified_date), read_moment(found.last_run_date))
     try:
         recipients = _recipients(_counts.decode(found.tracking_summary))
@@ -205,10 +209,7 @@ def _path(campaigns: str, target: Target) -> str:
 
 def _read_links(target: Target, body: bytes) -> Page:
     """The links of a campaign, from the campaign itself; each with the campaign's id."""
-    found = read_object(body, _campaign)
-    if str(found.id) != target.campaign_id:
-        raise Unreadable("this is another campaign", status=200)
-    if not bytes(found.click_through_details):  # no such member
+    if not bytes(_read_campaign(target.campaign_id, body).click_through_details):  # no such member
         return Page(b"", 0, None)
     ndjson, count, _ = read_rows(body, _CAMPAIGN_LINKS)
     return Page(with_owner(ndjson, campaign_id=target.campaign_id), count, None)
