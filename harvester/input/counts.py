@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -38,34 +38,23 @@ _PATIENCE = 30.0  # s: walks begin without what is not there then
 _FIRST_GROUP, _LARGEST_GROUP = 4, 40  # campaigns whose details are asked for together
 
 
+@dataclass(eq=False, repr=False)
 class CountsAhead:
     """Has counts asked for where they save requests or are wanted for a summary, and notes what
     the walks will take."""
 
-    _asking: TaskGroup
+    lookup: Lookup
+    sizes: KnownSizes
+    _: KW_ONLY
+    reports: Sequence[str]
+    page_size: int
+    is_to_make: Callable[[SavedWalk], bool]
+    top_up: bool
+    stop: StopSignal
 
-    def __init__(
-        self,
-        lookup: Lookup,
-        sizes: KnownSizes,
-        *,
-        reports: Sequence[str],
-        page_size: int,
-        is_to_make: Callable[[SavedWalk], bool],
-        top_up: bool,
-        stop: StopSignal,
-    ) -> None:
-        self.lookup = lookup
-        self._api = lookup.api
-        self._store = lookup.store
-        self._clock = lookup.clock
-        self._emit = lookup.emit
-        self._sizes = sizes
-        self._reports = reports
-        self._page_size = page_size
-        self._is_to_make = is_to_make
-        self._top_up = top_up
-        self._stop = stop
+    _asking: TaskGroup = field(init=False)
+
+    def __post_init__(self) -> None:
         self._reading = anyio.CancelScope()
         self._read, self._counted = 0, 0.0  # ids
         self._more_counted = anyio.Event()
@@ -90,7 +79,7 @@ class CountsAhead:
     async def count_all(self, ids: Iterable[str | int]) -> None:
         """Ask for the counts of all ids, block by block."""
         each = iter(ids)
-        while (bulk := self.lookup.bulk) is not None and not self._stop.requested:
+        while (bulk := self.lookup.bulk) is not None and not self.stop.requested:
             if not (block := list(islice(each, bulk.most_ids))):
                 break
             await self._count(block)
@@ -142,8 +131,8 @@ class CountsAhead:
             bulk is not None
             and bulk.activities is not None
             and self.lookup.believed
-            and not (self._top_up or self._stop.requested)
-            and requests_saved(self._reports) > 0.5
+            and not (self.top_up or self.stop.requested)
+            and requests_saved(self.reports) > 0.5
         )
 
     async def details(self, campaign_ids: Iterable[str]) -> int:
@@ -165,7 +154,7 @@ class CountsAhead:
 
     async def _detail(self, campaign_id: str) -> None:
         with self._guarded():
-            await self.lookup.detail(Target(self._reports[0], campaign_id))
+            await self.lookup.detail(Target(self.reports[0], campaign_id))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -173,7 +162,7 @@ class CountsAhead:
         try:
             yield
         except StopRun as order:
-            self._stop.request(order)
+            self.stop.request(order)
         except HarvestError:
             pass
 
@@ -181,62 +170,52 @@ class CountsAhead:
         """Those that are ids: of another one the queue says so when it comes to it."""
         for campaign_id in ids:
             with suppress(ConfigError):
-                yield self._api.check_id(campaign_id)
+                yield self.lookup.api.check_id(campaign_id)
 
     # -- one block -----------------------------------------------------------------------------
 
     async def block(self, block: Iterable[str | int]) -> None:
         """Ask for the counts of a block of ids, and note what their walks take."""
         ids = [each for each in dict.fromkeys(self._checked(block)) if self._is_new(each)]
-        to_make = {campaign_id: list(self.to_make(campaign_id)) for campaign_id in ids}
-        campaigns = {each: self.lookup.kept(each) for each in ids}
-        now = self._clock.now()
-        uncounted = {
-            each: campaign
-            for each, campaign in campaigns.items()
-            if self._is_due(campaign, now) and any(map(_begins, to_make[each]))
+        to_make = {each: [*self.to_make(each)] for each in ids}
+        begin = {
+            each: [walk.target.report for walk in walks if _begins(walk)]
+            for each, walks in to_make.items()
         }
-        gain = sum(
-            requests_saved(
-                (walk.target.report for walk in to_make[each] if _begins(walk)), top_up=self._top_up
-            )
-            for each in uncounted
-        )
+        uncounted = [each for each in ids if begin[each] and self._is_due(self.lookup.kept(each))]
+        gain = sum(requests_saved(begin[each], top_up=self.top_up) for each in uncounted)
         if gain >= 1 or self.lookup.summary:
             with self._guarded():
-                campaigns |= await self.lookup.counts(uncounted)
-        self._announce(campaigns, to_make)
+                await self.lookup.counts(uncounted)
+        self._announce(to_make)
 
     def _is_new(self, campaign_id: str) -> bool:
-        return self._sizes.counted(Target(self._reports[0], campaign_id)) is None
+        return self.sizes.counted(Target(self.reports[0], campaign_id)) is None
 
-    def _is_due(self, campaign: KnownCampaign, now: datetime) -> bool:
+    def _is_due(self, campaign: KnownCampaign) -> bool:
         """Whether counts are to be asked for: once in 24 hours, in each round of top-ups, and where
         reports were added to the directory."""
-        return not campaign.is_counted(now) or not campaign.is_counted_since(self._store.ask_since)
+        since, now = self.lookup.store.ask_since, self.lookup.clock.now()
+        return not (campaign.is_counted(now) and campaign.is_counted_since(since))
 
     def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
         """The walks of a campaign that are to be made, as they were left."""
-        for report in self._reports:
-            walk = self._store.peek(Target(report, campaign_id))
-            if walk.run < self._store.run and self._is_to_make(walk):
+        for report in self.reports:
+            walk = self.lookup.store.peek(Target(report, campaign_id))
+            if walk.run < self.lookup.store.run and self.is_to_make(walk):
                 yield walk
 
-    def _announce(
-        self, campaigns: dict[str, KnownCampaign], to_make: dict[str, list[SavedWalk]]
-    ) -> None:
+    def _announce(self, to_make: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note the size of each walk whose count is known, and emit what they take together."""
-        now, sizes = self._clock.now(), dict[Target, int]()
+        now, sizes = self.lookup.clock.now(), dict[Target, int]()
         requests = details = 0
         for campaign_id, walks in to_make.items():
-            campaign = campaigns[campaign_id]
-            for report in self._reports:
+            campaign = self.lookup.kept(campaign_id)
+            for report in self.reports:
                 sizes[Target(report, campaign_id)] = 0
             for walk in walks:
                 pages = (
-                    None
-                    if self._top_up
-                    else campaign.pages(walk.target.report, self._page_size, now)
+                    None if self.top_up else campaign.pages(walk.target.report, self.page_size, now)
                 )
                 if pages is None:
                     del sizes[walk.target]
@@ -244,25 +223,25 @@ class CountsAhead:
                     sizes[walk.target] = pages
                     requests += max(0, pages - walk.position.pages)
             details += (
-                self._api.details is not None
+                self.lookup.api.details is not None
                 and any(map(_begins, walks))
                 and not self.lookup.has_current_detail(campaign)
             )
-        self._sizes.note(sizes)
-        self._emit(events.WorkCounted(walks=len(sizes), requests=requests, details=details))
+        self.sizes.note(sizes)
+        self.lookup.emit(events.WorkCounted(walks=len(sizes), requests=requests, details=details))
 
     def _announce_again(self, begin: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note what walks take by their campaigns' details, where they did not begin meanwhile."""
-        now, sizes, more = self._clock.now(), dict[Target, int](), 0
+        now, sizes, more = self.lookup.clock.now(), dict[Target, int](), 0
         for campaign_id in begin:
             campaign = self.lookup.kept(campaign_id)
             for walk in self.to_make(campaign_id):
-                before = self._sizes.counted(walk.target)
-                pages = campaign.pages(walk.target.report, self._page_size, now)
+                before = self.sizes.counted(walk.target)
+                pages = campaign.pages(walk.target.report, self.page_size, now)
                 if before is not None and pages is not None:
                     sizes[walk.target], more = pages, more + pages - before
-        self._sizes.note(sizes)
-        self._emit(events.WorkCounted(walks=0, requests=more, details=0))
+        self.sizes.note(sizes)
+        self.lookup.emit(events.WorkCounted(walks=0, requests=more, details=0))
 
 
 def _begins(walk: SavedWalk) -> bool:

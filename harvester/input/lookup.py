@@ -7,6 +7,7 @@ What a walk can do without costs a note where it cannot be had.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -31,35 +32,26 @@ _MOST_FAILURES = 2  # after so many, none are asked for any more
 _KEPT_FAILURES = 1_000  # far more than there are campaigns under way
 
 
+@dataclass(eq=False, repr=False)
 class Lookup:
     """Knows campaigns; shared by all tasks of a run.
 
     `reports` are wanted; `believed` says that reports may be left out by the counts.
     """
 
-    def __init__(
-        self,
-        fetcher: Fetcher,
-        api: Api,
-        store: CheckpointStore,
-        *,
-        reports: Collection[str],
-        links: bool,
-        summary: bool,
-        believed: bool,
-        clock: Clock,
-        emit: Observer,
-    ) -> None:
-        self._fetcher = fetcher
-        self.api = api
-        self.store = store
-        self._reports = reports
-        self._links = links
-        self.summary = summary
-        self.believed = believed
-        self.clock = clock
-        self.emit = emit
-        self.bulk = api.bulk_counts
+    fetcher: Fetcher
+    api: Api
+    store: CheckpointStore
+    _: KW_ONLY
+    reports: Collection[str]
+    links: bool
+    summary: bool
+    believed: bool
+    clock: Clock
+    emit: Observer
+
+    def __post_init__(self) -> None:
+        self.bulk = self.api.bulk_counts
         self._misses = self._activity_misses = 0
         self._proven = False  # counts came at least once
         # A lock for each campaign that is asked for now; one that is not held is gone.
@@ -95,7 +87,7 @@ class Lookup:
                     if details.required:
                         raise
                     return campaign  # its reports may be there all the same
-            doubtful = self.believed and campaign.is_doubtful(self._reports, self.clock.now())
+            doubtful = self.believed and campaign.is_doubtful(self.reports, self.clock.now())
             if doubtful and not top_up:
                 campaign = await self._look_at_sends(campaign)
             return campaign
@@ -105,19 +97,19 @@ class Lookup:
         the counts, which are a request each, and shows the empty reports."""
         if top_up:  # whether something came is seen by asking
             return False
-        empty = requests_saved(self._reports) if self.believed else 0.0
-        return empty + self._links + self.summary > 1
+        empty = requests_saved(self.reports) if self.believed else 0.0
+        return empty + self.links + self.summary > 1
 
     async def _ask_detail(
         self, campaign: KnownCampaign, target: Target, details: Details
     ) -> KnownCampaign:
         campaign_id = target.campaign_id
         if (failure := self._failures.get(campaign_id)) is not None:
-            raise _again(failure)
+            raise failure.with_traceback(None)
         read = partial(details.read, campaign_id)
         link, optional = details.link(campaign_id), not details.required
         try:
-            detail = await self._fetcher.fetch(
+            detail = await self.fetcher.fetch(
                 Request(target, link, read, priority=_FIRST, optional=optional)
             )
         except CampaignError as error:
@@ -128,7 +120,7 @@ class Lookup:
                 self._failures.popitem(last=False)
             raise
         self.emit(events.DetailAsked(target))
-        if not self._links:
+        if not self.links:
             detail = replace(detail, links=None)
         return self._keep(campaign.with_detail(detail, self.clock.now()))
 
@@ -143,22 +135,20 @@ class Lookup:
         link = self.api.first_link(target, limit=1, since=None, detail=campaign.detail)
         read = partial(self.api.read_page, target, link)
         try:
-            page = await self._fetcher.fetch(Request(target, link, read, optional=True))
+            page = await self.fetcher.fetch(Request(target, link, read, optional=True))
         except CampaignError:
             return self._keep(campaign.looked_at(sent=True))  # not known: all is asked for
         return self._keep(campaign.looked_at(sent=page.rows > 0 or page.next is not None))
 
     # -- counts in bulk ------------------------------------------------------------------------
 
-    async def counts(self, campaigns: dict[str, KnownCampaign]) -> dict[str, KnownCampaign]:
-        """Those campaigns for whose counts the API was asked, with what it said."""
-        if self.bulk is None or not campaigns:
-            return {}
-        found = await self._ask(list(campaigns), self.bulk)
-        now = self.clock.now()
-        fresh = {each: campaigns[each].with_counts(counts, now) for each, counts in found.items()}
-        self.store.keep(campaign.saved for campaign in fresh.values())
-        return fresh
+    async def counts(self, campaign_ids: Sequence[str]) -> None:
+        """Ask for the counts of campaigns."""
+        if self.bulk is not None and campaign_ids:
+            found, now = await self._ask(campaign_ids, self.bulk), self.clock.now()
+            self.store.keep(
+                self.kept(each).with_counts(counts, now).saved for each, counts in found.items()
+            )
 
     async def activities(self, campaign_ids: Iterable[str]) -> int:
         """Ask for the counts of the activities of campaigns, where that saves requests; give how
@@ -167,7 +157,7 @@ class Lookup:
         if bulk is None or not self.believed:
             return 0
         campaigns = map(self.kept, campaign_ids)
-        for block in worth_asking(campaigns, self._reports, bulk.most_ids, self.clock.now()):
+        for block in worth_asking(campaigns, self.reports, bulk.most_ids, self.clock.now()):
             if self._activity_misses >= _MOST_FAILURES:
                 break
             requests += 1
@@ -175,7 +165,7 @@ class Lookup:
             target = Target(REPORT, block[0].campaign_id)
             request = Request(target, bulk.link(ids), bulk.read, priority=_FIRST, optional=True)
             try:
-                found = await self._fetcher.fetch(request)
+                found = await self.fetcher.fetch(request)
             except CampaignError as error:
                 self._activity_misses += 1
                 self.emit(events.CountsMissed(len(block), str(error)))
@@ -195,7 +185,7 @@ class Lookup:
             target = Target(REPORT, block[0])
             request = Request(target, bulk.link(block), bulk.read, priority=_FIRST, optional=True)
             try:
-                answer = await self._fetcher.fetch(request)
+                answer = await self.fetcher.fetch(request)
             except CampaignError as error:
                 if error.status not in _WRONG_ID or len(block) == 1:
                     found |= dict.fromkeys(block if error.status in _WRONG_ID else ())
@@ -216,11 +206,3 @@ class Lookup:
             self.bulk = None
         self.emit(events.CountsMissed(len(block), str(error)))
         return self.bulk is None or not alone
-
-
-def _again(failure: CampaignError) -> CampaignError:
-    error = CampaignError(
-        failure.kind, str(failure), status=failure.status, error_key=failure.error_key
-    )
-    error.attempts = failure.attempts
-    return error
