@@ -86,31 +86,27 @@ def open_store(config: HarvestConfig) -> "TokenStore":
     return TokenStore(Path(config.state_dir or ""), config.account)
 
 
-def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> "TokenEndpoint":
+def open_endpoint(config: HarvestConfig) -> "TokenEndpoint":
     """The sign-in's side of the wire."""
     from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
 
-    clock = clock or Clock()
-    spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=clock)
+    spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=Clock())
     proxy = config.proxy if config.auth_origin.startswith("https:") else None
-    return TokenEndpoint(config.auth_origin, spacing, proxy=proxy, clock=clock)
+    return TokenEndpoint(config.auth_origin, spacing, proxy=proxy)
 
 
-def open_keeper(
-    config: HarvestConfig, stop: StopSignal | None = None, clock: Clock | None = None
-) -> "TokenKeeper":
+def open_keeper(config: HarvestConfig, stop: StopSignal | None = None) -> "TokenKeeper":
     """The stored account's token. Raise `ConfigError` if it is not signed in, or was signed in
     with another origin or client id."""
     from harvester.request.token_keeper import TokenKeeper
 
     return TokenKeeper(
         open_store(config),
-        open_endpoint(config, clock),
+        open_endpoint(config),
         base_url=config.origin,
         client_id=config.client_id,
         max_wait=config.max_wait,
-        stop=stop,
-        clock=clock,
+        stop=stop or StopSignal(),
     )
 
 

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -70,46 +70,39 @@ def _moment(raw: bytes) -> float:
         return float("-inf")
 
 
+@dataclass(eq=False, repr=False)
 class TokenEndpoint:
     """Asks the sign-in at one origin. Holds no secret."""
 
-    def __init__(
-        self,
-        auth_url: str,
-        spacing: RequestSpacing,
-        *,
-        timeout: float = REQUEST_TIMEOUT,
-        proxy: str | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self.auth_url = auth_url
-        self._spacing = spacing
-        self._timeout = timeout
-        self._proxy = proxy
-        self._clock = clock or Clock()
+    auth_url: str
+    spacing: RequestSpacing
+    _: KW_ONLY
+    timeout: float = REQUEST_TIMEOUT
+    proxy: str | None = None
+    clock: Clock = field(default_factory=Clock)
 
     async def ask(
         self, form: Form, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> Answer:
         """Send `form` once, when its turn comes. What goes wrong on the way is an answer too;
         only `sleep` (while it waits for its turn) and the disk (`StorageError`) raise."""
-        await self._spacing.wait(sleep)
+        await self.spacing.wait(sleep)
         # A life is counted from the question: the answer may have been long on its way.
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         # A session of its own: an idle connection could be gone by the next use, a day later.
-        async with open_session(connections=1, timeout=self._timeout) as session:
+        async with open_session(connections=1, timeout=self.timeout) as session:
             try:
                 async with session.post(
                     URL(self.auth_url + form.path, encoded=True),
                     data=form.fields,
                     allow_redirects=False,
-                    proxy=self._proxy,
+                    proxy=self.proxy,
                 ) as response:
                     body = await read_body(response, cap=_LARGEST)
             except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
                 return Passing("cannot connect")
             except TimeoutError:
-                return Passing(f"no answer within {self._timeout:g} s", lost=True)
+                return Passing(f"no answer within {self.timeout:g} s", lost=True)
             except (aiohttp.ClientError, TransportTrouble, Unreadable) as wrong:
                 # Not its text: that can hold the request.
                 return Passing(f"the answer was lost ({type(wrong).__name__})", lost=True)

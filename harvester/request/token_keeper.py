@@ -11,7 +11,7 @@ task of its own: a cancel between answer and save would lose the tokens too.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 
 import anyio
 
@@ -47,6 +47,7 @@ def renewed(account: Account, tokens: Tokens) -> Account:
     return replace(account, **given, generation=account.generation + 1)
 
 
+@dataclass(eq=False, repr=False)
 class TokenKeeper:
     """A token source: the stored account `store` names, renewed at `endpoint`.
 
@@ -54,31 +55,23 @@ class TokenKeeper:
     endpoint in trouble (s). Its errors are `StopRun`: the order to `stop` is given with them.
     """
 
-    def __init__(
-        self,
-        store: TokenStore,
-        endpoint: TokenEndpoint,
-        *,
-        base_url: str,
-        client_id: str | None = None,
-        max_wait: float = 300.0,
-        stop: StopSignal | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._store = store
-        self._endpoint = endpoint
-        self._base_url = base_url
-        self._client_id = client_id
-        self._max_wait = max_wait
-        self._stop = stop or StopSignal()
-        self._clock = clock or Clock()
-        which = account_options(store.name, base_url, endpoint.auth_url)
+    store: TokenStore
+    endpoint: TokenEndpoint
+    _: KW_ONLY
+    base_url: str
+    client_id: str | None = None
+    max_wait: float = 300.0
+    stop: StopSignal = field(default_factory=StopSignal)
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        which = account_options(self.store.name, self.base_url, self.endpoint.auth_url)
         self._login = f"harvester login{which}"
         self._turn = asyncio.Lock()
         self._calm_until = float("-inf")
         self._lost = False  # an answer never arrived: it may have held the only good tokens
         self._new_since = float("-inf")  # when the run first had the present token (monotonic s)
-        self.account = self._bound(store.read())
+        self.account = self._bound(self.store.read())
 
     def __repr__(self) -> str:
         return f"<TokenKeeper {self.account.name}, generation {self.account.generation}>"
@@ -97,7 +90,7 @@ class TokenKeeper:
         Raise `StopRun` if the sign-in is over, or its endpoint stays in trouble.
         """
         async with self._turn:
-            self._take(self._adopted(self._store.read))
+            self._take(self._adopted(self.store.read))
             if self.account.access_token != refused:
                 return True
             if self.account.refresh_token is None:
@@ -115,34 +108,34 @@ class TokenKeeper:
         """Try until there is a token; one that is still good needs no more than one try."""
         wait, waited = _FIRST_WAIT, 0.0
         while True:
-            self._stop.check()
+            self.stop.check()
             try:
                 trouble = await self._try_once(refused)
             except StopRun as order:
-                self._stop.request(order)
+                self.stop.request(order)
                 raise
             if trouble is None:
                 return
             pause = max(wait, trouble.retry_after or 0.0)
             if refused is None and self._is_good():
-                self._calm_until = self._clock.monotonic() + max(pause, _CALM)
+                self._calm_until = self.clock.monotonic() + max(pause, _CALM)
                 return
-            if waited + pause > self._max_wait:
+            if waited + pause > self.max_wait:
                 raise self._order(
                     "sick_server",
-                    f"the token cannot be renewed: {self._endpoint.auth_url}: {trouble.text}",
+                    f"the token cannot be renewed: {self.endpoint.auth_url}: {trouble.text}",
                     wait=pause,
                 )
-            await self._stop.sleep(pause)
+            await self.stop.sleep(pause)
             waited += pause
             wait = min(2 * wait, _LONGEST_WAIT)
 
     async def _try_once(self, refused: str | None) -> Passing | None:
         """Adopt what another process has fetched, else ask; None once there is a new token."""
-        patience = _LOCK_WAIT if refused is None and self._is_good() else self._max_wait
+        patience = _LOCK_WAIT if refused is None and self._is_good() else self.max_wait
         try:
-            async with self._store.locked(self._sleep_within(patience)):
-                self._take(self._adopted(self._store.recover))
+            async with self.store.locked(self._sleep_within(patience)):
+                self._take(self._adopted(self.store.recover))
                 if self.account.access_token != refused and not self._is_due():
                     return None
                 return await outlive_cancel(self._exchange(self.account), wait=_CANCEL_WAIT)
@@ -153,14 +146,14 @@ class TokenKeeper:
         if account.refresh_token is None:
             return None
         form = refresh(account.client_id, account.refresh_token)
-        with self._store.room() as room:
-            answer = await self._endpoint.ask(form, sleep=self._stop.sleep)
+        with self.store.room() as room:
+            answer = await self.endpoint.ask(form, sleep=self.stop.sleep)
             if isinstance(answer, Passing) and answer.lost:
                 self._lost = True
                 # At once and also after a signal: a server that gives a lost answer again does so
                 # for some seconds only.
                 await anyio.sleep(_SECOND_TRY)
-                answer = await self._endpoint.ask(form, sleep=anyio.sleep)
+                answer = await self.endpoint.ask(form, sleep=anyio.sleep)
             if isinstance(answer, Tokens):
                 new = renewed(account, answer)
                 await self._save(new, room)
@@ -169,11 +162,11 @@ class TokenKeeper:
                 return None
         if isinstance(answer, Passing):
             return answer
-        found = self._adopted(self._store.recover)
+        found = self._adopted(self.store.recover)
         if found.refresh_token != account.refresh_token:  # renewed without our lock
             self._take(found)
             return None
-        lost = self._lost or self._store.interrupted
+        lost = self._lost or self.store.interrupted
         raise self._give_up(
             f"is refused ({getattr(answer, 'text', type(answer).__name__)})"
             + ("; the answer to an earlier renewal never arrived" if lost else ""),
@@ -187,58 +180,58 @@ class TokenKeeper:
             return
         for _ in range(_SAVE_TRIES):
             await anyio.sleep(_SAVE_PAUSE)
-            with suppress(StorageError), self._store.room() as again:
+            with suppress(StorageError), self.store.room() as again:
                 again.save(account)
-                self._store.recover()  # removes what the tries before have left
+                self.store.recover()  # removes what the tries before have left
                 return
-        raise StorageError(f"the new tokens cannot be saved in {self._store.path}")
+        raise StorageError(f"the new tokens cannot be saved in {self.store.path}")
 
     def _sleep_within(self, seconds: float) -> Sleep:
-        deadline = self._clock.monotonic() + seconds
+        deadline = self.clock.monotonic() + seconds
 
         async def sleep(pause: float) -> None:
-            if self._clock.monotonic() >= deadline:
+            if self.clock.monotonic() >= deadline:
                 raise TimeoutError
-            await self._stop.sleep(pause)
+            await self.stop.sleep(pause)
 
         return sleep
 
     # -- what is known -------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         account = self.account
         if account.refresh_token is None or now < renew_at(account):
             return False
-        return now >= account.expires_at or self._clock.monotonic() >= self._calm_until
+        return now >= account.expires_at or self.clock.monotonic() >= self._calm_until
 
     def _is_good(self) -> bool:
-        return self._clock.now().timestamp() < self.account.expires_at
+        return self.clock.now().timestamp() < self.account.expires_at
 
     def _take(self, account: Account) -> None:
         if account.access_token != self.account.access_token:
-            self._new_since = self._clock.monotonic()
+            self._new_since = self.clock.monotonic()
         self.account = account
 
     def _is_young(self) -> bool:
         """Whether this run has seen the token come, a moment ago. What the account says of its age
         is of a wall clock that may have been set since."""
         life = self.account.expires_at - self.account.received_at
-        age = self._clock.monotonic() - self._new_since
+        age = self.clock.monotonic() - self._new_since
         return age < min(_YOUNG, _YOUNG_PART * life)
 
     def _bound(self, account: Account | None) -> Account:
         """The account, if it is for these origins and this app. Raise `ConfigError` if not."""
-        name = self._store.name
+        name = self.store.name
         if account is None:
             raise ConfigError(
                 f"account {name!r} is not signed in: {self._login} "
                 "(v2: give `api_key` and `access_token`)"
             )
         bound = (
-            ("`base_url`", account.base_url, self._base_url),
-            ("`auth_url`", account.auth_url, self._endpoint.auth_url),
-            ("`client_id`", account.client_id, self._client_id or account.client_id),
+            ("`base_url`", account.base_url, self.base_url),
+            ("`auth_url`", account.auth_url, self.endpoint.auth_url),
+            ("`client_id`", account.client_id, self.client_id or account.client_id),
         )
         for what, made, given in bound:
             if made != given:
@@ -256,7 +249,7 @@ class TokenKeeper:
             raise self._order("credentials_refused", str(wrong)) from None
 
     def _give_up(self, why: str, *, final: bool = True) -> StopRun:
-        name = self._store.name
+        name = self.store.name
         step = "sign in again" if final else "see the app in the developer portal, then sign in"
         return self._order(
             "credentials_refused",
@@ -264,9 +257,9 @@ class TokenKeeper:
         )
 
     def _order(self, reason: str, text: str, *, wait: float | None = None) -> StopRun:
-        resume_at = None if wait is None else later(self._clock.now(), wait)
+        resume_at = None if wait is None else later(self.clock.now(), wait)
         order = StopRun(reason, text, resume_at=resume_at)
-        self._stop.request(order)
+        self.stop.request(order)
         return order
 
 
