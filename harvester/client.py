@@ -48,15 +48,10 @@ class Stack(Struct, frozen=True):
     ledger: QuotaLedger
 
 
-def gives_token(config: HarvestConfig) -> bool:
-    """Whether the config names a token of its own; it goes before the stored account."""
-    return bool(config.access_token or config.access_token_file or config.token_command)
-
-
 def limits_owner(config: HarvestConfig) -> str:
     """The key that owns pace and quota: v2's API key, or the client id of v3's app, which all
     accounts of the app share. Empty where it is not known."""
-    if config.api == "v2" or config.client_id or gives_token(config):
+    if config.api == "v2" or config.client_id or config.gives_token:
         return config.key
     account = open_store(config).read()
     return account.client_id if account else config.key
@@ -64,7 +59,7 @@ def limits_owner(config: HarvestConfig) -> str:
 
 def require_credentials(config: HarvestConfig) -> None:
     """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
-    if config.api == "v3" and not gives_token(config):
+    if config.api == "v3" and not config.gives_token:
         open_keeper(config)
     elif config.api == "v3" and not limits_owner(config):
         raise ConfigError(
@@ -73,7 +68,7 @@ def require_credentials(config: HarvestConfig) -> None:
         )
     elif config.api == "v2" and not config.api_key:
         raise ConfigError("no API key: give `api_key` (v2); for v3 run `harvester login`")
-    elif not gives_token(config):
+    elif not config.gives_token:
         raise ConfigError(
             "no access token: give `access_token`, `access_token_file` or `token_command`"
         )

@@ -27,7 +27,6 @@ from harvester.errors import ConfigError
 
 DEFAULT_ACCOUNT = "default"
 _VERSION = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
 _ROOM = 8 * 1024  # bytes: several times what an account takes
 _LARGEST = 256 * 1024  # bytes
 _POLL = 0.05  # s between two tries at a lock that another process holds
@@ -55,14 +54,10 @@ class Account:
 
 
 class TokenStore:
-    """The file of one account. Raises `StorageError` where the disk refuses."""
+    """The file of one account, whose name can be one. Raises `StorageError` where the disk
+    refuses."""
 
     def __init__(self, state_dir: Path, name: str = DEFAULT_ACCOUNT) -> None:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                "`account`: up to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter "
-                f"or a digit, not {name[:80]!r}"
-            )
         self.name = name
         self._folder = state_dir / "accounts"
         self.path = self._folder / f"{name}.json"
