@@ -69,17 +69,6 @@ class Details(Struct, frozen=True):
     required: bool
 
 
-class Counts(Struct, frozen=True):
-    """The API's own numbers for one campaign: unique recipients by report.
-
-    `link` gives the link to ask for a campaign id, `read` reads the body of its 200. `read` raises
-    `Unreadable`.
-    """
-
-    link: Callable[[str], str]
-    read: Callable[[bytes], dict[str, int]]
-
-
 class Secrets(Protocol):
     """What admits a request."""
 
@@ -103,10 +92,8 @@ class Api(Protocol):
     """The reports of this version by name, in the order in which they are harvested."""
     statuses: ClassVar[Collection[str]]
     """The campaign statuses that the list can be asked for."""
-    counts: ClassVar[Counts | None]
-    """The campaign's own counts; None if this version has none that can be compared."""
     bulk_counts: ClassVar[BulkCounts | None]
-    """The counts of many campaigns at once; None if this version does not have them."""
+    """The counts of many campaigns at once; None if this version has them in each one's detail."""
     details: ClassVar[Details | None]
     """The detail that a walk begins with; None if this version walks without it."""
 

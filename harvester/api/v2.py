@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Detail, Details, Report, Secrets, SignedRequest
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
@@ -71,24 +71,6 @@ _campaign = msgspec.json.Decoder(_Campaign)
 _counts: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def summary_link(campaign_id: str) -> str:
-    """The link of a campaign's counts, brought up to date."""
-    return f"{_CAMPAIGNS}/{campaign_id}/tracking/reports/summary?updateSummary=true"
-
-
-def read_summary(body: bytes) -> dict[str, int]:
-    """Unique recipients by report, as the API counts them. Raise `Unreadable`."""
-    return _recipients(read_object(body, _counts))
-
-
-def _recipients(summary: dict[str, msgspec.Raw]) -> dict[str, int]:
-    return {
-        name: int(bytes(summary[name]))
-        for name in REPORTS
-        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
-    }
-
-
 def _read_campaign(campaign_id: str, body: bytes) -> _Campaign:
     found = read_object(body, _campaign)
     if str(found.id) != campaign_id:
@@ -105,9 +87,14 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
     found = _read_campaign(campaign_id, body)
     changed = (read_moment(found.modified_date), read_moment(found.last_run_date))
     try:
-        recipients = _recipients(_counts.decode(found.tracking_summary))
+        summary = _counts.decode(found.tracking_summary)
     except msgspec.DecodeError:  # null, or something else
-        recipients = {}
+        summary = {}
+    recipients = {
+        name: int(bytes(summary[name]))
+        for name in REPORTS
+        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
+    }
     return Detail(
         updated_at=max((moment for moment in changed if moment is not None), default=None),
         counts=CampaignCounts(campaign_id=campaign_id, recipients=recipients),
@@ -121,7 +108,6 @@ class V2(Struct, frozen=True):
     origin: str = ORIGIN
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
-    counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
     bulk_counts: ClassVar[BulkCounts | None] = None
     details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=False)
     classify_response = staticmethod(classify_response)

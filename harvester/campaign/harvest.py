@@ -133,7 +133,7 @@ class CampaignHarvester:
             return None
         campaign = walk.campaign
         summary = campaign.fresh_counts(context.clock.now()) if campaign else None
-        if context.api.counts is not None and (walk.resumed or walk.saved.base is not None):
+        if context.api.bulk_counts is None and (walk.resumed or walk.saved.base is not None):
             summary = None  # they are older than what came
         if summary is None and (recipients := await self._summaries.of(target)) is not None:
             summary = CampaignCounts(campaign_id=target.campaign_id, recipients=recipients)

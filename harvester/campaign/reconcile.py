@@ -1,9 +1,9 @@
 """The API's own counts held beside ours. A difference is a finding, not a failure.
 
 The counts are of unique recipients, the reports list every event: so the number that must agree is
-that of distinct contacts (v2 page "Campaign summary report"). Where the API counts events too (v3:
-`em_opens_all`, `em_clicks_all`), that of the rows must agree as well. A contact of two activities
-of a v3 campaign counts twice.
+that of distinct contacts (v2: `tracking_summary` of the campaign). Where the API counts events too
+(v3: `em_opens_all`, `em_clicks_all`), that of the rows must agree as well. A contact of two
+activities of a v3 campaign counts twice.
 """
 
 import asyncio
@@ -50,12 +50,17 @@ class Summaries:
             return self._known[campaign_id]
 
     async def _ask(self, target: Target) -> dict[str, int] | None:
-        counts = self._api.counts
-        if counts is None:
+        details = self._api.details
+        if details is None or self._api.bulk_counts is not None:
             return None
-        link = counts.link(target.campaign_id)
+
+        def read(body: bytes) -> dict[str, int] | None:
+            counts = details.read(target.campaign_id, body).counts
+            return dict(counts.recipients) if counts else None
+
+        link = details.link(target.campaign_id)
         try:
-            return await self._fetcher.fetch(Request(target, link, counts.read, optional=True))
+            return await self._fetcher.fetch(Request(target, link, read, optional=True))
         except CampaignError:
             return None  # the events are all there; only the comparison is missing
 
