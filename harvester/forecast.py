@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
 from heapq import nsmallest
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -100,32 +101,39 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             return estimate
 
 
+class _Work(NamedTuple):
+    """What a campaign takes by what is known of it: the `requests`, the `detail` among them, if it
+    is to be asked for; whether all is `certain`."""
+
+    requests: int
+    detail: bool
+    certain: bool
+
+
 class _Forecast:
     """Adds up the campaigns, and what a sample of them takes beyond its counts."""
 
     def __init__(self, ahead: CountsAhead, config: HarvestConfig, clock: Clock) -> None:
         self._ahead = ahead
-        self._lookup = ahead.lookup
         self._page_size, self._believed = config.page_size, config.counts
         self._clock = clock
-        self._has_details = config.make_api().details is not None
 
     async def make(self, campaign_ids: Collection[str]) -> Estimate:
         """The requests of all campaigns."""
-        requests, unknown, undetailed = 0, False, 0
-        for campaign_id in campaign_ids:
-            found, certain = self._requests(campaign_id)
-            requests, unknown = requests + found, unknown or not certain
-            undetailed += self._asks_detail(campaign_id)
+        requests, certain, undetailed = 0, True, 0
+        for work in map(self._work, campaign_ids):
+            requests, certain = requests + work.requests, certain and work.certain
+            undetailed += work.detail
         # By their digests: a sample by chance, and the same one each time.
-        chosen = nsmallest(_MOST, filter(self._asks_detail, campaign_ids), key=_digest)
+        of_these = (each for each in campaign_ids if self._work(each).detail)
+        chosen = nsmallest(_MOST, of_these, key=_digest)
         beyond: list[float] = []
         for first in range(0, len(chosen), _SAMPLE):
             group = chosen[first : first + _SAMPLE]
-            before = [self._requests(each)[0] for each in group]
+            before = [self._work(each).requests for each in group]
             shared = await self._ahead.details(group) / len(group)
             for each, had in zip(group, before, strict=True):
-                more = self._requests(each)[0] - had
+                more = self._work(each).requests - had
                 requests += more
                 beyond.append(more + 1 + shared)  # the detail is not to be asked for again
             left = undetailed - len(beyond)
@@ -133,29 +141,21 @@ class _Forecast:
                 break
         if beyond:
             requests += round((undetailed - len(beyond)) * fmean(beyond))
-        return Estimate(requests, unknown and requests > 0)
+        return Estimate(requests, not certain and requests > 0)
 
-    def _asks_detail(self, campaign_id: str) -> bool:
-        begins = any(
-            walk.position.pages == 0 or walk.state == "complete"
-            for walk in self._ahead.to_make(campaign_id)
-        )
-        campaign = self._lookup.kept(campaign_id)
-        return self._has_details and begins and not self._lookup.has_current_detail(campaign)
-
-    def _requests(self, campaign_id: str) -> tuple[int, bool]:
-        """What a campaign takes by what is known of it, and whether all of it is known."""
-        campaign, certain = self._lookup.kept(campaign_id), True
-        requests, now = int(self._asks_detail(campaign_id)), self._clock.now()
-        for walk in self._ahead.to_make(campaign_id):
+    def _work(self, campaign_id: str) -> _Work:
+        campaign, walks = self._ahead.lookup.kept(campaign_id), [*self._ahead.to_make(campaign_id)]
+        detail, certain = self._ahead.asks_detail(campaign, walks), True
+        requests, now = int(detail), self._clock.now()
+        for walk in walks:
             grows = walk.state == "complete" or walk.base is not None
             report = walk.target.report
             pages = None if grows else campaign.pages(report, self._page_size, now)
             if pages == 0 and not self._believed:  # it is asked all the same
-                pages = max(1, len(campaign.detail.activities) if campaign.detail else 1)
+                pages = max(1, len(campaign.activities))
             certain = certain and pages is not None and campaign.counts is not None
             requests += 1 if pages is None else max(0, pages - walk.position.pages)
-        return requests, certain
+        return _Work(requests, detail, certain)
 
 
 def _digest(campaign_id: str) -> int:

@@ -80,6 +80,7 @@ class Campaign:
     by_detail: list[int]
     detailed: bool = False
     counts = True
+    activities = ()
 
     def pages(self, report: str, page_size: int, now: object) -> int:
         """What a walk takes, as far as it is known."""
@@ -104,9 +105,9 @@ class Population:
         """What is known of a campaign."""
         return self.known[campaign_id]
 
-    def has_current_detail(self, campaign: Campaign) -> bool:
-        """Whether its detail was asked for."""
-        return campaign.detailed
+    def asks_detail(self, campaign: Campaign, walks: Iterable[SavedWalk]) -> bool:
+        """Whether its detail is to be asked for."""
+        return not campaign.detailed
 
     def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
         """Its walks."""

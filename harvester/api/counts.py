@@ -7,32 +7,29 @@ campaign, each alone, come ten at a time (`/reports/stats/email_campaign_activit
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from harvester.api.page import read_object
 
 _NUMBER = re.compile(rb'"?([0-9]{1,15})"?')
-_STATS = "/v3/reports/stats"
 _RECIPIENTS = {
-    "opens": "em_opens",
-    "clicks": "em_clicks",
-    "sends": "em_sends",
-    "bounces": "em_bounces",
-    "forwards": "em_forwards",
-    "unsubscribes": "em_optouts",
-    "unique_opens": "em_opens",
-    "did_not_open": "em_not_opened",
+    "opens": ("em_opens",),
+    "clicks": ("em_clicks",),
+    "sends": ("em_sends",),
+    "bounces": ("em_bounces",),
+    "forwards": ("em_forwards",),
+    "unsubscribes": ("em_optouts",),
+    "unique_opens": ("em_opens",),
+    "did_not_open": ("em_not_opened",),
 }
 _ROWS = {
     "opens": ("em_opens_all", "em_opens.all"),
     "clicks": ("em_clicks_all", "em_clicks.all"),
 }
-
 _REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
 
 
@@ -73,16 +70,30 @@ class CampaignCounts(Struct, frozen=True, kw_only=True):
 
 
 class BulkCounts(Struct, frozen=True):
-    """Counts of many campaigns in one request.
+    """Counts of many campaigns in one request, at most `most_ids`; `activities` is the same for
+    those of activities. An entry has its own id in `id_field`."""
 
-    `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its
-    200 by campaign id. `read` raises `Unreadable`. `activities` is the same for ids of activities.
-    """
-
+    path: str
+    id_field: str
     most_ids: int
-    link: Callable[[Sequence[str]], str]
-    read: Callable[[bytes], dict[str, CampaignCounts]]
     activities: "BulkCounts | None" = None
+
+    def link(self, ids: Sequence[str]) -> str:
+        """The link to ask for these ids."""
+        return f"{self.path}/{','.join(ids)}"
+
+    def read(self, body: bytes) -> dict[str, CampaignCounts]:
+        """The counts in the body of the 200, by id. Raise `Unreadable`."""
+        entries = (_read_entry(raw, self.id_field) for raw in read_object(body, _stats).results)
+        return {entry.campaign_id: entry for entry in entries if entry is not None}
+
+
+V3_COUNTS = BulkCounts(
+    "/v3/reports/stats/email_campaigns",
+    "campaign_id",
+    150,
+    BulkCounts("/v3/reports/stats/email_campaign_activities", "campaign_activity_id", 10),
+)
 
 
 class _Entry(msgspec.Struct):
@@ -101,17 +112,6 @@ _entry = msgspec.json.Decoder(_Entry)
 _text = msgspec.json.Decoder(str)
 
 
-def _stats_of(path: str, id_field: str, most_ids: int) -> BulkCounts:
-    def link(ids: Sequence[str]) -> str:
-        return f"{_STATS}/{path}/{','.join(ids)}"
-
-    def read(body: bytes) -> dict[str, CampaignCounts]:
-        entries = (_read_entry(raw, id_field) for raw in read_object(body, _stats).results)
-        return {entry.campaign_id: entry for entry in entries if entry is not None}
-
-    return BulkCounts(most_ids, link, read)
-
-
 def _read_entry(raw: msgspec.Raw, id_field: str) -> CampaignCounts | None:
     """The counts of one campaign or activity; None if the entry is not the documented one."""
     try:
@@ -120,22 +120,24 @@ def _read_entry(raw: msgspec.Raw, id_field: str) -> CampaignCounts | None:
         return None
     if not (own_id := getattr(found, id_field)):
         return None
-    recipients = {name: _number(found.stats, key) for name, key in _RECIPIENTS.items()}
-    rows = {name: _number(found.stats, *keys) for name, keys in _ROWS.items()}
     return CampaignCounts(
         campaign_id=own_id.lower(),
-        recipients={name: number for name, number in recipients.items() if number is not None},
-        rows={name: number for name, number in rows.items() if number is not None},
+        recipients=_numbers(found.stats, _RECIPIENTS),
+        rows=_numbers(found.stats, _ROWS),
         refreshed_at=read_moment(found.last_refresh_time),
     )
 
 
-def _number(stats: Mapping[str, msgspec.Raw], *keys: str) -> int | None:
-    """The number under the first key that has one."""
-    for key in keys:
-        if found := _NUMBER.fullmatch(bytes(stats.get(key, b""))):
-            return int(found[1])
-    return None
+def _numbers(
+    stats: Mapping[str, msgspec.Raw], names: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """By report, the number under the first of its names that has one."""
+    return {
+        report: int(number[1])
+        for report, spellings in names.items()
+        for name in reversed(spellings)
+        if (number := _NUMBER.fullmatch(bytes(stats.get(name, b""))))
+    }
 
 
 def read_moment(raw: msgspec.Raw) -> datetime | None:
@@ -145,9 +147,3 @@ def read_moment(raw: msgspec.Raw) -> datetime | None:
     except (msgspec.DecodeError, ValueError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-V3_COUNTS = replace(
-    _stats_of("email_campaigns", "campaign_id", 150),
-    activities=_stats_of("email_campaign_activities", "campaign_activity_id", 10),
-)

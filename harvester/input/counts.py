@@ -205,6 +205,14 @@ class CountsAhead:
             if walk.run < self.lookup.store.run and self.is_to_make(walk):
                 yield walk
 
+    def asks_detail(self, campaign: KnownCampaign, walks: Iterable[SavedWalk]) -> bool:
+        """Whether the campaign's detail is asked for when these walks of it are made."""
+        return (
+            self.lookup.api.details is not None
+            and any(map(_begins, walks))
+            and not self.lookup.has_current_detail(campaign)
+        )
+
     def _announce(self, to_make: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note the size of each walk whose count is known, and emit what they take together."""
         now, sizes = self.lookup.clock.now(), dict[Target, int]()
@@ -222,11 +230,7 @@ class CountsAhead:
                 else:
                     sizes[walk.target] = pages
                     requests += max(0, pages - walk.position.pages)
-            details += (
-                self.lookup.api.details is not None
-                and any(map(_begins, walks))
-                and not self.lookup.has_current_detail(campaign)
-            )
+            details += self.asks_detail(campaign, walks)
         self.sizes.note(sizes)
         self.lookup.emit(events.WorkCounted(walks=len(sizes), requests=requests, details=details))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -12,6 +13,7 @@ T = TypeVar("T")
 _BLOCK_WAIT = 0.5  # s: how long a walk that has nothing to do waits for more ids of a slow source
 
 
+@dataclass(eq=False, repr=False)
 class BlockStream(Generic[T]):
     """Gives the items of a source, in the parts that `ready` makes of each block of at most `most`.
 
@@ -19,26 +21,22 @@ class BlockStream(Generic[T]):
     where an asynchronous source is slow and its items are waited for.
     """
 
-    def __init__(
-        self,
-        source: AsyncIterator[T] | Iterator[T],
-        most: int,
-        ready: Callable[[list[T]], AsyncGenerator[Sequence[T], None]],
-    ) -> None:
-        self._source = source
-        self._most = most
-        self._ready = ready
-        self._items: asyncio.Queue[T | None] = asyncio.Queue(most)  # None says: no more
+    source: AsyncIterator[T] | Iterator[T]
+    most: int
+    ready: Callable[[list[T]], AsyncGenerator[Sequence[T], None]]
+
+    def __post_init__(self) -> None:
+        self._items: asyncio.Queue[T | None] = asyncio.Queue(self.most)  # None says: no more
         self._parts: asyncio.Queue[Sequence[T]] = asyncio.Queue(1)  # an empty one says so
         self._is_waited_for = False
 
     async def run(self) -> None:
         """Read to the end. Raise what the source raises."""
         async with anyio.create_task_group() as group:
-            if isinstance(self._source, AsyncIterator):
-                group.start_soon(self._read_ahead, self._source)
+            if isinstance(self.source, AsyncIterator):
+                group.start_soon(self._read_ahead, self.source)
             while block := await self._block():
-                async with aclosing(self._ready(block)) as parts:
+                async with aclosing(self.ready(block)) as parts:
                     async for part in parts:
                         if part:
                             await self._parts.put(part)
@@ -50,10 +48,10 @@ class BlockStream(Generic[T]):
         await self._items.put(None)
 
     async def _block(self) -> list[T]:
-        if isinstance(self._source, Iterator):
-            return list(islice(self._source, self._most))
+        if isinstance(self.source, Iterator):
+            return list(islice(self.source, self.most))
         block: list[T] = []
-        while len(block) < self._most:
+        while len(block) < self.most:
             with anyio.move_on_after(_BLOCK_WAIT if block else None):
                 if (item := await self._items.get()) is None:
                     self._items.put_nowait(None)
