@@ -103,7 +103,7 @@ def _client_id(config: HarvestConfig, store: TokenStore) -> str:
 async def _ask_for_code(endpoint: TokenEndpoint, client_id: str, clock: Clock) -> DeviceCode:
     wait = _FIRST_WAIT
     for left in reversed(range(_TRIES)):
-        answer = await endpoint.ask(oauth.device_authorization(client_id), sleep=anyio.sleep)
+        answer = await endpoint.ask(oauth.device_authorization(client_id))
         if isinstance(answer, DeviceCode):
             return answer
         if isinstance(answer, Rejected):
@@ -130,9 +130,7 @@ async def _wait_for_consent(
     interval = pause = code.interval_s
     while clock.monotonic() + pause < deadline:
         await anyio.sleep(pause)
-        answer = await endpoint.ask(
-            oauth.device_poll(client_id, code.device_code), sleep=anyio.sleep
-        )
+        answer = await endpoint.ask(oauth.device_poll(client_id, code.device_code))
         match answer:
             case Tokens():
                 return answer

@@ -155,7 +155,8 @@ class WalkQueue:
         """Whether there is something to ask for."""
         if saved.state == "complete":
             return self._grows(saved) and not self._is_unmoved(saved)
-        return not self._is_refused(saved)
+        refused = saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD
+        return self.retry_failed or not refused
 
     def _is_unmoved(self, saved: SavedWalk) -> bool:
         """Whether the API's count of a finished report is what it was."""
@@ -173,9 +174,6 @@ class WalkQueue:
             and self.api.reports[saved.target.report].paged
             and saved.round < self.store.round
         )
-
-    def _is_refused(self, saved: SavedWalk) -> bool:
-        return saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD and not self.retry_failed
 
     def accepted_before(self) -> Request[bytes] | None:
         """A request for a campaign of which an earlier run had all; None if there is none."""

@@ -228,10 +228,9 @@ class AuthGate:
         """The verdict on a request that was first refused when sent at `first`; where it needs a
         probe, a request that was accepted is sent once more. `last`: no others can be asked."""
         others = not last or bool(self._unasked)
-        verdict, known = self._weigh(first, others=others)
-        if verdict is Verdict.STOP_RUN:
+        if self._evidence(others=others).judge(first) is Verdict.STOP_RUN:
             await self._answers()
-            verdict, known = self._weigh(first, others=others)
+        verdict, known = self._evidence(others=others).judge(first), self.known()
         if verdict is not Verdict.PROBE or known is None:
             return verdict
         with self.pacer.closed():
@@ -243,15 +242,13 @@ class AuthGate:
                 pass
         return Verdict.FAIL_CAMPAIGN
 
-    def _weigh(self, first: float, *, others: bool) -> tuple[Verdict, Request[Any] | None]:
-        known = self.known()
-        evidence = Evidence(
+    def _evidence(self, *, others: bool) -> Evidence:
+        return Evidence(
             accepted_at=self.pacer.last_success if self.proven else _NEVER,
             refused=self._refused,
-            known=known is not None,
+            known=self.known() is not None,
             others=others,
         )
-        return evidence.judge(first), known
 
     async def _answers(self) -> None:
         """Let the requests in flight be answered, as one of them may be accepted; none starts."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import anyio
@@ -41,24 +41,20 @@ class CommandLimits:
     pauses: Sequence[float] = (2.0, 10.0)
 
 
+@dataclass
 class TokenCommand:
     """A token source that runs a command, without a shell, once for each token.
 
     `first` is a token that is known already; the command is run when that is refused.
     """
 
-    def __init__(
-        self,
-        command: str,
-        stop: StopSignal,
-        *,
-        first: str = "",
-        limits: CommandLimits | None = None,
-    ) -> None:
-        self._command = command
-        self._stop = stop
-        self._token = first
-        self._limits = limits or CommandLimits()
+    command: str = field(repr=False)
+    stop: StopSignal
+    first: str = field(default="", repr=False)
+    limits: CommandLimits = CommandLimits()
+
+    def __post_init__(self) -> None:
+        self._token = self.first
 
     async def current(self) -> str:
         """The token of the last run of the command; the first use runs it."""
@@ -68,35 +64,35 @@ class TokenCommand:
 
     async def renew(self, refused: str) -> bool:
         """Run the command; a failure may pass, so it is tried again. False: the same token came."""
-        for pause in self._limits.pauses:
+        for pause in self.limits.pauses:
             try:
                 self._token = await self._run()
                 break
             except ConfigError:
-                await self._stop.sleep(pause)
+                await self.stop.sleep(pause)
         else:
             self._token = await self._run()
         return self._token != refused
 
     async def _run(self) -> str:
         """The token that the command prints. Its output is a secret: no error repeats it."""
-        self._stop.check()
-        if not self._command.strip():
+        self.stop.check()
+        if not self.command.strip():
             raise ConfigError("the token command is blank")
-        run, limits = _Run(), self._limits
+        run, limits = _Run(), self.limits
         try:
-            work = run.make(shlex.split(self._command), limits, self._stop)
+            work = run.make(shlex.split(self.command), limits, self.stop)
             await outlive_cancel(work, wait=limits.stop_wait)
         except (OSError, ValueError) as wrong:
             why = getattr(wrong, "strerror", None) or "it is not a command line"
             raise ConfigError(f"cannot run the token command: {why}") from None
-        self._stop.check()
+        self.stop.check()
         if len(run.output) > _MOST_OUTPUT:
             raise ConfigError(f"the token command printed more than {_MOST_OUTPUT:,} bytes")
         if run.status is None:
             raise ConfigError(f"the token command took over {limits.timeout:g} s")
         if run.status != 0:
-            await self._stop.sleep(_SAME_SIGNAL)
+            await self.stop.sleep(_SAME_SIGNAL)
             said = _last_line(run.errors)
             raise ConfigError(
                 f"the token command failed with exit code {run.status}" + (said and f": {said}")

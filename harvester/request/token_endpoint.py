@@ -4,7 +4,6 @@ The endpoint allows one request a second. The time of the last one stands in a s
 origin; a lock on it makes look and claim one step for all processes.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import os
@@ -13,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
+import anyio
 from yarl import URL
 
 from harvester.api.oauth import Answer, Form, Passing, Rejected, classify
@@ -82,7 +82,7 @@ class TokenEndpoint:
     clock: Clock = field(default_factory=Clock)
 
     async def ask(
-        self, form: Form, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, form: Form, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> Answer:
         """Send `form` once, when its turn comes. What goes wrong on the way is an answer too;
         only `sleep` (while it waits for its turn) and the disk (`StorageError`) raise."""

@@ -9,8 +9,8 @@ task of its own: a cancel between answer and save would lose the tokens too.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 
 import anyio
@@ -23,7 +23,6 @@ from harvester.request.outlive import outlive_cancel
 from harvester.request.token_endpoint import TokenEndpoint
 from harvester.runtime import Clock, StopSignal, later
 
-Sleep = Callable[[float], Awaitable[None]]
 _MARGIN, _MARGIN_PART = 300.0, 0.1  # renewed so long before its end (s; part of its life)
 _YOUNG, _YOUNG_PART = 60.0, 0.5  # a token of this age is refused for another reason than its age
 _SECOND_TRY = 1.0  # s after a lost answer
@@ -133,14 +132,15 @@ class TokenKeeper:
     async def _try_once(self, refused: str | None) -> Passing | None:
         """Adopt what another process has fetched, else ask; None once there is a new token."""
         patience = _LOCK_WAIT if refused is None and self._is_good() else self.max_wait
-        try:
-            async with self.store.locked(self._sleep_within(patience)):
-                self._take(self._adopted(self.store.recover))
-                if self.account.access_token != refused and not self._is_due():
-                    return None
-                return await outlive_cancel(self._exchange(self.account), wait=_CANCEL_WAIT)
-        except TimeoutError:
-            return Passing("another process holds the lock of the account")
+        async with AsyncExitStack() as lock:
+            with anyio.move_on_after(patience) as waiting:
+                await lock.enter_async_context(self.store.locked(self.stop.sleep))
+            if waiting.cancelled_caught:
+                return Passing("another process holds the lock of the account")
+            self._take(self._adopted(self.store.recover))
+            if self.account.access_token != refused and not self._is_due():
+                return None
+            return await outlive_cancel(self._exchange(self.account), wait=_CANCEL_WAIT)
 
     async def _exchange(self, account: Account) -> Passing | None:
         if account.refresh_token is None:
@@ -153,7 +153,7 @@ class TokenKeeper:
                 # At once and also after a signal: a server that gives a lost answer again does so
                 # for some seconds only.
                 await anyio.sleep(_SECOND_TRY)
-                answer = await self.endpoint.ask(form, sleep=anyio.sleep)
+                answer = await self.endpoint.ask(form)
             if isinstance(answer, Tokens):
                 new = renewed(account, answer)
                 await self._save(new, room)
@@ -185,16 +185,6 @@ class TokenKeeper:
                 self.store.recover()  # removes what the tries before have left
                 return
         raise StorageError(f"the new tokens cannot be saved in {self.store.path}")
-
-    def _sleep_within(self, seconds: float) -> Sleep:
-        deadline = self.clock.monotonic() + seconds
-
-        async def sleep(pause: float) -> None:
-            if self.clock.monotonic() >= deadline:
-                raise TimeoutError
-            await self.stop.sleep(pause)
-
-        return sleep
 
     # -- what is known -------------------------------------------------------------------------
 
