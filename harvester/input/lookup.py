@@ -143,11 +143,28 @@ class Lookup:
     # -- counts in bulk ------------------------------------------------------------------------
 
     async def counts(self, campaign_ids: Sequence[str]) -> None:
-        """Ask for the counts of campaigns."""
-        if self.bulk is not None and campaign_ids:
-            found, now = await self._ask(campaign_ids, self.bulk), self.clock.now()
+        """Ask for the counts of campaigns; where the API refuses them, for those of each half."""
+        blocks, tries = [campaign_ids] if campaign_ids else [], 0
+        while self.bulk is not None and blocks and tries < _MOST_TRIES:
+            block, tries = blocks.pop(), tries + 1
+            try:
+                found = await self._fetch(self.bulk, block, block[0])
+                self._proven = self._proven or bool(found)
+            except CampaignError as error:
+                if error.status in _WRONG_ID and len(block) > 1:
+                    middle = len(block) // 2
+                    blocks += [block[middle:], block[:middle]]
+                    continue
+                self._misses += 1
+                if self._misses >= _MOST_FAILURES and not self._proven:
+                    self.bulk = None
+                self.emit(events.CountsMissed(len(block), str(error)))
+                if error.status not in _WRONG_ID:
+                    return
+                found = {}
+            now = self.clock.now()
             self.store.keep(
-                self.kept(each).with_counts(counts, now).saved for each, counts in found.items()
+                self.kept(each).with_counts(found.get(each), now).saved for each in block
             )
 
     async def activities(self, campaign_ids: Iterable[str]) -> int:
@@ -162,10 +179,8 @@ class Lookup:
                 break
             requests += 1
             ids = [name for each in block for name in each.activities]
-            target = Target(REPORT, block[0].campaign_id)
-            request = Request(target, bulk.link(ids), bulk.read, priority=_FIRST, optional=True)
             try:
-                found = await self.fetcher.fetch(request)
+                found = await self._fetch(bulk, ids, block[0].campaign_id)
             except CampaignError as error:
                 self._activity_misses += 1
                 self.emit(events.CountsMissed(len(block), str(error)))
@@ -173,36 +188,10 @@ class Lookup:
             self.store.keep(each.with_activities(found).saved for each in block)
         return requests
 
-    async def _ask(self, ids: Sequence[str], bulk: BulkCounts) -> dict[str, CampaignCounts | None]:
-        """The counts of a block; None for an id without any. Ids that were not asked are absent.
-
-        Where the API refuses a block, its halves are asked for.
-        """
-        found: dict[str, CampaignCounts | None] = {}
-        blocks, tries = [ids], 0
-        while blocks and tries < _MOST_TRIES:
-            block, tries = blocks.pop(), tries + 1
-            target = Target(REPORT, block[0])
-            request = Request(target, bulk.link(block), bulk.read, priority=_FIRST, optional=True)
-            try:
-                answer = await self.fetcher.fetch(request)
-            except CampaignError as error:
-                if error.status not in _WRONG_ID or len(block) == 1:
-                    found |= dict.fromkeys(block if error.status in _WRONG_ID else ())
-                    if self._missed(block, error, alone=error.status in _WRONG_ID):
-                        break
-                    continue
-                middle = len(block) // 2
-                blocks += [block[middle:], block[:middle]]
-            else:
-                self._proven = self._proven or bool(answer)
-                found |= {each: answer.get(each) for each in block}
-        return found
-
-    def _missed(self, block: Sequence[str], error: CampaignError, *, alone: bool) -> bool:
-        """Note that counts cannot be had; whether to ask for no more in this block."""
-        self._misses += 1
-        if self._misses >= _MOST_FAILURES and not self._proven:
-            self.bulk = None
-        self.emit(events.CountsMissed(len(block), str(error)))
-        return self.bulk is None or not alone
+    async def _fetch(
+        self, bulk: BulkCounts, ids: Sequence[str], campaign_id: str
+    ) -> dict[str, CampaignCounts]:
+        target, link = Target(REPORT, campaign_id), bulk.link(ids)
+        return await self.fetcher.fetch(
+            Request(target, link, bulk.read, priority=_FIRST, optional=True)
+        )
