@@ -82,6 +82,21 @@ def test_while_walks_have_work_a_slow_source_fills_a_block() -> None:
 
 
 @pytest.mark.parametrize("is_async", [True, False])
+def test_no_item_ends_a_source(*, is_async: bool) -> None:
+    """Whatever it is: what is no id is refused by name, and not silently the last one."""
+
+    class Odd(Source):
+        def __iter__(self) -> Iterator[Any]:
+            self.read = 4
+            yield from [1, None, (), 2]
+
+    source = Odd(4)
+    items = source.slowly() if is_async else iter(source)
+    stream = BlockStream(items, MOST, source.ask)
+    assert virtually(lambda: taken(stream, source)) == [1, None, (), 2]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
 async def test_ids_of_any_source_have_counts(tmp_path: Path, *, is_async: bool) -> None:
     """The same requests as for a list."""
     async with Sandbox(SandboxSettings(**ACCOUNT)) as sandbox:
