@@ -121,7 +121,7 @@ def classify(status: int, headers: Headers, body: bytes, *, now: float) -> Answe
     may repeat a secret. Never raises."""
     found = _object(body)
     if status == 200:
-        return _granted(found, now) or Passing("HTTP 200 without tokens")
+        return _tokens(found, now) or _device_code(found) or Passing("HTTP 200 without tokens")
     error, text = _error(found)
     wait = seconds_to_wait(
         headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
@@ -148,14 +148,8 @@ def _error(found: Mapping[str, Any]) -> tuple[str, str]:
     return quoted(error), quoted(found.get("error_description") or found.get("errorSummary"))
 
 
-def _granted(found: Mapping[str, Any], now: float) -> Tokens | DeviceCode | None:
-    if "access_token" in found:
-        return _tokens(found, now)
-    return _device_code(found) if "device_code" in found else None
-
-
 def _tokens(found: Mapping[str, Any], now: float) -> Tokens | None:
-    access = _secret(found["access_token"])
+    access = _secret(found.get("access_token"))
     if access is None:
         return None
     return Tokens(
@@ -178,7 +172,7 @@ def _expiry(given: object, now: float) -> float:
 
 
 def _device_code(found: Mapping[str, Any]) -> DeviceCode | None:
-    device_code, user_code = _secret(found["device_code"]), _secret(found.get("user_code"))
+    device_code, user_code = _secret(found.get("device_code")), _secret(found.get("user_code"))
     complete = _link(found.get("verification_uri_complete"))
     link = complete or _link(found.get("verification_uri"))
     if device_code is None or user_code is None or link is None:

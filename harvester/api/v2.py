@@ -30,28 +30,25 @@ _PAGE = Shape("results", "meta", "pagination", "next_link")
 _CAMPAIGN_LINKS = Shape("click_through_details")
 
 
-def _events(name: str, row_type: str, time_field: str) -> Report:
-    return Report(
+_EVENTS = {
+    "opens": ("EMAIL_OPEN", "open_date"),
+    "clicks": ("EMAIL_CLICK", "click_date"),
+    "sends": ("EMAIL_SEND", "send_date"),
+    "bounces": ("EMAIL_BOUNCE", "bounce_date"),
+    "forwards": ("EMAIL_FORWARD", "forward_date"),
+    "unsubscribes": ("EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
+}
+REPORTS = {
+    name: Report(
         name=name,
         path=f"/tracking/{name}",
         row_type=row_type,
         time_field=time_field,
         since_parameter="created_since",
     )
-
-
-REPORTS = {
-    report.name: report
-    for report in (
-        _events("opens", "EMAIL_OPEN", "open_date"),
-        _events("clicks", "EMAIL_CLICK", "click_date"),
-        _events("sends", "EMAIL_SEND", "send_date"),
-        _events("bounces", "EMAIL_BOUNCE", "bounce_date"),
-        _events("forwards", "EMAIL_FORWARD", "forward_date"),
-        _events("unsubscribes", "EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
-        Report(name=LINKS, path="", paged=False, in_all=False),  # they stand in the campaign itself
-    )
+    for name, (row_type, time_field) in _EVENTS.items()
 }
+REPORTS[LINKS] = Report(name=LINKS, path="", paged=False, in_all=False)  # in the campaign itself
 STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 
 

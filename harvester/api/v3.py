@@ -40,32 +40,29 @@ _LIST = Shape("campaigns", "_links", "next", "href")
 _LINKS_PAGE = Shape("link_click_counts")
 
 
-def _events(name: str, path: str, row_type: str, *, in_all: bool = True) -> Report:
-    return Report(
+_EVENTS = {
+    "opens": ("opens", "em_opens"),
+    "clicks": ("clicks", "em_clicks"),
+    "sends": ("sends", "em_sends"),
+    "bounces": ("bounces", "em_bounces"),
+    "forwards": ("forwards", "em_forwards"),
+    "unsubscribes": ("optouts", "em_optouts"),
+    "unique_opens": ("unique_opens", "em_opens"),
+    "did_not_open": ("didnotopens", "em_didnotopens"),
+}
+_DERIVED = {"unique_opens", "did_not_open"}  # they follow from opens and sends
+REPORTS = {
+    name: Report(
         name=name,
         path=f"/tracking/{path}",
         row_type=row_type,
         time_field="created_time",
         newest_first=True,
-        in_all=in_all,
+        in_all=name not in _DERIVED,
     )
-
-
-REPORTS = {
-    report.name: report
-    for report in (
-        _events("opens", "opens", "em_opens"),
-        _events("clicks", "clicks", "em_clicks"),
-        _events("sends", "sends", "em_sends"),
-        _events("bounces", "bounces", "em_bounces"),
-        _events("forwards", "forwards", "em_forwards"),
-        _events("unsubscribes", "optouts", "em_optouts"),
-        # These two follow from opens and sends.
-        _events("unique_opens", "unique_opens", "em_opens", in_all=False),
-        _events("did_not_open", "didnotopens", "em_didnotopens", in_all=False),
-        Report(name=LINKS, path="/links", paged=False, in_all=False),
-    )
+    for name, (path, row_type) in _EVENTS.items()
 }
+REPORTS[LINKS] = Report(name=LINKS, path="/links", paged=False, in_all=False)
 STATUSES: Mapping[str, str | None] = {
     "ALL": None,
     "DRAFT": "draft",
