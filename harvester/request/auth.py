@@ -44,28 +44,18 @@ class Verdict(Enum):
     PUT_OFF = auto()  # ask for other campaigns first: they show whether the token works
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
-    """What is known of the token.
+def judge(sent: float, *, accepted_at: float, refused: int, known: bool, others: bool) -> Verdict:
+    """What follows the refusal of a request that was first sent at `sent` (monotonic s).
 
-    `accepted_at` is when the latest of the accepted requests was sent (monotonic s), `refused` the
-    ids of campaigns that were refused before any was accepted. `known` says that there is a request
-    that was accepted before, `others` that there may be other campaigns to ask for.
+    `accepted_at` is when the latest of the accepted requests was sent, `refused` how many campaigns
+    were refused before any was accepted. `known` says that there is a request that was accepted
+    before, `others` that there may be other campaigns to ask for.
     """
-
-    accepted_at: float = _NEVER
-    refused: frozenset[str] = frozenset()
-    known: bool = False
-    others: bool = True
-
-    def judge(self, sent: float) -> Verdict:
-        """What follows the refusal of a request that was first sent at `sent`."""
-        if self.accepted_at > sent:
-            return Verdict.FAIL_CAMPAIGN
-        if self.known:
-            return Verdict.PROBE
-        if self.others and len(self.refused) < MOST_REFUSED:
-            return Verdict.PUT_OFF
-        return Verdict.STOP_RUN
+    if accepted_at > sent:
+        return Verdict.FAIL_CAMPAIGN
+    if known:
+        return Verdict.PROBE
+    return Verdict.PUT_OFF if others and refused < MOST_REFUSED else Verdict.STOP_RUN
 
 
 class _Doubt(Struct, frozen=True):
@@ -228,9 +218,9 @@ class AuthGate:
         """The verdict on a request that was first refused when sent at `first`; where it needs a
         probe, a request that was accepted is sent once more. `last`: no others can be asked."""
         others = not last or bool(self._unasked)
-        if self._evidence(others=others).judge(first) is Verdict.STOP_RUN:
+        if self._verdict(first, others=others) is Verdict.STOP_RUN:
             await self._answers()
-        verdict, known = self._evidence(others=others).judge(first), self.known()
+        verdict, known = self._verdict(first, others=others), self.known()
         if verdict is not Verdict.PROBE or known is None:
             return verdict
         with self.pacer.closed():
@@ -242,10 +232,11 @@ class AuthGate:
                 pass
         return Verdict.FAIL_CAMPAIGN
 
-    def _evidence(self, *, others: bool) -> Evidence:
-        return Evidence(
+    def _verdict(self, first: float, *, others: bool) -> Verdict:
+        return judge(
+            first,
             accepted_at=self.pacer.last_success if self.proven else _NEVER,
-            refused=self._refused,
+            refused=len(self._refused),
             known=self.known() is not None,
             others=others,
         )
