@@ -95,10 +95,10 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             )
             ahead = queue.use_counts(lookup, page_size=config.page_size)
             await ahead.count_all(campaign_ids)
-            estimate = await _Forecast(ahead, config, clock).make(campaign_ids)
+            found = await estimate(ahead, campaign_ids)
             stop.check()
             directory.sync()
-            return estimate
+            return found
 
 
 class _Work(NamedTuple):
@@ -110,52 +110,45 @@ class _Work(NamedTuple):
     certain: bool
 
 
-class _Forecast:
-    """Adds up the campaigns, and what a sample of them takes beyond its counts."""
+async def estimate(ahead: CountsAhead, campaign_ids: Collection[str]) -> Estimate:
+    """Add up the campaigns, and what a sample of them takes beyond its counts."""
+    requests, certain, undetailed = 0, True, 0
+    for work in (_work_of(each, ahead) for each in campaign_ids):
+        requests, certain = requests + work.requests, certain and work.certain
+        undetailed += work.detail
+    # By their digests: a sample by chance, and the same one each time.
+    of_these = (each for each in campaign_ids if _work_of(each, ahead).detail)
+    chosen = nsmallest(_MOST, of_these, key=_digest)
+    beyond: list[float] = []
+    for first in range(0, len(chosen), _SAMPLE):
+        group = chosen[first : first + _SAMPLE]
+        before = [_work_of(each, ahead).requests for each in group]
+        shared = await ahead.details(group) / len(group)
+        for each, had in zip(group, before, strict=True):
+            more = _work_of(each, ahead).requests - had
+            requests += more
+            beyond.append(more + 1 + shared)  # the detail is not to be asked for again
+        left = undetailed - len(beyond)
+        if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
+            break
+    if beyond:
+        requests += round((undetailed - len(beyond)) * fmean(beyond))
+    return Estimate(requests, not certain and requests > 0)
 
-    def __init__(self, ahead: CountsAhead, config: HarvestConfig, clock: Clock) -> None:
-        self._ahead = ahead
-        self._page_size, self._believed = config.page_size, config.counts
-        self._clock = clock
 
-    async def make(self, campaign_ids: Collection[str]) -> Estimate:
-        """The requests of all campaigns."""
-        requests, certain, undetailed = 0, True, 0
-        for work in map(self._work, campaign_ids):
-            requests, certain = requests + work.requests, certain and work.certain
-            undetailed += work.detail
-        # By their digests: a sample by chance, and the same one each time.
-        of_these = (each for each in campaign_ids if self._work(each).detail)
-        chosen = nsmallest(_MOST, of_these, key=_digest)
-        beyond: list[float] = []
-        for first in range(0, len(chosen), _SAMPLE):
-            group = chosen[first : first + _SAMPLE]
-            before = [self._work(each).requests for each in group]
-            shared = await self._ahead.details(group) / len(group)
-            for each, had in zip(group, before, strict=True):
-                more = self._work(each).requests - had
-                requests += more
-                beyond.append(more + 1 + shared)  # the detail is not to be asked for again
-            left = undetailed - len(beyond)
-            if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
-                break
-        if beyond:
-            requests += round((undetailed - len(beyond)) * fmean(beyond))
-        return Estimate(requests, not certain and requests > 0)
-
-    def _work(self, campaign_id: str) -> _Work:
-        campaign, walks = self._ahead.lookup.kept(campaign_id), [*self._ahead.to_make(campaign_id)]
-        detail, certain = self._ahead.asks_detail(campaign, walks), True
-        requests, now = int(detail), self._clock.now()
-        for walk in walks:
-            grows = walk.state == "complete" or walk.base is not None
-            report = walk.target.report
-            pages = None if grows else campaign.pages(report, self._page_size, now)
-            if pages == 0 and not self._believed:  # it is asked all the same
-                pages = max(1, len(campaign.activities))
-            certain = certain and pages is not None and campaign.counts is not None
-            requests += 1 if pages is None else max(0, pages - walk.position.pages)
-        return _Work(requests, detail, certain)
+def _work_of(campaign_id: str, ahead: CountsAhead) -> _Work:
+    campaign, walks = ahead.lookup.kept(campaign_id), [*ahead.to_make(campaign_id)]
+    detail, certain = ahead.asks_detail(campaign, walks), True
+    requests, now = int(detail), ahead.lookup.clock.now()
+    for walk in walks:
+        grows = walk.state == "complete" or walk.base is not None
+        report = walk.target.report
+        pages = None if grows else campaign.pages(report, ahead.page_size, now)
+        if pages == 0 and not ahead.lookup.believed:  # it is asked all the same
+            pages = max(1, len(campaign.activities))
+        certain = certain and pages is not None and campaign.counts is not None
+        requests += 1 if pages is None else max(0, pages - walk.position.pages)
+    return _Work(requests, detail, certain)
 
 
 def _digest(campaign_id: str) -> int:
