@@ -163,24 +163,24 @@ class TokenStore:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
+@dataclass
 class Room:
     """An open, empty file that becomes the account. `written` says that it may hold tokens."""
 
-    def __init__(self, store: TokenStore, path: Path, file: int) -> None:
-        self._store = store
-        self._path = path
-        self._file = file
-        self.written = False
+    store: TokenStore
+    path: Path
+    file: int
+    written: bool = False
 
     def save(self, account: Account) -> None:
         """Put `account` in the place of the stored one, durably."""
         self.written = True
-        with storage(self._path):
+        with storage(self.path):
             raw = _encode(account).ljust(_ROOM)
-            write_all(self._file, raw, at=0)
-            os.ftruncate(self._file, len(raw))
-            os.fsync(self._file)
-            self._store._replace(self._path)
+            write_all(self.file, raw, at=0)
+            os.ftruncate(self.file, len(raw))
+            os.fsync(self.file)
+            self.store._replace(self.path)
 
 
 def _encode(account: Account) -> bytes:
@@ -215,11 +215,10 @@ def _read_regular(path: Path) -> bytes | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ConfigError(f"{path} is not a regular file: move it away")
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _OPEN)
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
     except FileNotFoundError:
         return None
-    with os.fdopen(file, "rb") as opened:
-        return opened.read(_LARGEST)
 
 
 def _try_lock(path: Path) -> int | None:

@@ -89,7 +89,7 @@ class TokenKeeper:
         Raise `StopRun` if the sign-in is over, or its endpoint stays in trouble.
         """
         async with self._turn:
-            self._take(self._adopted(self.store.read))
+            self._adopt(self.store.read)
             if self.account.access_token != refused:
                 return True
             if self.account.refresh_token is None:
@@ -137,7 +137,7 @@ class TokenKeeper:
                 await lock.enter_async_context(self.store.locked(self.stop.sleep))
             if waiting.cancelled_caught:
                 return Passing("another process holds the lock of the account")
-            self._take(self._adopted(self.store.recover))
+            self._adopt(self.store.recover)
             if self.account.access_token != refused and not self._is_due():
                 return None
             return await outlive_cancel(self._exchange(self.account), wait=_CANCEL_WAIT)
@@ -162,9 +162,8 @@ class TokenKeeper:
                 return None
         if isinstance(answer, Passing):
             return answer
-        found = self._adopted(self.store.recover)
-        if found.refresh_token != account.refresh_token:  # renewed without our lock
-            self._take(found)
+        self._adopt(self.store.recover)
+        if self.account.refresh_token != account.refresh_token:  # renewed without our lock
             return None
         lost = self._lost or self.store.interrupted
         raise self._give_up(
@@ -231,10 +230,10 @@ class TokenKeeper:
                 )
         return account
 
-    def _adopted(self, read: Callable[[], Account | None]) -> Account:
-        """What `read` finds, during a run: an account that cannot be used stops it."""
+    def _adopt(self, read: Callable[[], Account | None]) -> None:
+        """Take what `read` finds, during a run: an account that cannot be used stops it."""
         try:
-            return self._bound(read())
+            self._take(self._bound(read()))
         except ConfigError as wrong:
             raise self._order("credentials_refused", str(wrong)) from None
 
