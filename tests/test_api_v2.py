@@ -369,8 +369,7 @@ def test_a_listed_campaign_has_an_id(row: str) -> None:
 )
 def test_a_summary_gives_the_counts_it_has(raw: bytes, found: dict[str, int]) -> None:
     """Whole numbers of the reports we know; nothing is made of anything else."""
-    assert API.details is not None
-    detail = API.details.read("7", b'{"id":7,"tracking_summary":%s}' % raw)
+    detail = API.read_detail("7", b'{"id":7,"tracking_summary":%s}' % raw)
     assert detail.counts is not None
     assert detail.counts.recipients == found
 
@@ -384,9 +383,8 @@ def test_a_summary_gives_the_counts_it_has(raw: bytes, found: dict[str, int]) ->
 )
 def test_what_is_no_detail_is_unreadable(raw: bytes) -> None:
     """Asked for again, like any page."""
-    assert API.details is not None
     with pytest.raises(Unreadable):
-        API.details.read("7", raw)
+        API.read_detail("7", raw)
 
 
 # -- against an exact JSON reader --------------------------------------------------------------

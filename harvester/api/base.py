@@ -4,7 +4,7 @@
 secret enters a URL or a header.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -56,19 +56,6 @@ class Detail(Struct, frozen=True, kw_only=True):
     links: str | None = None
 
 
-class Details(Struct, frozen=True):
-    """How a campaign's own detail is asked for and read.
-
-    `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
-    `Unreadable`, and `CampaignError` "not_sent". No walk begins without it where it is `required`;
-    else it is asked for where that saves requests.
-    """
-
-    link: Callable[[str], str]
-    read: Callable[[str, bytes], Detail]
-    required: bool
-
-
 class Secrets(Protocol):
     """What admits a request."""
 
@@ -94,8 +81,9 @@ class Api(Protocol):
     """The campaign statuses that the list can be asked for."""
     bulk_counts: ClassVar[BulkCounts | None]
     """The counts of many campaigns at once; None if this version has them in each one's detail."""
-    details: ClassVar[Details | None]
-    """The detail that a walk begins with; None if this version walks without it."""
+    needs_detail: ClassVar[bool]
+    """Whether no walk begins without the campaign's detail; else it is asked for where that saves
+    requests."""
 
     @property
     def origin(self) -> str:
@@ -104,12 +92,18 @@ class Api(Protocol):
     def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
 
+    def detail_link(self, campaign_id: str, /) -> str:
+        """The link of a campaign's detail."""
+
+    def read_detail(self, campaign_id: str, body: bytes, /) -> Detail:
+        """Read the body of the 200 for it. Raise `Unreadable`, and `CampaignError` "not_sent"."""
+
     def first_link(
         self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
     ) -> str:
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
-        that has a `since_parameter`. Where there are `details` and `detail` is not given, the first
-        page is the campaign's own and has no rows."""
+        that has a `since_parameter`. Where that needs the `detail` and has none, the first page is
+        the campaign's own and has no rows."""
 
     def activities_from(self, link: str | None) -> tuple[str, ...]:
         """The ids of the activities that `link` and the links after it read, in order; one empty

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
@@ -106,7 +106,9 @@ class V2(Struct, frozen=True):
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
     bulk_counts: ClassVar[BulkCounts | None] = None
-    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=False)
+    needs_detail: ClassVar[bool] = False
+    detail_link = staticmethod(_detail_link)
+    read_detail = staticmethod(_read_detail)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:

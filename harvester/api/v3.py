@@ -20,7 +20,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
 from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
@@ -128,7 +128,9 @@ class V3(Struct, frozen=True):
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = tuple(STATUSES)
     bulk_counts: ClassVar[BulkCounts | None] = V3_COUNTS
-    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=True)
+    needs_detail: ClassVar[bool] = True
+    detail_link = staticmethod(_detail_link)
+    read_detail = staticmethod(_read_detail)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:

@@ -50,15 +50,14 @@ class Summaries:
             return self._known[campaign_id]
 
     async def _ask(self, target: Target) -> dict[str, int] | None:
-        details = self._api.details
-        if details is None or self._api.bulk_counts is not None:
+        if self._api.bulk_counts is not None:
             return None
 
         def read(body: bytes) -> dict[str, int] | None:
-            counts = details.read(target.campaign_id, body).counts
+            counts = self._api.read_detail(target.campaign_id, body).counts
             return dict(counts.recipients) if counts else None
 
-        link = details.link(target.campaign_id)
+        link = self._api.detail_link(target.campaign_id)
         try:
             return await self._fetcher.fetch(Request(target, link, read, optional=True))
         except CampaignError:

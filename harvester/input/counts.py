@@ -207,11 +207,7 @@ class CountsAhead:
 
     def asks_detail(self, campaign: KnownCampaign, walks: Iterable[SavedWalk]) -> bool:
         """Whether the campaign's detail is asked for when these walks of it are made."""
-        return (
-            self.lookup.api.details is not None
-            and any(map(_begins, walks))
-            and not self.lookup.has_current_detail(campaign)
-        )
+        return any(map(_begins, walks)) and not self.lookup.has_current_detail(campaign)
 
     def _announce(self, to_make: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note the size of each walk whose count is known, and emit what they take together."""

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from harvester import events
-from harvester.api.base import Api, Details
+from harvester.api.base import Api
 from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.errors import CampaignError, Deferred
@@ -74,17 +74,17 @@ class Lookup:
         Tasks that want the same campaign's wait for one answer. Raise what asking for a detail that
         is required raises; a failure stands for all reports of the campaign in this run.
         """
-        details, campaign_id = self.api.details, target.campaign_id
-        if details is None or not (details.required or self._is_worth_it(top_up=top_up)):
+        campaign_id = target.campaign_id
+        if not (self.api.needs_detail or self._is_worth_it(top_up=top_up)):
             return self.kept(campaign_id)
         asking = self._asking.setdefault(campaign_id, asyncio.Lock())
         async with asking:
             campaign = self.kept(campaign_id)
             if not self.has_current_detail(campaign):
                 try:
-                    campaign = await self._ask_detail(campaign, target, details)
+                    campaign = await self._ask_detail(campaign, target)
                 except CampaignError:
-                    if details.required:
+                    if self.api.needs_detail:
                         raise
                     return campaign  # its reports may be there all the same
             doubtful = self.believed and campaign.is_doubtful(self.reports, self.clock.now())
@@ -100,14 +100,12 @@ class Lookup:
         empty = requests_saved(self.reports) if self.believed else 0.0
         return empty + self.links + self.summary > 1
 
-    async def _ask_detail(
-        self, campaign: KnownCampaign, target: Target, details: Details
-    ) -> KnownCampaign:
+    async def _ask_detail(self, campaign: KnownCampaign, target: Target) -> KnownCampaign:
         campaign_id = target.campaign_id
         if (failure := self._failures.get(campaign_id)) is not None:
             raise failure.with_traceback(None)
-        read = partial(details.read, campaign_id)
-        link, optional = details.link(campaign_id), not details.required
+        read = partial(self.api.read_detail, campaign_id)
+        link, optional = self.api.detail_link(campaign_id), not self.api.needs_detail
         try:
             detail = await self.fetcher.fetch(
                 Request(target, link, read, priority=_FIRST, optional=optional)

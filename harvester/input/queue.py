@@ -178,9 +178,9 @@ class WalkQueue:
     def accepted_before(self) -> Request[bytes] | None:
         """A request for a campaign of which an earlier run had all; None if there is none."""
         for walk in self.store.walks_in("complete"):
-            target, details = walk.target, self.api.details
-            if details is not None and details.required:
-                return Request(target, details.link(target.campaign_id), bytes)
+            target = walk.target
+            if self.api.needs_detail:
+                return Request(target, self.api.detail_link(target.campaign_id), bytes)
             if target.report in self.api.reports:
                 return Request(target, self.api.first_link(target, limit=1, since=None), bytes)
         return None
