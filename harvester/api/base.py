@@ -105,9 +105,9 @@ class Api(Protocol):
         that has a `since_parameter`. Where that needs the `detail` and has none, the first page is
         the campaign's own and has no rows."""
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
-        """The ids of the activities that `link` and the links after it read, in order; one empty
-        id in a version whose campaigns have none."""
+    def activity_of(self, link: str, /) -> str | None:
+        """The id of the activity that `link` reads, None if it is the campaign's own; empty in a
+        version without activities."""
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """The link that follows the last page of the activity that `link` reads."""

@@ -131,9 +131,9 @@ class V2(Struct, frozen=True):
             return link
         return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
+    def activity_of(self, link: str) -> str | None:
         """A campaign of v2 has one report of each kind."""
-        return ("",)
+        return ""
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """Nothing follows."""

@@ -150,12 +150,9 @@ class V3(Struct, frozen=True):
         start = detail and _next_activity(target, str(limit), detail.activities)
         return start or f"{_detail_link(target.campaign_id)}#{limit}"
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
-        """The activity in the path, then those in the fragment."""
-        asked, _, left = (link or "").partition("#")
-        if not asked or asked.startswith(f"{_CAMPAIGNS}/"):
-            return ()
-        return (asked.split("/")[4], *left.split(",")[1:])
+    def activity_of(self, link: str) -> str | None:
+        """The activity in the path."""
+        return None if link.startswith(f"{_CAMPAIGNS}/") else link.split("/")[4]
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """The first page of the next activity."""
@@ -170,12 +167,12 @@ class V3(Struct, frozen=True):
     def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read the campaign, or one page of one of its activities. The end of the walk is the last
         activity's page without a next link."""
-        asked, _, left = link.partition("#")
+        left = link.partition("#")[2]
         limit, *activities = left.split(",")
-        if asked.startswith(f"{_CAMPAIGNS}/"):
+        if (activity := self.activity_of(link)) is None:
             detail = _read_detail(target.campaign_id, body)
             return Page(b"", 0, _next_activity(target, limit, detail.activities))
-        report, activity = REPORTS[target.report], asked.split("/")[4]
+        report = REPORTS[target.report]
         expected = ExpectedIds(
             id_field="campaign_activity_id",
             id=activity,
