@@ -70,10 +70,7 @@ def classify_response(link: str, status: int, headers: Headers, body: bytes) -> 
     what = f"HTTP {status} {key}" if key else f"HTTP {status}"
     text = f"{what}: {entry.text}" if entry.text else what
     if (passing := _passing(status, key)) is not None:
-        wait = seconds_to_wait(
-            headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
-        )
-        return passing(text, status=status, error_key=key, retry_after=wait)
+        return passing(text, status=status, error_key=key, retry_after=retry_after(headers))
     if status == 403:
         return Forbidden(text, status=status, error_key=entry.key)
     if 300 <= status < 400:
@@ -130,6 +127,12 @@ def quoted(value: object) -> str:
 
 
 # -- Retry-After ---------------------------------------------------------------------------------
+
+
+def retry_after(headers: Headers) -> float | None:
+    """The wait (s) that an answer asks for now; None if it asks for none."""
+    waits = headers.getall("Retry-After", [])
+    return seconds_to_wait(waits, date=headers.get("Date"), now=datetime.now(UTC))
 
 
 def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -> float | None:

@@ -8,12 +8,11 @@ the form body, none in the query, for URLs are logged.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from harvester.api.errors import Headers, quoted, seconds_to_wait
+from harvester.api.errors import Headers, quoted, retry_after
 
 SCOPE = "campaign_data offline_access"  # tracking reports; a refresh token
 TRACKING_SCOPE = "campaign_data"
@@ -123,14 +122,11 @@ def classify(status: int, headers: Headers, body: bytes, *, now: float) -> Answe
     if status == 200:
         return _tokens(found, now) or _device_code(found) or Passing("HTTP 200 without tokens")
     error, text = _error(found)
-    wait = seconds_to_wait(
-        headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
-    )
     what = f"HTTP {status} {error}".rstrip() + (f": {text}" if text else "")
     if error == "slow_down":  # RFC 8628 answers 400; some gateways put it under a 429
         return Pending(slow_down=True)
     if status in {408, 429} or status >= 500 or status < 400 or error in _PASSING:
-        return Passing(what, wait)
+        return Passing(what, retry_after(headers))
     return Pending() if error == "authorization_pending" else Rejected(error, what)
 
 

@@ -101,10 +101,6 @@ class CountsAhead:
             yield group
         yield block
 
-    async def _count(self, block: Ids) -> None:
-        await self.block(block)
-        self._note_counted(self._counted + len(block))
-
     def _note_counted(self, ids: float) -> None:
         self._counted = ids
         self._more_counted.set()
@@ -174,7 +170,7 @@ class CountsAhead:
 
     # -- one block -----------------------------------------------------------------------------
 
-    async def block(self, block: Iterable[str | int]) -> None:
+    async def _count(self, block: Ids) -> None:
         """Ask for the counts of a block of ids, and note what their walks take."""
         ids = [each for each in dict.fromkeys(self._checked(block)) if self._is_new(each)]
         to_make = {each: [*self.to_make(each)] for each in ids}
@@ -188,6 +184,7 @@ class CountsAhead:
             with self._guarded():
                 await self.lookup.counts(uncounted)
         self._announce(to_make)
+        self._note_counted(self._counted + len(block))
 
     def _is_new(self, campaign_id: str) -> bool:
         return self.sizes.counted(Target(self.reports[0], campaign_id)) is None
