@@ -1,6 +1,6 @@
 """What is known of a campaign before it is walked, and what may be concluded from it. No I/O."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -233,23 +233,20 @@ def known(saved: SavedCampaign) -> KnownCampaign:
 
 def worth_asking(
     campaigns: Iterable[KnownCampaign], reports: Collection[str], most: int, now: datetime
-) -> Iterator[list[KnownCampaign]]:
+) -> list[list[KnownCampaign]]:
     """Blocks of campaigns with at most `most` activities together, whose counts save more requests
     than the one that each block costs."""
     gains = [(campaign.saved_by_activities(reports, now), campaign) for campaign in campaigns]
-    block: list[KnownCampaign] = []
-    saved, room = 0.0, most
+    blocks, room = list[list[tuple[float, KnownCampaign]]](), 0
     for gain, campaign in sorted(gains, key=lambda each: -each[0]):
-        number = len(campaign.activities) if gain else most + 1
-        if number > room:
-            if saved > 1:
-                yield block
-            block, saved, room = [], 0.0, most
-        if number <= room:
-            block.append(campaign)
-            saved, room = saved + gain, room - number
-    if saved > 1:
-        yield block
+        if gain and (number := len(campaign.activities)) <= most:
+            if number > room:
+                blocks.append([])
+                room = most
+            blocks[-1].append((gain, campaign))
+            room -= number
+    worth = (block for block in blocks if sum(gain for gain, _ in block) > 1)
+    return [[campaign for _, campaign in block] for block in worth]
 
 
 def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
