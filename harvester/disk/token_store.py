@@ -149,11 +149,10 @@ class TokenStore:
         return [path for path in self._folder.iterdir() if self._left_over.fullmatch(path.name)]
 
     def _generation(self) -> int:
-        try:
-            current = self.read()
-        except ConfigError:
-            return 0
-        return current.generation if current else 0
+        with suppress(ConfigError):
+            if (current := self.read()) is not None:
+                return current.generation
+        return 0
 
     def _replace(self, path: Path) -> None:
         path.replace(self.path)

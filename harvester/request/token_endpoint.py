@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
@@ -50,8 +51,9 @@ class RequestSpacing:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                now = self._clock.monotonic()
-                since = now - _moment(os.pread(file, 64, 0))
+                now, since = self._clock.monotonic(), float("inf")
+                with suppress(ValueError):  # one that cannot be read was long ago
+                    since = now - float(os.pread(file, 64, 0))
                 if 0 <= since < self._gap:  # a later moment is of an earlier boot
                     return max(self._gap - since, _BUSY)  # a rounding residue is no wait
                 write_all(file, f"{now!r}\n".encode().ljust(64), at=0)
@@ -60,14 +62,6 @@ class RequestSpacing:
             finally:
                 os.close(file)
         return 0.0
-
-
-def _moment(raw: bytes) -> float:
-    """The monotonic time of the last request; one that cannot be read was long ago."""
-    try:
-        return float(raw)
-    except ValueError:
-        return float("-inf")
 
 
 @dataclass(eq=False, repr=False)
