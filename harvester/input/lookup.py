@@ -21,7 +21,7 @@ from harvester.errors import CampaignError, Deferred
 from harvester.events import Observer
 from harvester.input.known import KnownCampaign, known, requests_saved, worth_asking
 from harvester.model import Fetcher, Request, Target
-from harvester.runtime import Clock
+from harvester.runtime import Clock, stamp
 
 REPORT = "counts"
 """The name of these requests where walks have that of their report."""
@@ -52,6 +52,7 @@ class Lookup:
 
     def __post_init__(self) -> None:
         self.bulk = self.api.bulk_counts
+        self._began = stamp(self.clock.now())
         self._misses = self._activity_misses = 0
         self._proven = False  # counts came at least once
         # A lock for each campaign that is asked for now; one that is not held is gone.
@@ -91,6 +92,20 @@ class Lookup:
             if doubtful and not top_up:
                 campaign = await self._look_at_sends(campaign)
             return campaign
+
+    async def counted(self, target: Target, *, anew: bool) -> CampaignCounts | None:
+        """The counts in a campaign's detail, `anew` those that came in this run; None if the API
+        does not say. Tasks that want the same campaign's wait for one answer."""
+        campaign_id, since = target.campaign_id, self._began if anew else ""
+        asking = self._asking.setdefault(campaign_id, asyncio.Lock())
+        async with asking:
+            campaign = self.kept(campaign_id)
+            if not (campaign.is_counted(self.clock.now()) and campaign.is_counted_since(since)):
+                try:
+                    campaign = await self._ask_detail(campaign, target)
+                except CampaignError:
+                    return None  # the events are all there; only the comparison is missing
+            return campaign.counts
 
     def _is_worth_it(self, *, top_up: bool) -> bool:
         """Whether a detail saves more than the one request that it costs (v2): it has the links and
