@@ -120,7 +120,8 @@ def quoted(value: object) -> str:
     if not isinstance(value, str):
         return ""
     start = value[: 4 * _LONGEST_QUOTE]
-    text = " ".join("".join(char if char.isprintable() else " " for char in start).split())
+    plain = start.replace("\0", "")  # the other halves of UTF-16: a blank would split a secret
+    text = " ".join("".join(char if char.isprintable() else " " for char in plain).split())
     if len(value) == len(start) and len(text) <= _LONGEST_QUOTE:
         return text
     return text[: _LONGEST_QUOTE + 1].rpartition(" ")[0]
