@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import cast
 
 import anyio
@@ -31,27 +31,21 @@ _LONGEST_QUOTE = 200  # characters
 _TOKEN_LIKE = re.compile(r"[\w~+/=.-]{20,}|(?=[^\s\d]*\d)(?=[^\sA-Za-z]*[A-Za-z])[\w~+/=.-]{8,}")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLimits:
-    """How long a command may take (s), how long a stop waits for it (s), and the pauses (s) before
-    a renewal that failed is tried again."""
-
-    timeout: float = 60.0
-    stop_wait: float = 5.0
-    pauses: Sequence[float] = (2.0, 10.0)
-
-
 @dataclass
 class TokenCommand:
     """A token source that runs a command, without a shell, once for each token.
 
-    `first` is a token that is known already; the command is run when that is refused.
+    `first` is a token that is known already; the command is run when that is refused. It may take
+    `timeout` s, a stop waits `stop_wait` s for it, and a renewal that failed is tried again after
+    each of the `pauses` (s).
     """
 
     command: str = field(repr=False)
     stop: StopSignal
     first: str = field(default="", repr=False)
-    limits: CommandLimits = CommandLimits()
+    timeout: float = 60.0
+    stop_wait: float = 5.0
+    pauses: Sequence[float] = (2.0, 10.0)
 
     def __post_init__(self) -> None:
         self._token = self.first
@@ -64,7 +58,7 @@ class TokenCommand:
 
     async def renew(self, refused: str) -> bool:
         """Run the command; a failure may pass, so it is tried again. False: the same token came."""
-        for pause in self.limits.pauses:
+        for pause in self.pauses:
             try:
                 self._token = await self._run()
                 break
@@ -79,10 +73,9 @@ class TokenCommand:
         self.stop.check()
         if not self.command.strip():
             raise ConfigError("the token command is blank")
-        run, limits = _Run(), self.limits
+        run = _Run(self.stop, timeout=self.timeout, stop_wait=self.stop_wait)
         try:
-            work = run.make(shlex.split(self.command), limits, self.stop)
-            await outlive_cancel(work, wait=limits.stop_wait)
+            await outlive_cancel(run.make(shlex.split(self.command)), wait=self.stop_wait)
         except (OSError, ValueError) as wrong:
             why = getattr(wrong, "strerror", None) or "it is not a command line"
             raise ConfigError(f"cannot run the token command: {why}") from None
@@ -90,7 +83,7 @@ class TokenCommand:
         if len(run.output) > _MOST_OUTPUT:
             raise ConfigError(f"the token command printed more than {_MOST_OUTPUT:,} bytes")
         if run.status is None:
-            raise ConfigError(f"the token command took over {limits.timeout:g} s")
+            raise ConfigError(f"the token command took over {self.timeout:g} s")
         if run.status != 0:
             await self.stop.sleep(_SAME_SIGNAL)
             said = _last_line(run.errors)
@@ -100,24 +93,29 @@ class TokenCommand:
         return token_in(run.output.decode("utf-8", "replace"))
 
 
+@dataclass
 class _Run:
     """One run of a command: what it printed, and its exit code; None if it took too long."""
 
-    def __init__(self) -> None:
-        self.output, self.errors = b"", b""
-        self.status: int | None = None
+    stop: StopSignal
+    _: KW_ONLY
+    timeout: float
+    stop_wait: float
+    output: bytes = field(default=b"", repr=False)
+    errors: bytes = field(default=b"", repr=False)
+    status: int | None = None
 
-    async def make(self, argv: Sequence[str], limits: CommandLimits, stop: StopSignal) -> None:
+    async def make(self, argv: Sequence[str]) -> None:
         """Run it to its end, or to that of its time; nothing that it started outlives this."""
         # In a session of its own: all that it starts can be ended, and Ctrl-C does not reach it.
         process = await anyio.open_process(argv, stdin=subprocess.DEVNULL, start_new_session=True)
 
         async def hurry() -> None:
-            await stop.wait()
-            scope.deadline = min(scope.deadline, anyio.current_time() + limits.stop_wait)
+            await self.stop.wait()
+            scope.deadline = min(scope.deadline, anyio.current_time() + self.stop_wait)
 
         try:
-            with anyio.move_on_after(limits.timeout) as scope:
+            with anyio.move_on_after(self.timeout) as scope:
                 async with anyio.create_task_group() as group:
                     group.start_soon(hurry)
                     self.status = await self._ended(process)
