@@ -48,15 +48,10 @@ class Stack(Struct, frozen=True):
     ledger: QuotaLedger
 
 
-def gives_token(config: HarvestConfig) -> bool:
-    """Whether the config names a token of its own; it goes before the stored account."""
-    return bool(config.access_token or config.access_token_file or config.token_command)
-
-
 def limits_owner(config: HarvestConfig) -> str:
     """The key that owns pace and quota: v2's API key, or the client id of v3's app, which all
     accounts of the app share. Empty where it is not known."""
-    if config.api == "v2" or config.client_id or gives_token(config):
+    if config.api == "v2" or config.client_id or config.gives_token:
         return config.key
     account = open_store(config).read()
     return account.client_id if account else config.key
@@ -64,7 +59,7 @@ def limits_owner(config: HarvestConfig) -> str:
 
 def require_credentials(config: HarvestConfig) -> None:
     """Raise `ConfigError`, saying how to give it, if the key or the token is missing."""
-    if config.api == "v3" and not gives_token(config):
+    if config.api == "v3" and not config.gives_token:
         open_keeper(config)
     elif config.api == "v3" and not limits_owner(config):
         raise ConfigError(
@@ -73,7 +68,7 @@ def require_credentials(config: HarvestConfig) -> None:
         )
     elif config.api == "v2" and not config.api_key:
         raise ConfigError("no API key: give `api_key` (v2); for v3 run `harvester login`")
-    elif not gives_token(config):
+    elif not config.gives_token:
         raise ConfigError(
             "no access token: give `access_token`, `access_token_file` or `token_command`"
         )
@@ -86,31 +81,27 @@ def open_store(config: HarvestConfig) -> "TokenStore":
     return TokenStore(Path(config.state_dir or ""), config.account)
 
 
-def open_endpoint(config: HarvestConfig, clock: Clock | None = None) -> "TokenEndpoint":
+def open_endpoint(config: HarvestConfig) -> "TokenEndpoint":
     """The sign-in's side of the wire."""
     from harvester.request.token_endpoint import RequestSpacing, TokenEndpoint
 
-    clock = clock or Clock()
-    spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=clock)
+    spacing = RequestSpacing(Path(config.state_dir or ""), config.auth_origin, clock=Clock())
     proxy = config.proxy if config.auth_origin.startswith("https:") else None
-    return TokenEndpoint(config.auth_origin, spacing, proxy=proxy, clock=clock)
+    return TokenEndpoint(config.auth_origin, spacing, proxy=proxy)
 
 
-def open_keeper(
-    config: HarvestConfig, stop: StopSignal | None = None, clock: Clock | None = None
-) -> "TokenKeeper":
+def open_keeper(config: HarvestConfig, stop: StopSignal | None = None) -> "TokenKeeper":
     """The stored account's token. Raise `ConfigError` if it is not signed in, or was signed in
     with another origin or client id."""
     from harvester.request.token_keeper import TokenKeeper
 
     return TokenKeeper(
         open_store(config),
-        open_endpoint(config, clock),
+        open_endpoint(config),
         base_url=config.origin,
         client_id=config.client_id,
         max_wait=config.max_wait,
-        stop=stop,
-        clock=clock,
+        stop=stop or StopSignal(),
     )
 
 

@@ -36,7 +36,7 @@ KNOWN = tuple({**v2.REPORTS, **v3.REPORTS})
 """Every folder that a harvest can have."""
 ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
 """The vendor's own."""
-_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}", re.ASCII)
+_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # names files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +159,19 @@ class HarvestConfig:
 
     def _resolve_api(self) -> None:
         """The version by the credentials, its origins, and whose limits they are."""
+        accepted = "up to 64 letters, digits and any of . _ @ + -, not beginning with one of these"
+        require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
         self._set("api", self.api or self._api_of_credentials())
         vendor = ORIGINS[str(self.api)]
         self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
         self._set("auth_url", parse_origin(self.auth_url, v3.SIGN_IN_ORIGIN, name="auth_url"))
-        accepted = "letters, digits and any of . _ @ + -, not beginning with one of these"
-        require(_ACCOUNT.fullmatch(self.account) is not None, "account", accepted, self.account)
 
     def _api_of_credentials(self) -> str:
         """v3 where a client id is given or an account is signed in, v2 where an API key is. A key
         with a token of its own goes before a stored account."""
         if self.client_id is not None or self.api_key is None:
             return "v3"
-        if self.access_token or self.access_token_file or self.token_command:
+        if self.gives_token:
             return "v2"
         from harvester.disk.token_store import TokenStore  # not needed where the API is given
 
@@ -203,6 +203,11 @@ class HarvestConfig:
     def key(self) -> str:
         """What the API counts requests by: v2's API key, v3's client id; empty if none is given."""
         return (self.api == "v3" and self.client_id) or self.api_key or ""
+
+    @property
+    def gives_token(self) -> bool:
+        """Whether a token of its own is named; it goes before the stored account."""
+        return bool(self.access_token or self.access_token_file or self.token_command)
 
     @property
     def origin(self) -> str:

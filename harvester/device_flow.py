@@ -6,7 +6,7 @@ over ssh, and on a machine that has no browser.
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -17,7 +17,7 @@ from harvester.client import open_endpoint, open_store
 from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account, TokenStore
 from harvester.errors import ConfigError, StopRun
-from harvester.request.token_keeper import Endpoint
+from harvester.request.token_endpoint import TokenEndpoint
 from harvester.runtime import Clock, later
 
 _TRIES = 5  # for a device code
@@ -47,7 +47,7 @@ async def sign_in(config: HarvestConfig, *, show: Callable[[DeviceCode], None]) 
 
 
 async def sign_in_at(
-    endpoint: Endpoint,
+    endpoint: TokenEndpoint,
     store: TokenStore,
     *,
     client_id: str,
@@ -68,12 +68,8 @@ async def sign_in_at(
         client_id=client_id,
         base_url=base_url,
         auth_url=endpoint.auth_url,
-        scope=tokens.scope,
-        access_token=tokens.access_token,
-        refresh_token=tokens.refresh_token,
         signed_in_at=tokens.received_at,
-        received_at=tokens.received_at,
-        expires_at=tokens.expires_at,
+        **asdict(tokens),
     )
     return await _save(store, account)
 
@@ -104,10 +100,10 @@ def _client_id(config: HarvestConfig, store: TokenStore) -> str:
     )
 
 
-async def _ask_for_code(endpoint: Endpoint, client_id: str, clock: Clock) -> DeviceCode:
+async def _ask_for_code(endpoint: TokenEndpoint, client_id: str, clock: Clock) -> DeviceCode:
     wait = _FIRST_WAIT
     for left in reversed(range(_TRIES)):
-        answer = await endpoint.ask(oauth.device_authorization(client_id), sleep=anyio.sleep)
+        answer = await endpoint.ask(oauth.device_authorization(client_id))
         if isinstance(answer, DeviceCode):
             return answer
         if isinstance(answer, Rejected):
@@ -127,16 +123,14 @@ async def _ask_for_code(endpoint: Endpoint, client_id: str, clock: Clock) -> Dev
 
 
 async def _wait_for_consent(
-    endpoint: Endpoint, client_id: str, code: DeviceCode, clock: Clock
+    endpoint: TokenEndpoint, client_id: str, code: DeviceCode, clock: Clock
 ) -> Tokens:
     """Poll until the person has decided, through whatever passes, as long as the code lives."""
     deadline = clock.monotonic() + code.expires_in_s
     interval = pause = code.interval_s
     while clock.monotonic() + pause < deadline:
         await anyio.sleep(pause)
-        answer = await endpoint.ask(
-            oauth.device_poll(client_id, code.device_code), sleep=anyio.sleep
-        )
+        answer = await endpoint.ask(oauth.device_poll(client_id, code.device_code))
         match answer:
             case Tokens():
                 return answer

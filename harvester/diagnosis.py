@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from harvester.api.oauth import TRACKING_SCOPE
-from harvester.client import gives_token, open_credentials, open_ledger, open_store
+from harvester.client import open_credentials, open_ledger, open_store
 from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account
 from harvester.errors import (
@@ -67,7 +67,7 @@ async def diagnose(config: HarvestConfig) -> Diagnosis:
     """Ask for one campaign of the list, charged to the quota. Raises `ConfigError` if there are no
     credentials, `StopRun` if the quota is spent or the sign-in is over."""
     clock, stop = Clock(), StopSignal()
-    stored = config.api == "v3" and not gives_token(config)
+    stored = config.api == "v3" and not config.gives_token
     before = open_store(config).read() if stored else None
     credentials = await open_credentials(config, stop)
     error: TryAgain | CampaignError | None = None

@@ -3,13 +3,13 @@
 All that is asked for is charged, and kept in the directory's state for the run.
 """
 
-import heapq
 import math
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
-from itertools import islice
+from heapq import nsmallest
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -94,92 +94,65 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
                 emit=lambda event: None,
             )
             ahead = queue.use_counts(lookup, page_size=config.page_size)
-            await queue.count()
-            estimate = await _Forecast(ahead, config, clock).make(campaign_ids)
+            await ahead.count_all(campaign_ids)
+            found = await estimate(ahead, campaign_ids)
             stop.check()
             directory.sync()
-            return estimate
+            return found
 
 
-class _Forecast:
-    """Adds up the campaigns, and what a sample of them takes beyond its counts."""
+class _Work(NamedTuple):
+    """What a campaign takes by what is known of it: the `requests`, the `detail` among them, if it
+    is to be asked for; whether all is `certain`."""
 
-    def __init__(self, ahead: CountsAhead, config: HarvestConfig, clock: Clock) -> None:
-        self._ahead = ahead
-        self._lookup = ahead.lookup
-        self._page_size, self._believed = config.page_size, config.counts
-        self._clock = clock
-        self._has_details = config.make_api().details is not None
-
-    async def make(self, campaign_ids: Collection[str]) -> Estimate:
-        """The requests of all campaigns."""
-        requests, unknown, chosen = 0, False, _Sample(_MOST)
-        for campaign_id in campaign_ids:
-            found, certain = self._requests(campaign_id)
-            requests, unknown = requests + found, unknown or not certain
-            if self._asks_detail(campaign_id):
-                chosen.add(campaign_id)
-        beyond: list[float] = []
-        for group in chosen.groups(_SAMPLE):
-            before = [self._requests(each)[0] for each in group]
-            shared = await self._ahead.details(group) / len(group)
-            for each, had in zip(group, before, strict=True):
-                more = self._requests(each)[0] - had
-                requests += more
-                beyond.append(more + 1 + shared)  # the detail is not to be asked for again
-            left = chosen.seen - len(beyond)
-            if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
-                break
-        if beyond:
-            requests += round((chosen.seen - len(beyond)) * fmean(beyond))
-        return Estimate(requests, unknown and requests > 0)
-
-    def _asks_detail(self, campaign_id: str) -> bool:
-        begins = any(
-            walk.position.pages == 0 or walk.state == "complete"
-            for walk in self._ahead.to_make(campaign_id)
-        )
-        campaign = self._lookup.kept(campaign_id)
-        return self._has_details and begins and not self._lookup.has_current_detail(campaign)
-
-    def _requests(self, campaign_id: str) -> tuple[int, bool]:
-        """What a campaign takes by what is known of it, and whether all of it is known."""
-        campaign, certain = self._lookup.kept(campaign_id), True
-        requests, now = int(self._asks_detail(campaign_id)), self._clock.now()
-        for walk in self._ahead.to_make(campaign_id):
-            grows = walk.state == "complete" or walk.base is not None
-            report = walk.target.report
-            pages = None if grows else campaign.pages(report, self._page_size, now)
-            if pages == 0 and not self._believed:  # it is asked all the same
-                pages = max(1, len(campaign.detail.activities) if campaign.detail else 1)
-            certain = certain and pages is not None and campaign.counts is not None
-            requests += 1 if pages is None else max(0, pages - walk.position.pages)
-        return requests, certain
+    requests: int
+    detail: bool
+    certain: bool
 
 
-class _Sample:
-    """Some of many campaigns: those of the lowest digests, by chance and the same ones each time.
+async def estimate(ahead: CountsAhead, campaign_ids: Collection[str]) -> Estimate:
+    """Add up the campaigns, and what a sample of them takes beyond its counts."""
+    requests, certain, undetailed = 0, True, 0
+    for work in (_work_of(each, ahead) for each in campaign_ids):
+        requests, certain = requests + work.requests, certain and work.certain
+        undetailed += work.detail
+    # By their digests: a sample by chance, and the same one each time.
+    of_these = (each for each in campaign_ids if _work_of(each, ahead).detail)
+    chosen = nsmallest(_MOST, of_these, key=_digest)
+    beyond: list[float] = []
+    for first in range(0, len(chosen), _SAMPLE):
+        group = chosen[first : first + _SAMPLE]
+        before = [_work_of(each, ahead).requests for each in group]
+        shared = await ahead.details(group) / len(group)
+        for each, had in zip(group, before, strict=True):
+            more = _work_of(each, ahead).requests - had
+            requests += more
+            beyond.append(more + 1 + shared)  # the detail is not to be asked for again
+        left = undetailed - len(beyond)
+        if len(beyond) >= _LEAST and _error(beyond, left) < _NEAR * requests:
+            break
+    if beyond:
+        requests += round((undetailed - len(beyond)) * fmean(beyond))
+    return Estimate(requests, not certain and requests > 0)
 
-    `seen` is how many there are.
-    """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._heap: list[tuple[int, str]] = []
-        self.seen = 0
+def _work_of(campaign_id: str, ahead: CountsAhead) -> _Work:
+    campaign, walks = ahead.lookup.kept(campaign_id), [*ahead.to_make(campaign_id)]
+    detail, certain = ahead.asks_detail(campaign, walks), True
+    requests, now = int(detail), ahead.lookup.clock.now()
+    for walk in walks:
+        grows = walk.state == "complete" or walk.base is not None
+        report = walk.target.report
+        pages = None if grows else campaign.pages(report, ahead.page_size, now)
+        if pages == 0 and not ahead.lookup.believed:  # it is asked all the same
+            pages = max(1, len(campaign.activities))
+        certain = certain and pages is not None and campaign.counts is not None
+        requests += 1 if pages is None else max(0, pages - walk.position.pages)
+    return _Work(requests, detail, certain)
 
-    def add(self, campaign_id: str) -> None:
-        """Take one into account."""
-        self.seen += 1
-        heapq.heappush(self._heap, (-zlib.crc32(campaign_id.encode()), campaign_id))
-        if len(self._heap) > self._most:
-            heapq.heappop(self._heap)
 
-    def groups(self, size: int) -> Iterator[list[str]]:
-        """Those that were chosen."""
-        each = (campaign_id for _, campaign_id in sorted(self._heap, reverse=True))
-        while group := list(islice(each, size)):
-            yield group
+def _digest(campaign_id: str) -> int:
+    return zlib.crc32(campaign_id.encode())
 
 
 def _error(sample: Sequence[float], left: int) -> float:

@@ -28,7 +28,11 @@ def preflight(config: HarvestConfig) -> None:
     """
     require_open_files(config.open_files)
     require_credentials(config)
-    _require_ledger(config)
+    try:
+        with closing(open_ledger(config, Clock())) as ledger:
+            ledger.used_today()
+    except StorageError as wrong:  # the day's count cannot be kept where it is to be
+        raise ConfigError(f"{wrong} (`state_dir`)") from None
     if config.sizes is not None:
         with closing(KnownSizes()) as sizes:
             sizes.read(Path(config.sizes))
@@ -42,12 +46,3 @@ def preflight(config: HarvestConfig) -> None:
         record, _, held = read_record(layout.lock)
         if held:
             raise refused(layout, described(record))
-
-
-def _require_ledger(config: HarvestConfig) -> None:
-    """Raise `ConfigError` if the day's count cannot be kept where it is to be."""
-    try:
-        with closing(open_ledger(config, Clock())) as ledger:
-            ledger.used_today()
-    except StorageError as wrong:
-        raise ConfigError(f"{wrong} (`state_dir`)") from None

@@ -263,7 +263,7 @@ class _Run:
         campaigns = CampaignHarvester(context, publisher, lookup)
         coordinator = Coordinator(campaigns.harvest, workers=config.open_walks, stop=self._stop)
         if config.counts or config.summary:
-            queue.use_counts(lookup, page_size=config.page_size, summary=config.summary)
+            queue.use_counts(lookup, page_size=config.page_size)
         timer = self._stop_after(config.max_duration)
         try:
             async with anyio.create_task_group() as group:

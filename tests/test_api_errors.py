@@ -211,6 +211,14 @@ def test_a_quote_holds_a_secret_whole_or_not_at_all(before: str, filler: int, sp
         assert "s3cr3t" not in quote.replace("s3cr3t" * 9, "")
 
 
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_a_secret_in_utf16_is_quoted_whole(order: str) -> None:
+    """A blank in the place of each other half would hide it from what takes secrets out."""
+    echoed = "canary-token-5678".encode(order).decode("latin-1")
+    raw = json.dumps({"error_key": "key", "error_message": f"the token {echoed} is bad"}).encode()
+    assert read_error(raw).text == "the token canary-token-5678 is bad"
+
+
 def test_a_long_word_is_left_out_and_a_long_text_is_cut_between_words() -> None:
     """There the message ends."""
     raw = json.dumps({"error_key": "k" * 201, "error_message": "word " * 100}).encode()

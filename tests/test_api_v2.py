@@ -364,23 +364,27 @@ def test_a_listed_campaign_has_an_id(row: str) -> None:
         (b'{"opens":7,"clicks":0,"unknown":3}', {"opens": 7, "clicks": 0}),
         (b'{"opens":"7","clicks":1.5,"sends":null,"bounces":-1}', {}),
         (b"{}", {}),
+        (b"null", {}),
     ],
 )
 def test_a_summary_gives_the_counts_it_has(raw: bytes, found: dict[str, int]) -> None:
     """Whole numbers of the reports we know; nothing is made of anything else."""
-    assert API.counts is not None
-    assert API.counts.read(raw) == found
+    detail = API.read_detail("7", b'{"id":7,"tracking_summary":%s}' % raw)
+    assert detail.counts is not None
+    assert detail.counts.recipients == found
 
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"[]", b"<html>", b"7", b'{"a":' + DEEP, b'{"opens":1,"opens":2}', b'{"error_key":"x"}'],
+    [
+        *(b"", b"[]", b"<html>", b"7", b"{}", b'{"id":8}', b'{"a":' + DEEP),
+        *(b'{"id":7,"tracking_summary":{},"tracking_summary":{}}', b'{"id":7,"error_key":"x"}'),
+    ],
 )
-def test_what_is_no_summary_is_unreadable(raw: bytes) -> None:
+def test_what_is_no_detail_is_unreadable(raw: bytes) -> None:
     """Asked for again, like any page."""
-    assert API.counts is not None
     with pytest.raises(Unreadable):
-        API.counts.read(raw)
+        API.read_detail("7", raw)
 
 
 # -- against an exact JSON reader --------------------------------------------------------------

@@ -25,7 +25,7 @@ from harvester.errors import (
 )
 from harvester.events import RetryScheduled
 from harvester.model import Request, Target
-from harvester.request.auth import AuthGate, Evidence, Verdict
+from harvester.request.auth import AuthGate, Verdict, judge
 from harvester.request.credentials import Credentials
 from harvester.request.pace import Pacer
 from harvester.request.permits import Permits
@@ -183,13 +183,8 @@ def test_a_refusal_is_judged_by_other_requests(
     accepted_at: float, refused: int, known: bool, others: bool, verdict: Verdict
 ) -> None:
     """One that was sent later and accepted shows that the campaign alone is refused."""
-    evidence = Evidence(
-        accepted_at=accepted_at,
-        refused=frozenset(str(number) for number in range(refused)),
-        known=known,
-        others=others,
-    )
-    assert evidence.judge(10.0) is verdict
+    found = judge(10.0, accepted_at=accepted_at, refused=refused, known=known, others=others)
+    assert found is verdict
 
 
 # -- the second try ----------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync
 
 from harvester import events
+from harvester.api.base import Detail
+from harvester.api.counts import CampaignCounts
 from harvester.campaign.publish import Publisher
 from harvester.campaign.walk import smaller
 from harvester.disk.checkpoint import CheckpointStore
@@ -279,6 +281,8 @@ async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Neither a full temporary folder nor records that cannot be read again are a bug."""
+    counts = CampaignCounts(campaign_id=TARGET.campaign_id, recipients={"opens": 3})
+    counted = Detail(counts=counts)
 
     def broken(_: object) -> int:
         raise OSError(5, "Input/output error")
@@ -289,10 +293,10 @@ async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
         else:
             NoRoom.placed(patch, "FROM items")
         with pytest.raises(StorageError):
-            await bench.harvest(page(3), {"opens": 3}, summary=True)
+            await bench.harvest(page(3), counted, summary=True)
     assert not bench.seen.of(events.CampaignFailed)
     bench.begin()
-    await bench.harvest({"opens": 0}, summary=True)
+    await bench.harvest(counted, summary=True)
     assert [line["rows"] for line in bench.lines()] == [3]
 
 

@@ -13,7 +13,6 @@ from harvester.api.counts import V3_COUNTS, CampaignCounts
 from harvester.config import HarvestConfig
 from harvester.disk.inspect import verify
 from harvester.disk.layout import Layout
-from harvester.disk.saved_campaign import SavedCampaign
 from harvester.errors import Unreadable
 from harvester.input.known import KnownCampaign, known
 from harvester.run import harvest
@@ -100,7 +99,7 @@ def campaign(
         refreshed_at=None if refreshed is None else NOON - refreshed,
     )
     detail = Detail(activities=("a",), updated_at=None if updated is None else NOON - updated)
-    empty = KnownCampaign(SavedCampaign(campaign_id=ONE))
+    empty = KnownCampaign(campaign_id=ONE)
     found = empty.with_counts(counts, NOON - counted).with_detail(detail, NOON)
     assert known(found.saved) == found
     return found

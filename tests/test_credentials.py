@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from harvester.errors import ConfigError, StopRun
 from harvester.request.credentials import Credentials, FixedToken, TokenFile, read_secret
 from harvester.request.redact import Redactor
-from harvester.request.token_command import CommandLimits, TokenCommand
+from harvester.request.token_command import TokenCommand
 from harvester.runtime import StopSignal
 
 KEY, TOKEN = "canary-key-1234", "canary/token+5678=="
@@ -205,7 +205,7 @@ def test_a_symbolic_link_to_a_file_is_read(tmp_path: Path) -> None:
 # -- a command that takes its time ---------------------------------------------------------------
 
 # The command takes longer than a test may: only the end of the wait can end it.
-SOON = CommandLimits(timeout=900.0, stop_wait=0.3, pauses=())
+SOON: dict[str, Any] = {"timeout": 900.0, "stop_wait": 0.3, "pauses": ()}
 
 
 def script(folder: Path, text: str) -> str:
@@ -248,7 +248,7 @@ async def test_a_stop_waits_for_the_command_only_so_long(
 ) -> None:
     """Then it is ended, with all that it started; of an order to stop the reason is raised."""
     stop = StopSignal()
-    source = TokenCommand(hanging(tmp_path), stop, first="one" * renewal, limits=SOON)
+    source = TokenCommand(hanging(tmp_path), stop, first="one" * renewal, **SOON)
     task = asyncio.ensure_future(source.renew("one") if renewal else source.current())
     await pids_in(tmp_path)
     if how == "order":
@@ -268,7 +268,7 @@ async def test_a_stop_does_not_kill_a_command_that_is_about_to_save(
     """The server may have rotated the token already: the command gets the time to keep it."""
     stop = StopSignal()
     command = hanging(tmp_path, "sleep 0.3; echo new > kept; mv kept saved; echo token")
-    source = TokenCommand(command, stop, limits=CommandLimits(stop_wait=30.0))
+    source = TokenCommand(command, stop, stop_wait=30.0)
     task = asyncio.ensure_future(source.current())
     await pids_in(tmp_path)
     if how == "order":
@@ -294,7 +294,7 @@ async def test_a_cancel_while_the_command_is_started_ends_it_too(
         return found
 
     monkeypatch.setattr(anyio, "open_process", slowly)
-    source = TokenCommand(hanging(tmp_path), StopSignal(), limits=SOON)
+    source = TokenCommand(hanging(tmp_path), StopSignal(), **SOON)
     task = asyncio.ensure_future(source.current())
     await pids_in(tmp_path)
     task.cancel()
@@ -335,9 +335,7 @@ async def test_no_command_is_begun_after_the_order_to_stop(tmp_path: Path) -> No
 
 async def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     """The error says how long it was waited for."""
-    source = TokenCommand(
-        hanging(tmp_path), StopSignal(), limits=CommandLimits(timeout=0.5, pauses=())
-    )
+    source = TokenCommand(hanging(tmp_path), StopSignal(), timeout=0.5, pauses=())
     with pytest.raises(ConfigError, match=r"took over 0\.5 s"):
         await source.current()
     await ended(tmp_path)
@@ -346,8 +344,12 @@ async def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", ["", " 1>&2"])
 async def test_endless_output_is_not_kept(tmp_path: Path, stream: str) -> None:
     """`yes` prints gigabytes: it is ended after 64 kB, and on stderr only the end is kept."""
-    limits = CommandLimits(timeout=5.0 if not stream else 0.5, pauses=())
-    source = TokenCommand(script(tmp_path, f"yes{stream}"), StopSignal(), limits=limits)
+    source = TokenCommand(
+        script(tmp_path, f"yes{stream}"),
+        StopSignal(),
+        timeout=5.0 if not stream else 0.5,
+        pauses=(),
+    )
     with pytest.raises(ConfigError, match="took over" if stream else "more than 65,536 bytes"):
         await source.current()
 
@@ -369,8 +371,7 @@ async def test_a_failure_is_told_with_the_last_line_of_stderr(tmp_path: Path) ->
 async def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
     """Two more times: a passing 429 of the sign-in does not stop a run."""
     command = script(tmp_path, "echo x >> runs; test $(wc -l < runs) -ge 3 && echo new")
-    limits = CommandLimits(pauses=(0.0, 0.0))
-    source = TokenCommand(command, StopSignal(), first="old", limits=limits)
+    source = TokenCommand(command, StopSignal(), first="old", pauses=(0.0, 0.0))
     assert await source.renew("old")
     assert await source.current() == "new"
     assert (tmp_path / "runs").read_text() == "x\n" * 3
@@ -379,8 +380,7 @@ async def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
 async def test_a_renewal_that_always_fails_is_an_error(tmp_path: Path) -> None:
     """After three runs of the command."""
     command = script(tmp_path, "echo x >> runs; exit 3")
-    limits = CommandLimits(pauses=(0.0, 0.0))
-    source = TokenCommand(command, StopSignal(), first="old", limits=limits)
+    source = TokenCommand(command, StopSignal(), first="old", pauses=(0.0, 0.0))
     with pytest.raises(ConfigError, match="exit code 3"):
         await source.renew("old")
     assert (tmp_path / "runs").read_text() == "x\n" * 3
@@ -388,7 +388,8 @@ async def test_a_renewal_that_always_fails_is_an_error(tmp_path: Path) -> None:
 
 def test_a_renewal_waits_a_little_between_its_tries() -> None:
     """By default 2 s and 10 s."""
-    assert CommandLimits() == CommandLimits(timeout=60.0, stop_wait=5.0, pauses=(2.0, 10.0))
+    source = TokenCommand("echo abc", StopSignal())
+    assert (source.timeout, source.stop_wait, source.pauses) == (60.0, 5.0, (2.0, 10.0))
 
 
 # -- renewal -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fakes import CAMPAIGN_V3, FakeClock, FakeFetcher
 from msgspec.structs import replace
@@ -74,8 +75,9 @@ async def to_make(bench: Workbench, *, believed: bool = True) -> list[SavedWalk]
     )
     lookup = bench.lookup(FakeFetcher([]), V3(), reports=("opens", "bounces"), believed=believed)
     queue.use_counts(lookup, page_size=500)
-    await queue.count()
-    return [walk async for walk in queue.walks()]
+    async with anyio.create_task_group() as group:
+        group.start_soon(queue.look_ahead)
+        return [walk async for walk in queue.walks()]
 
 
 async def test_a_report_whose_count_is_what_it_was_is_left_out(bench: Workbench) -> None:

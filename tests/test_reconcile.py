@@ -4,14 +4,16 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeFetcher, NoRoom, virtually
+from fakes import FakeClock, FakeFetcher, NoRoom, virtually
+from workbench import Workbench
 
+from harvester.api.base import Detail
 from harvester.api.counts import CampaignCounts
-from harvester.api.v2 import V2
-from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
+from harvester.campaign.reconcile import distinct_contacts, findings
 from harvester.errors import CampaignError, StopRun, StorageError
 from harvester.model import Target
 
@@ -87,39 +89,70 @@ class SlowFetcher(FakeFetcher):
         super().__init__(script, delay=10.0)
 
 
-def test_a_campaign_waits_for_its_own_summary_only() -> None:
+def detail(campaign_id: str) -> Detail:
+    """A detail that counts one open."""
+    return Detail(counts=CampaignCounts(campaign_id=campaign_id, recipients={"opens": 1}))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clock: FakeClock) -> Iterator[Workbench]:
+    """A directory."""
+    bench = Workbench(tmp_path / "out", clock)
+    yield bench
+    bench.close()
+
+
+def test_a_campaign_waits_for_its_own_summary_only(bench: Workbench) -> None:
     """Where one is long in coming, no other is held up; each is asked for once."""
 
     async def main() -> None:
-        fetcher = SlowFetcher(*[{"opens": 1}] * 5)
-        summaries = Summaries(fetcher, V2())
+        fetcher = SlowFetcher(*(detail(str(each)) for each in range(5)))
+        lookup = bench.lookup(fetcher)
         targets = [Target(report, str(each)) for each in range(5) for report in ("opens", "sends")]
-        found = await asyncio.gather(*map(summaries.of, targets))
-        assert found == [{"opens": 1}] * 10
+        asked = (lookup.counted(each, anew=True) for each in targets)
+        found = await asyncio.gather(*asked)
+        assert [each and each.recipients for each in found] == [{"opens": 1}] * 10
         assert (len(fetcher.calls), fetcher.peak) == (5, 5)
         assert asyncio.get_running_loop().time() == 10.0
 
     virtually(main)
 
 
+@pytest.mark.parametrize(("hours", "anew", "calls"), [(1, False, 1), (1, True, 2), (25, False, 2)])
+async def test_counts_of_an_earlier_run_are_taken_where_nothing_came_since(
+    bench: Workbench, clock: FakeClock, hours: int, anew: bool, calls: int
+) -> None:
+    """As long as they are a day old at most."""
+    fetcher = FakeFetcher([detail("7"), detail("7")])
+    for _ in range(2):
+        lookup = bench.lookup(fetcher)
+        for report in ("opens", "sends"):
+            assert await lookup.counted(Target(report, "7"), anew=anew)
+        clock.advance(hours * 3600)
+        bench.begin()
+    assert len(fetcher.calls) == calls
+
+
 @pytest.mark.parametrize("end", ["refused", "stopped", "cancelled"])
-def test_who_waits_for_a_summary_learns_what_came_of_it_or_asks(end: str) -> None:
+def test_who_waits_for_a_summary_learns_what_came_of_it_or_asks(bench: Workbench, end: str) -> None:
     """What the API refuses is kept for all tasks; a stop or a cancel keeps nothing."""
 
     async def main() -> None:
         first: Any = {"refused": CampaignError("rejected", "no"), "stopped": StopRun("x", "y")}
-        fetcher = SlowFetcher(first.get(end), {"opens": 1})
-        summaries = Summaries(fetcher, V2())
-        asker = asyncio.create_task(summaries.of(Target("opens", "7")))
+        fetcher = SlowFetcher(first.get(end), detail("7"))
+        lookup = bench.lookup(fetcher)
+        asker = asyncio.create_task(lookup.counted(Target("opens", "7"), anew=True))
         await asyncio.sleep(1)
-        other = asyncio.create_task(summaries.of(Target("sends", "7")))
+        other = asyncio.create_task(lookup.counted(Target("sends", "7"), anew=True))
         await asyncio.sleep(1)
         if end == "cancelled":
             asker.cancel()
         await asyncio.wait([asker, other])
-        assert other.result() == (None if end == "refused" else {"opens": 1})
+        found = other.result()
+        assert (found and found.recipients) == (None if end == "refused" else {"opens": 1})
         assert len(fetcher.calls) == (1 if end == "refused" else 2)
-        assert await asyncio.gather(asker, return_exceptions=True) != [{"opens": 1}]
+        ended = await asyncio.gather(asker, return_exceptions=True)
+        assert not isinstance(ended[0], CampaignCounts)
 
     virtually(main)
 

@@ -35,7 +35,7 @@ from harvester.disk import inspect as inspection
 from harvester.disk.layout import Layout
 from harvester.events import Event, PageCommitted
 from harvester.request import token_command
-from harvester.request.token_command import CommandLimits, TokenCommand
+from harvester.request.token_command import TokenCommand
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 PROMISED = 10.0  # seconds from the signal to the end, whatever the server does
@@ -344,8 +344,7 @@ async def test_a_timeout_around_a_harvest_ends_the_token_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for until the command ends by itself, but for some seconds at most."""
-    limits = CommandLimits(stop_wait=0.2)
-    monkeypatch.setattr(token_command, "TokenCommand", partial(TokenCommand, limits=limits))
+    monkeypatch.setattr(token_command, "TokenCommand", partial(TokenCommand, stop_wait=0.2))
     config = HarvestConfig(
         output=tmp_path / "out", state_dir=tmp_path, api_key="key", token_command="sleep 60"
     )

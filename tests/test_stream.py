@@ -1,6 +1,6 @@
 """Ids from a source that can be read once: in blocks, ahead, and without keeping walks waiting."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ class Source:
         self.read = 0
         self.blocks: list[int] = []
 
-    async def ask(self, block: list[int]) -> None:
-        """Note a block."""
+    async def ask(self, block: list[int]) -> AsyncGenerator[list[int], None]:
+        """Note a block, and give it in two parts."""
         self.blocks.append(len(block))
         await anyio.sleep(0.01)
+        yield block[:3]
+        yield block[3:]
 
     async def slowly(self) -> AsyncIterator[int]:
         """One each `pause` seconds."""
@@ -80,8 +82,23 @@ def test_while_walks_have_work_a_slow_source_fills_a_block() -> None:
 
 
 @pytest.mark.parametrize("is_async", [True, False])
+def test_no_item_ends_a_source(*, is_async: bool) -> None:
+    """Whatever it is: what is no id is refused by name, and not silently the last one."""
+
+    class Odd(Source):
+        def __iter__(self) -> Iterator[Any]:
+            self.read = 4
+            yield from [1, None, (), 2]
+
+    source = Odd(4)
+    items = source.slowly() if is_async else iter(source)
+    stream = BlockStream(items, MOST, source.ask)
+    assert virtually(lambda: taken(stream, source)) == [1, None, (), 2]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
 async def test_ids_of_any_source_have_counts(tmp_path: Path, *, is_async: bool) -> None:
-    """The same requests as for a list, but that for those of activities; a wrong id is named."""
+    """The same requests as for a list."""
     async with Sandbox(SandboxSettings(**ACCOUNT)) as sandbox:
         account = Account(sandbox, tmp_path)
 

@@ -37,7 +37,8 @@ class House:
 
     def keeper(self, stop: StopSignal | None = None, **settings: Any) -> TokenKeeper:
         settings = {"base_url": API, **settings}
-        return TokenKeeper(self.store(), self.endpoint, stop=stop, clock=self.clock, **settings)
+        settings["stop"] = stop or StopSignal()
+        return TokenKeeper(self.store(), self.endpoint, clock=self.clock, **settings)
 
     def stored(self) -> Account:
         account = self.store().read()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import virtually
 
+from harvester.config import HarvestConfig
 from harvester.disk.token_store import Account, TokenStore
 from harvester.errors import ConfigError, StorageError
 
@@ -99,8 +100,8 @@ def test_a_strict_umask_does_not_lock_us_out(store: TokenStore) -> None:
 )
 def test_a_name_that_is_not_safe_is_refused(tmp_path: Path, name: str) -> None:
     """It becomes a file's."""
-    with pytest.raises(ConfigError, match="`account`"):
-        TokenStore(tmp_path, name)
+    with pytest.raises(ConfigError, match="account: "):
+        HarvestConfig(state_dir=tmp_path, account=name)
 
 
 @pytest.mark.parametrize("name", ["default", "Acme", "jo@example.com", "a.lock", "x+1", "7"])

@@ -12,9 +12,8 @@ from crashlab import Served
 from shell import Done, assert_harvested, called, summary_of, surroundings
 
 from harvester.api.v3 import V3
-from harvester.api.xrefs import read_xrefs
 from harvester.errors import CampaignError, Unreadable
-from harvester.input.xrefs import list_xrefs
+from harvester.input.xrefs import list_xrefs, read_xrefs
 from harvester.model import Request
 from harvester.sandbox import Sandbox, SandboxSettings
 
@@ -90,7 +89,7 @@ def test_an_answer_that_is_not_as_documented_is_no_answer(body: bytes) -> None:
 def test_ids_are_read_in_either_spelling() -> None:
     """Numbers or texts, in capitals or not."""
     found = read_xrefs(API, ["8", "7"], answer((7, V3_IDS[7].upper()), ("8", V3_IDS[8])))
-    assert [(xref.v2_id, xref.v3_id) for xref in found] == [("8", V3_IDS[8]), ("7", V3_IDS[7])]
+    assert {v2_id: xref.v3_id for v2_id, xref in found.items()} == {"7": V3_IDS[7], "8": V3_IDS[8]}
 
 
 # -- the command ---------------------------------------------------------------------------------

@@ -4,9 +4,9 @@
 secret enters a URL or a header.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -56,40 +56,13 @@ class Detail(Struct, frozen=True, kw_only=True):
     links: str | None = None
 
 
-class Details(Struct, frozen=True):
-    """How a campaign's own detail is asked for and read.
-
-    `link` gives its link, `read` reads the body of its 200 for a campaign id. `read` raises
-    `Unreadable`, and `CampaignError` "not_sent". No walk begins without it where it is `required`;
-    else it is asked for where that saves requests.
-    """
-
-    link: Callable[[str], str]
-    read: Callable[[str, bytes], Detail]
-    required: bool
-
-
-class Counts(Struct, frozen=True):
-    """The API's own numbers for one campaign: unique recipients by report.
-
-    `link` gives the link to ask for a campaign id, `read` reads the body of its 200. `read` raises
-    `Unreadable`.
-    """
-
-    link: Callable[[str], str]
-    read: Callable[[bytes], dict[str, int]]
-
-
 class Secrets(Protocol):
     """What admits a request."""
 
-    @property
-    def api_key(self) -> str:
-        """Whose limits count."""
-
-    @property
-    def token(self) -> str:
-        """The bearer token of this moment."""
+    api_key: str
+    """Whose limits count."""
+    token: str
+    """The bearer token of this moment."""
 
 
 class SignedRequest(NamedTuple):
@@ -102,43 +75,39 @@ class SignedRequest(NamedTuple):
 class Api(Protocol):
     """One version of the API at one origin. A link is a path and a query without any secret."""
 
+    reports: ClassVar[Mapping[str, Report]]
+    """The reports of this version by name, in the order in which they are harvested."""
+    statuses: ClassVar[Collection[str]]
+    """The campaign statuses that the list can be asked for."""
+    bulk_counts: ClassVar[BulkCounts | None]
+    """The counts of many campaigns at once; None if this version has them in each one's detail."""
+    needs_detail: ClassVar[bool]
+    """Whether no walk begins without the campaign's detail; else it is asked for where that saves
+    requests."""
+
     @property
     def origin(self) -> str:
         """Scheme, host and port, without a slash at the end."""
 
-    @property
-    def reports(self) -> Mapping[str, Report]:
-        """The reports of this version by name, in the order in which they are harvested."""
-
-    @property
-    def statuses(self) -> Collection[str]:
-        """The campaign statuses that the list can be asked for."""
-
-    @property
-    def counts(self) -> Counts | None:
-        """The campaign's own counts; None if this version has none that can be compared."""
-
-    @property
-    def bulk_counts(self) -> BulkCounts | None:
-        """The counts of many campaigns at once; None if this version does not have them."""
-
-    @property
-    def details(self) -> Details | None:
-        """The detail that a walk begins with; None if this version walks without it."""
-
     def check_id(self, campaign_id: str | int) -> str:
         """Return the id in its one spelling. Raise `ConfigError` if it is no id of this version."""
+
+    def detail_link(self, campaign_id: str, /) -> str:
+        """The link of a campaign's detail."""
+
+    def read_detail(self, campaign_id: str, body: bytes, /) -> Detail:
+        """Read the body of the 200 for it. Raise `Unreadable`, and `CampaignError` "not_sent"."""
 
     def first_link(
         self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
     ) -> str:
         """The link of a walk's first page of `limit` rows. `since` takes effect only for a report
-        that has a `since_parameter`. Where there are `details` and `detail` is not given, the first
-        page is the campaign's own and has no rows."""
+        that has a `since_parameter`. Where that needs the `detail` and has none, the first page is
+        the campaign's own and has no rows."""
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
-        """The ids of the activities that `link` and the links after it read, in order; one empty
-        id in a version whose campaigns have none."""
+    def activity_of(self, link: str, /) -> str | None:
+        """The id of the activity that `link` reads, None if it is the campaign's own; empty in a
+        version without activities."""
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """The link that follows the last page of the activity that `link` reads."""

@@ -1,4 +1,4 @@
-"""The API's own numbers for its campaigns: how they are asked for, read and believed. No I/O.
+"""The API's own numbers for its campaigns: how they are asked for and read. No I/O.
 
 v3 gives those of many campaigns at once (`/reports/stats/email_campaigns`, OpenAPI 3.0.178: at most
 150 ids). The guide and the description spell some names in two ways, numbers may come as strings,
@@ -7,35 +7,29 @@ campaign, each alone, come ten at a time (`/reports/stats/email_campaign_activit
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from harvester.api.page import read_object
 
-FRESH = timedelta(hours=24)
-"""Older counts are asked for again, and nothing is concluded from them."""
-_SETTLED = timedelta(days=1)  # how long after a campaign's last change its counts are trusted
 _NUMBER = re.compile(rb'"?([0-9]{1,15})"?')
-_STATS = "/v3/reports/stats"
 _RECIPIENTS = {
-    "opens": "em_opens",
-    "clicks": "em_clicks",
-    "sends": "em_sends",
-    "bounces": "em_bounces",
-    "forwards": "em_forwards",
-    "unsubscribes": "em_optouts",
-    "unique_opens": "em_opens",
-    "did_not_open": "em_not_opened",
+    "opens": ("em_opens",),
+    "clicks": ("em_clicks",),
+    "sends": ("em_sends",),
+    "bounces": ("em_bounces",),
+    "forwards": ("em_forwards",),
+    "unsubscribes": ("em_optouts",),
+    "unique_opens": ("em_opens",),
+    "did_not_open": ("em_not_opened",),
 }
 _ROWS = {
     "opens": ("em_opens_all", "em_opens.all"),
     "clicks": ("em_clicks_all", "em_clicks.all"),
 }
-
 _REPEATED = {"opens": "opens", "clicks": "clicks", "unique_opens": "opens"}
 
 
@@ -76,16 +70,30 @@ class CampaignCounts(Struct, frozen=True, kw_only=True):
 
 
 class BulkCounts(Struct, frozen=True):
-    """Counts of many campaigns in one request.
+    """Counts of many campaigns in one request, at most `most_ids`; `activities` is the same for
+    those of activities. An entry has its own id in `id_field`."""
 
-    `link` gives the link for at most `most_ids` campaign ids, `read` the counts in the body of its
-    200 by campaign id. `read` raises `Unreadable`. `activities` is the same for ids of activities.
-    """
-
+    path: str
+    id_field: str
     most_ids: int
-    link: Callable[[Sequence[str]], str]
-    read: Callable[[bytes], dict[str, CampaignCounts]]
     activities: "BulkCounts | None" = None
+
+    def link(self, ids: Sequence[str]) -> str:
+        """The link to ask for these ids."""
+        return f"{self.path}/{','.join(ids)}"
+
+    def read(self, body: bytes) -> dict[str, CampaignCounts]:
+        """The counts in the body of the 200, by id. Raise `Unreadable`."""
+        entries = (_read_entry(raw, self.id_field) for raw in read_object(body, _stats).results)
+        return {entry.campaign_id: entry for entry in entries if entry is not None}
+
+
+V3_COUNTS = BulkCounts(
+    "/v3/reports/stats/email_campaigns",
+    "campaign_id",
+    150,
+    BulkCounts("/v3/reports/stats/email_campaign_activities", "campaign_activity_id", 10),
+)
 
 
 class _Entry(msgspec.Struct):
@@ -104,17 +112,6 @@ _entry = msgspec.json.Decoder(_Entry)
 _text = msgspec.json.Decoder(str)
 
 
-def _stats_of(path: str, id_field: str, most_ids: int) -> BulkCounts:
-    def link(ids: Sequence[str]) -> str:
-        return f"{_STATS}/{path}/{','.join(ids)}"
-
-    def read(body: bytes) -> dict[str, CampaignCounts]:
-        entries = (_read_entry(raw, id_field) for raw in read_object(body, _stats).results)
-        return {entry.campaign_id: entry for entry in entries if entry is not None}
-
-    return BulkCounts(most_ids, link, read)
-
-
 def _read_entry(raw: msgspec.Raw, id_field: str) -> CampaignCounts | None:
     """The counts of one campaign or activity; None if the entry is not the documented one."""
     try:
@@ -123,22 +120,24 @@ def _read_entry(raw: msgspec.Raw, id_field: str) -> CampaignCounts | None:
         return None
     if not (own_id := getattr(found, id_field)):
         return None
-    recipients = {name: _number(found.stats, key) for name, key in _RECIPIENTS.items()}
-    rows = {name: _number(found.stats, *keys) for name, keys in _ROWS.items()}
     return CampaignCounts(
         campaign_id=own_id.lower(),
-        recipients={name: number for name, number in recipients.items() if number is not None},
-        rows={name: number for name, number in rows.items() if number is not None},
+        recipients=_numbers(found.stats, _RECIPIENTS),
+        rows=_numbers(found.stats, _ROWS),
         refreshed_at=read_moment(found.last_refresh_time),
     )
 
 
-def _number(stats: Mapping[str, msgspec.Raw], *keys: str) -> int | None:
-    """The number under the first key that has one."""
-    for key in keys:
-        if found := _NUMBER.fullmatch(bytes(stats.get(key, b""))):
-            return int(found[1])
-    return None
+def _numbers(
+    stats: Mapping[str, msgspec.Raw], names: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """By report, the number under the first of its names that has one."""
+    return {
+        report: int(number[1])
+        for report, spellings in names.items()
+        for name in reversed(spellings)
+        if (number := _NUMBER.fullmatch(bytes(stats.get(name, b""))))
+    }
 
 
 def read_moment(raw: msgspec.Raw) -> datetime | None:
@@ -148,81 +147,3 @@ def read_moment(raw: msgspec.Raw) -> datetime | None:
     except (msgspec.DecodeError, ValueError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-V3_COUNTS = replace(
-    _stats_of("email_campaigns", "campaign_id", 150),
-    activities=_stats_of("email_campaign_activities", "campaign_activity_id", 10),
-)
-
-
-# -- what may be concluded -------------------------------------------------------------------------
-
-
-def is_fresh(moment: datetime | None, now: datetime) -> bool:
-    """Whether a moment is under 24 hours old. One to come is the fault of a clock."""
-    return moment is not None and now - FRESH < moment < now + FRESH
-
-
-def is_settled(
-    counts: CampaignCounts,
-    *,
-    counted_at: datetime | None,
-    updated_at: datetime | None,
-    now: datetime,
-) -> bool:
-    """Whether counts are believed where they say 0: taken at `counted_at` they are fresh, and the
-    API refreshed them a day or more after the campaign's last change."""
-    return (
-        is_fresh(counted_at, now)
-        and counts.refreshed_at is not None
-        and updated_at is not None
-        and counts.refreshed_at >= updated_at + _SETTLED
-    )
-
-
-def says_empty(counts: CampaignCounts, report: str) -> bool:
-    """Whether counts say that a report has no rows.
-
-    A campaign that was sent has recipients: one without is odd, and says nothing, unless its sends
-    were looked at.
-    """
-    return counts.least_rows(report) == 0 and (bool(counts.sends) or counts.unsent)
-
-
-def pages_expected(counts: CampaignCounts, report: str, page_size: int) -> int | None:
-    """The requests that a report takes by its counts; None if they do not say."""
-    rows = counts.least_rows(report)
-    return None if rows is None else -(-rows // page_size)
-
-
-_OFTEN_EMPTY = {"clicks": 0.1, "bounces": 0.3, "unsubscribes": 0.4, "forwards": 0.9}
-_SELDOM_EMPTY = 0.03
-
-
-def requests_saved(reports: Iterable[str], *, top_up: bool = False) -> float:
-    """How many requests counts may save where these reports of a campaign are to be read.
-
-    The shares of empty reports are those of small accounts (300 sends). In a top-up a report of an
-    old campaign seldom moves.
-    """
-    if top_up:
-        return sum(0.5 for _ in reports)
-    return sum(_OFTEN_EMPTY.get(report, _SELDOM_EMPTY) for report in reports)
-
-
-def empty_activities(recipients: int, activities: int) -> float:
-    """How many of so many activities have none of so many recipients, by chance."""
-    return activities * (1 - 1 / activities) ** recipients
-
-
-def detail_is_worth_it(reports: Iterable[str], *, links: bool, summary: bool) -> bool:
-    """Whether a campaign's detail saves more than the one request that it costs (v2): it has the
-    links and the counts, which are a request each, and shows the empty reports."""
-    return requests_saved(reports) + links + summary > 1
-
-
-def activity_counts_may_pay(reports: Iterable[str]) -> bool:
-    """Whether the reports of a small campaign with two activities are often empty in one of them,
-    so that it pays to have some campaigns share a request for the counts of these."""
-    return requests_saved(reports) > 0.5

@@ -70,10 +70,7 @@ def classify_response(link: str, status: int, headers: Headers, body: bytes) -> 
     what = f"HTTP {status} {key}" if key else f"HTTP {status}"
     text = f"{what}: {entry.text}" if entry.text else what
     if (passing := _passing(status, key)) is not None:
-        wait = seconds_to_wait(
-            headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
-        )
-        return passing(text, status=status, error_key=key, retry_after=wait)
+        return passing(text, status=status, error_key=key, retry_after=retry_after(headers))
     if status == 403:
         return Forbidden(text, status=status, error_key=entry.key)
     if 300 <= status < 400:
@@ -110,7 +107,7 @@ def read_error(body: bytes) -> ErrorEntry:
         found = next(filter(_names_a_limit, found), found[0])
     if not isinstance(found, Mapping):
         return ErrorEntry()
-    return ErrorEntry(_quoted(found.get("error_key")) or None, _quoted(found.get("error_message")))
+    return ErrorEntry(quoted(found.get("error_key")) or None, quoted(found.get("error_message")))
 
 
 def _names_a_limit(entry: object) -> bool:
@@ -118,18 +115,25 @@ def _names_a_limit(entry: object) -> bool:
     return isinstance(key, str) and key in TOO_FAST | DAY_SPENT
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A text in printable characters, cut between two words: no secret holds a blank."""
     if not isinstance(value, str):
         return ""
     start = value[: 4 * _LONGEST_QUOTE]
-    text = " ".join("".join(char if char.isprintable() else " " for char in start).split())
+    plain = start.replace("\0", "")  # the other halves of UTF-16: a blank would split a secret
+    text = " ".join("".join(char if char.isprintable() else " " for char in plain).split())
     if len(value) == len(start) and len(text) <= _LONGEST_QUOTE:
         return text
     return text[: _LONGEST_QUOTE + 1].rpartition(" ")[0]
 
 
 # -- Retry-After ---------------------------------------------------------------------------------
+
+
+def retry_after(headers: Headers) -> float | None:
+    """The wait (s) that an answer asks for now; None if it asks for none."""
+    waits = headers.getall("Retry-After", [])
+    return seconds_to_wait(waits, date=headers.get("Date"), now=datetime.now(UTC))
 
 
 def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -> float | None:

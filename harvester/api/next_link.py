@@ -8,7 +8,7 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from harvester.errors import CampaignError
 
@@ -90,12 +90,8 @@ def _within(origin: str, raw: str) -> str:
     if raw.startswith("?") or (raw.startswith("/") and not raw.startswith("//")):
         return raw
     try:
-        there, here = urlsplit(raw), urlsplit(origin)
-        same = (there.scheme, there.hostname, _port(there.scheme, there.port)) == (
-            here.scheme,
-            here.hostname,
-            _port(here.scheme, here.port),
-        )
+        there = urlsplit(raw)
+        same = _origin_of(there) == _origin_of(urlsplit(origin))
     except ValueError:  # a port that is no number, a broken IPv6 host
         raise CampaignError("bad_link", "the next link is not a usable URL") from None
     if not same or "@" in there.netloc:
@@ -103,5 +99,5 @@ def _within(origin: str, raw: str) -> str:
     return f"{there.path}?{there.query}"
 
 
-def _port(scheme: str, port: int | None) -> int | None:
-    return port or {"http": 80, "https": 443}.get(scheme)
+def _origin_of(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)

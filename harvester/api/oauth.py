@@ -6,14 +6,13 @@ the form body, none in the query, for URLs are logged.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from harvester.api.errors import Headers, seconds_to_wait
+from harvester.api.errors import Headers, quoted, retry_after
 
 SCOPE = "campaign_data offline_access"  # tracking reports; a refresh token
 TRACKING_SCOPE = "campaign_data"
@@ -28,7 +27,6 @@ _LONGEST_LIFE = 1e9  # s: an `expires_in` beyond it is a moment, not a duration
 _MILLISECONDS = 1e11  # a moment beyond it counts milliseconds
 _USUAL_INTERVAL, _LONGEST_INTERVAL = 5.0, 60.0  # s between two polls (RFC 8628, 3.2)
 _USUAL_WAIT, _LONGEST_WAIT = 600.0, 86_400.0  # s that a device code lives
-_QUOTED = 200  # characters of an error that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +115,18 @@ def refresh(client_id: str, refresh_token: str) -> Form:
     return Form(_TOKEN, fields)
 
 
-def classify(
-    status: int,
-    headers: Headers,
-    body: bytes,
-    *,
-    now: float,
-    scrub: Callable[[str], str] = lambda text: text,
-) -> Answer:
-    """What an answer of either endpoint means. `now` is seconds since 1970; `scrub` takes the
-    secrets out of what the answer is quoted with. Never raises."""
+def classify(status: int, headers: Headers, body: bytes, *, now: float) -> Answer:
+    """What an answer of either endpoint means. `now` is seconds since 1970. What is quoted of it
+    may repeat a secret. Never raises."""
     found = _object(body)
     if status == 200:
-        return _granted(found, now) or Passing("HTTP 200 without tokens")
-    error, text = _error(found, scrub)
-    wait = seconds_to_wait(
-        headers.getall("Retry-After", []), date=headers.get("Date"), now=datetime.now(UTC)
-    )
+        return _tokens(found, now) or _device_code(found) or Passing("HTTP 200 without tokens")
+    error, text = _error(found)
     what = f"HTTP {status} {error}".rstrip() + (f": {text}" if text else "")
     if error == "slow_down":  # RFC 8628 answers 400; some gateways put it under a 429
         return Pending(slow_down=True)
     if status in {408, 429} or status >= 500 or status < 400 or error in _PASSING:
-        return Passing(what, wait)
+        return Passing(what, retry_after(headers))
     return Pending() if error == "authorization_pending" else Rejected(error, what)
 
 
@@ -150,36 +138,20 @@ def _object(body: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _error(found: Mapping[str, Any], scrub: Callable[[str], str]) -> tuple[str, str]:
+def _error(found: Mapping[str, Any]) -> tuple[str, str]:
     """Error and description: only these are ever quoted, never the body."""
     error = found.get("error") or found.get("errorCode") or found.get("error_key")
-    text = found.get("error_description") or found.get("errorSummary") or ""
-    return _quoted(error, scrub), _quoted(text, scrub)
-
-
-def _quoted(value: object, scrub: Callable[[str], str]) -> str:
-    if not isinstance(value, str):
-        return ""
-    # Scrubbed before it is cut: half a secret is one as well.
-    text = "".join(char if char.isprintable() else " " for char in scrub(value))
-    return " ".join(text.split())[:_QUOTED]
-
-
-def _granted(found: Mapping[str, Any], now: float) -> Tokens | DeviceCode | None:
-    if "access_token" in found:
-        return _tokens(found, now)
-    return _device_code(found) if "device_code" in found else None
+    return quoted(error), quoted(found.get("error_description") or found.get("errorSummary"))
 
 
 def _tokens(found: Mapping[str, Any], now: float) -> Tokens | None:
-    access = _secret(found["access_token"])
-    scope = found.get("scope")
+    access = _secret(found.get("access_token"))
     if access is None:
         return None
     return Tokens(
         access_token=access,
         refresh_token=_secret(found.get("refresh_token")),
-        scope=_quoted(scope, lambda text: text),
+        scope=quoted(found.get("scope")),
         received_at=now,
         expires_at=_expiry(found.get("expires_in"), now),
     )
@@ -196,7 +168,7 @@ def _expiry(given: object, now: float) -> float:
 
 
 def _device_code(found: Mapping[str, Any]) -> DeviceCode | None:
-    device_code, user_code = _secret(found["device_code"]), _secret(found.get("user_code"))
+    device_code, user_code = _secret(found.get("device_code")), _secret(found.get("user_code"))
     complete = _link(found.get("verification_uri_complete"))
     link = complete or _link(found.get("verification_uri"))
     if device_code is None or user_code is None or link is None:

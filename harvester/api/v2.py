@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
@@ -30,28 +30,25 @@ _PAGE = Shape("results", "meta", "pagination", "next_link")
 _CAMPAIGN_LINKS = Shape("click_through_details")
 
 
-def _events(name: str, row_type: str, time_field: str) -> Report:
-    return Report(
+_EVENTS = {
+    "opens": ("EMAIL_OPEN", "open_date"),
+    "clicks": ("EMAIL_CLICK", "click_date"),
+    "sends": ("EMAIL_SEND", "send_date"),
+    "bounces": ("EMAIL_BOUNCE", "bounce_date"),
+    "forwards": ("EMAIL_FORWARD", "forward_date"),
+    "unsubscribes": ("EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
+}
+REPORTS = {
+    name: Report(
         name=name,
         path=f"/tracking/{name}",
         row_type=row_type,
         time_field=time_field,
         since_parameter="created_since",
     )
-
-
-REPORTS = {
-    report.name: report
-    for report in (
-        _events("opens", "EMAIL_OPEN", "open_date"),
-        _events("clicks", "EMAIL_CLICK", "click_date"),
-        _events("sends", "EMAIL_SEND", "send_date"),
-        _events("bounces", "EMAIL_BOUNCE", "bounce_date"),
-        _events("forwards", "EMAIL_FORWARD", "forward_date"),
-        _events("unsubscribes", "EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
-        Report(name=LINKS, path="", paged=False, in_all=False),  # they stand in the campaign itself
-    )
+    for name, (row_type, time_field) in _EVENTS.items()
 }
+REPORTS[LINKS] = Report(name=LINKS, path="", paged=False, in_all=False)  # in the campaign itself
 STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 
 
@@ -71,23 +68,11 @@ _campaign = msgspec.json.Decoder(_Campaign)
 _counts: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def summary_link(campaign_id: str) -> str:
-    """The link of a campaign's counts, brought up to date."""
-    return f"{_CAMPAIGNS}/{campaign_id}/tracking/reports/summary?updateSummary=true"
-
-
-def read_summary(body: bytes) -> dict[str, int]:
-    """Unique recipients by report, as the API counts them. Raise `Unreadable`."""
-    found = read_object(body, _counts)
-    return _recipients(found)
-
-
-def _recipients(summary: Mapping[str, msgspec.Raw]) -> dict[str, int]:
-    return {
-        name: int(bytes(summary[name]))
-        for name in REPORTS
-        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
-    }
+def _read_campaign(campaign_id: str, body: bytes) -> _Campaign:
+    found = read_object(body, _campaign)
+    if str(found.id) != campaign_id:
+        raise Unreadable("this is another campaign", status=200)
+    return found
 
 
 def _detail_link(campaign_id: str) -> str:
@@ -96,14 +81,17 @@ def _detail_link(campaign_id: str) -> str:
 
 def _read_detail(campaign_id: str, body: bytes) -> Detail:
     """The links and the counts, brought up to date, of a campaign."""
-    found = read_object(body, _campaign)
-    if str(found.id) != campaign_id:
-        raise Unreadable("this is another campaign", status=200)
+    found = _read_campaign(campaign_id, body)
     changed = (read_moment(found.modified_date), read_moment(found.last_run_date))
     try:
-        recipients = _recipients(_counts.decode(found.tracking_summary))
+        summary = _counts.decode(found.tracking_summary)
     except msgspec.DecodeError:  # null, or something else
-        recipients = {}
+        summary = {}
+    recipients = {
+        name: int(bytes(summary[name]))
+        for name in REPORTS
+        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
+    }
     return Detail(
         updated_at=max((moment for moment in changed if moment is not None), default=None),
         counts=CampaignCounts(campaign_id=campaign_id, recipients=recipients),
@@ -117,9 +105,10 @@ class V2(Struct, frozen=True):
     origin: str = ORIGIN
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = STATUSES
-    counts: ClassVar[Counts | None] = Counts(summary_link, read_summary)
     bulk_counts: ClassVar[BulkCounts | None] = None
-    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=False)
+    needs_detail: ClassVar[bool] = False
+    detail_link = staticmethod(_detail_link)
+    read_detail = staticmethod(_read_detail)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
@@ -142,9 +131,9 @@ class V2(Struct, frozen=True):
             return link
         return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
+    def activity_of(self, link: str) -> str | None:
         """A campaign of v2 has one report of each kind."""
-        return ("",)
+        return ""
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """Nothing follows."""
@@ -205,10 +194,7 @@ def _path(campaigns: str, target: Target) -> str:
 
 def _read_links(target: Target, body: bytes) -> Page:
     """The links of a campaign, from the campaign itself; each with the campaign's id."""
-    found = read_object(body, _campaign)
-    if str(found.id) != target.campaign_id:
-        raise Unreadable("this is another campaign", status=200)
-    if not bytes(found.click_through_details):  # no such member
+    if not bytes(_read_campaign(target.campaign_id, body).click_through_details):  # no such member
         return Page(b"", 0, None)
     ndjson, count, _ = read_rows(body, _CAMPAIGN_LINKS)
     return Page(with_owner(ndjson, campaign_id=target.campaign_id), count, None)

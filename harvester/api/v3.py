@@ -20,7 +20,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Counts, Detail, Details, Report, Secrets, SignedRequest
+from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
 from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
@@ -40,32 +40,29 @@ _LIST = Shape("campaigns", "_links", "next", "href")
 _LINKS_PAGE = Shape("link_click_counts")
 
 
-def _events(name: str, path: str, row_type: str, *, in_all: bool = True) -> Report:
-    return Report(
+_EVENTS = {
+    "opens": ("opens", "em_opens"),
+    "clicks": ("clicks", "em_clicks"),
+    "sends": ("sends", "em_sends"),
+    "bounces": ("bounces", "em_bounces"),
+    "forwards": ("forwards", "em_forwards"),
+    "unsubscribes": ("optouts", "em_optouts"),
+    "unique_opens": ("unique_opens", "em_opens"),
+    "did_not_open": ("didnotopens", "em_didnotopens"),
+}
+_DERIVED = {"unique_opens", "did_not_open"}  # they follow from opens and sends
+REPORTS = {
+    name: Report(
         name=name,
         path=f"/tracking/{path}",
         row_type=row_type,
         time_field="created_time",
         newest_first=True,
-        in_all=in_all,
+        in_all=name not in _DERIVED,
     )
-
-
-REPORTS = {
-    report.name: report
-    for report in (
-        _events("opens", "opens", "em_opens"),
-        _events("clicks", "clicks", "em_clicks"),
-        _events("sends", "sends", "em_sends"),
-        _events("bounces", "bounces", "em_bounces"),
-        _events("forwards", "forwards", "em_forwards"),
-        _events("unsubscribes", "optouts", "em_optouts"),
-        # These two follow from opens and sends.
-        _events("unique_opens", "unique_opens", "em_opens", in_all=False),
-        _events("did_not_open", "didnotopens", "em_didnotopens", in_all=False),
-        Report(name=LINKS, path="/links", paged=False, in_all=False),
-    )
+    for name, (path, row_type) in _EVENTS.items()
 }
+REPORTS[LINKS] = Report(name=LINKS, path="/links", paged=False, in_all=False)
 STATUSES: Mapping[str, str | None] = {
     "ALL": None,
     "DRAFT": "draft",
@@ -130,9 +127,10 @@ class V3(Struct, frozen=True):
     origin: str = ORIGIN
     reports: ClassVar[Mapping[str, Report]] = REPORTS
     statuses: ClassVar[Collection[str]] = tuple(STATUSES)
-    counts: ClassVar[Counts | None] = None
     bulk_counts: ClassVar[BulkCounts | None] = V3_COUNTS
-    details: ClassVar[Details | None] = Details(_detail_link, _read_detail, required=True)
+    needs_detail: ClassVar[bool] = True
+    detail_link = staticmethod(_detail_link)
+    read_detail = staticmethod(_read_detail)
     classify_response = staticmethod(classify_response)
 
     def check_id(self, campaign_id: str | int) -> str:
@@ -152,12 +150,9 @@ class V3(Struct, frozen=True):
         start = detail and _next_activity(target, str(limit), detail.activities)
         return start or f"{_detail_link(target.campaign_id)}#{limit}"
 
-    def activities_from(self, link: str | None) -> tuple[str, ...]:
-        """The activity in the path, then those in the fragment."""
-        asked, _, left = (link or "").partition("#")
-        if not asked or asked.startswith(f"{_CAMPAIGNS}/"):
-            return ()
-        return (asked.split("/")[4], *left.split(",")[1:])
+    def activity_of(self, link: str) -> str | None:
+        """The activity in the path."""
+        return None if link.startswith(f"{_CAMPAIGNS}/") else link.split("/")[4]
 
     def after_activity(self, target: Target, link: str) -> str | None:
         """The first page of the next activity."""
@@ -172,12 +167,12 @@ class V3(Struct, frozen=True):
     def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read the campaign, or one page of one of its activities. The end of the walk is the last
         activity's page without a next link."""
-        asked, _, left = link.partition("#")
+        left = link.partition("#")[2]
         limit, *activities = left.split(",")
-        if asked.startswith(f"{_CAMPAIGNS}/"):
+        if (activity := self.activity_of(link)) is None:
             detail = _read_detail(target.campaign_id, body)
             return Page(b"", 0, _next_activity(target, limit, detail.activities))
-        report, activity = REPORTS[target.report], asked.split("/")[4]
+        report = REPORTS[target.report]
         expected = ExpectedIds(
             id_field="campaign_activity_id",
             id=activity,

@@ -8,10 +8,9 @@ import orjson
 from msgspec.structs import replace
 
 from harvester import events
-from harvester.api.counts import CampaignCounts
 from harvester.campaign.context import RunContext
 from harvester.campaign.publish import Publisher
-from harvester.campaign.reconcile import Summaries, distinct_contacts, findings
+from harvester.campaign.reconcile import distinct_contacts, findings
 from harvester.campaign.topup import TopUp
 from harvester.campaign.walk import Walk, Walker
 from harvester.disk.part import refuse_directory
@@ -34,7 +33,6 @@ class CampaignHarvester:
         self._walker = Walker(context)
         self._top_up = TopUp(context, self._walker)
         self._lookup = lookup
-        self._summaries = Summaries(context.fetcher, context.api)
 
     async def harvest(self, saved: SavedWalk) -> SavedWalk | None:
         """Bring one campaign to its end, whatever that is. Raise only `StopRun`.
@@ -131,13 +129,13 @@ class CampaignHarvester:
         context, target = self._context, walk.target
         if not context.options.summary or not context.api.reports[target.report].paged:
             return None
-        campaign = walk.campaign
-        summary = campaign.fresh_counts(context.clock.now()) if campaign else None
-        if context.api.counts is not None and (walk.resumed or walk.saved.base is not None):
-            summary = None  # they are older than what came
-        if summary is None and (recipients := await self._summaries.of(target)) is not None:
-            summary = CampaignCounts(campaign_id=target.campaign_id, recipients=recipients)
-        path = context.layout.part if walk.saved.base is None else context.layout.grown
+        base, campaign = walk.saved.base, walk.campaign
+        if context.api.bulk_counts is None:
+            anew = walk.resumed or base is not None  # older counts are older than what came
+            summary = await self._lookup.counted(target, anew=anew)
+        else:
+            summary = campaign.fresh_counts(context.clock.now()) if campaign else None
+        path = context.layout.part if base is None else context.layout.grown
         contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
         return findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
 

@@ -1,63 +1,20 @@
 """The API's own counts held beside ours. A difference is a finding, not a failure.
 
 The counts are of unique recipients, the reports list every event: so the number that must agree is
-that of distinct contacts (v2 page "Campaign summary report"). Where the API counts events too (v3:
-`em_opens_all`, `em_clicks_all`), that of the rows must agree as well. A contact of two activities
-of a v3 campaign counts twice.
+that of distinct contacts (v2: `tracking_summary` of the campaign). Where the API counts events too
+(v3: `em_opens_all`, `em_clicks_all`), that of the rows must agree as well. A contact of two
+activities of a v3 campaign counts twice.
 """
 
-import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from harvester.api.base import Api
 from harvester.api.counts import CampaignCounts
 from harvester.disk.disk_set import DiskSet
-from harvester.errors import CampaignError
-from harvester.model import Fetcher, Request, Target
-
-_KEPT = 1_000  # summaries: far more than there are campaigns under way
-
-
-class Summaries:
-    """The API's own counts of a campaign, asked for once, however many reports of it there are."""
-
-    def __init__(self, fetcher: Fetcher, api: Api) -> None:
-        self._fetcher = fetcher
-        self._api = api
-        # A lock for each campaign that is asked for now; one that is not held is gone.
-        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._known: OrderedDict[str, dict[str, int] | None] = OrderedDict()
-
-    async def of(self, target: Target) -> dict[str, int] | None:
-        """Unique recipients by report; None if the API does not say.
-
-        Tasks that want the same campaign's wait for one answer; no other task waits.
-        """
-        campaign_id = target.campaign_id
-        asking = self._asking.setdefault(campaign_id, asyncio.Lock())
-        async with asking:
-            if campaign_id not in self._known:
-                self._known[campaign_id] = await self._ask(target)
-                if len(self._known) > _KEPT:
-                    self._known.popitem(last=False)
-            return self._known[campaign_id]
-
-    async def _ask(self, target: Target) -> dict[str, int] | None:
-        counts = self._api.counts
-        if counts is None:
-            return None
-        link = counts.link(target.campaign_id)
-        try:
-            return await self._fetcher.fetch(Request(target, link, counts.read, optional=True))
-        except CampaignError:
-            return None  # the events are all there; only the comparison is missing
 
 
 class _Row(msgspec.Struct):

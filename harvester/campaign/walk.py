@@ -191,7 +191,7 @@ class Walker:
     async def _fit(self, walk: Walk, link: str, page: Page) -> Page:
         """What the walk takes of a page: each event once."""
         report, target = self._api.reports[walk.target.report], walk.target
-        activity = next(iter(self._api.activities_from(link)), None)
+        activity = self._api.activity_of(link)
         if not report.time_field or activity is None:
             return page
         trail, part, rows, heads = walk.trail, walk.part, walk.position.rows, walk.trail.heads

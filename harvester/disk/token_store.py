@@ -27,7 +27,6 @@ from harvester.errors import ConfigError
 
 DEFAULT_ACCOUNT = "default"
 _VERSION = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
 _ROOM = 8 * 1024  # bytes: several times what an account takes
 _LARGEST = 256 * 1024  # bytes
 _POLL = 0.05  # s between two tries at a lock that another process holds
@@ -55,14 +54,10 @@ class Account:
 
 
 class TokenStore:
-    """The file of one account. Raises `StorageError` where the disk refuses."""
+    """The file of one account, whose name can be one. Raises `StorageError` where the disk
+    refuses."""
 
     def __init__(self, state_dir: Path, name: str = DEFAULT_ACCOUNT) -> None:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                "`account`: up to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter "
-                f"or a digit, not {name[:80]!r}"
-            )
         self.name = name
         self._folder = state_dir / "accounts"
         self.path = self._folder / f"{name}.json"
@@ -154,11 +149,10 @@ class TokenStore:
         return [path for path in self._folder.iterdir() if self._left_over.fullmatch(path.name)]
 
     def _generation(self) -> int:
-        try:
-            current = self.read()
-        except ConfigError:
-            return 0
-        return current.generation if current else 0
+        with suppress(ConfigError):
+            if (current := self.read()) is not None:
+                return current.generation
+        return 0
 
     def _replace(self, path: Path) -> None:
         path.replace(self.path)
@@ -168,24 +162,24 @@ class TokenStore:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
+@dataclass
 class Room:
     """An open, empty file that becomes the account. `written` says that it may hold tokens."""
 
-    def __init__(self, store: TokenStore, path: Path, file: int) -> None:
-        self._store = store
-        self._path = path
-        self._file = file
-        self.written = False
+    store: TokenStore
+    path: Path
+    file: int
+    written: bool = False
 
     def save(self, account: Account) -> None:
         """Put `account` in the place of the stored one, durably."""
         self.written = True
-        with storage(self._path):
+        with storage(self.path):
             raw = _encode(account).ljust(_ROOM)
-            write_all(self._file, raw, at=0)
-            os.ftruncate(self._file, len(raw))
-            os.fsync(self._file)
-            self._store._replace(self._path)
+            write_all(self.file, raw, at=0)
+            os.ftruncate(self.file, len(raw))
+            os.fsync(self.file)
+            self.store._replace(self.path)
 
 
 def _encode(account: Account) -> bytes:
@@ -220,11 +214,10 @@ def _read_regular(path: Path) -> bytes | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ConfigError(f"{path} is not a regular file: move it away")
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _OPEN)
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
     except FileNotFoundError:
         return None
-    with os.fdopen(file, "rb") as opened:
-        return opened.read(_LARGEST)
 
 
 def _try_lock(path: Path) -> int | None:

@@ -1,139 +1,134 @@
-"""The ids read ahead of their walks, and what is known of the campaigns asked for meanwhile.
+"""What is to be known of campaigns is asked for ahead of their walks.
 
-One task asks for the counts of all campaigns, block by block. Another stays some campaigns ahead of
-the walks: it asks for their details, which each needs anyway, so that those of several activities
-share a request for the counts of these. The queue waits for what comes next, and not for long.
+The counts of a list's campaigns are asked for at once, block by block. Where the campaigns of
+several activities may share a request for the counts of these, their details, which walks need
+anyway, are asked for some campaigns ahead. Walks wait for all that, and not for long.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
+from typing import Any
 
 import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 from harvester import events
-from harvester.api.base import Api
-from harvester.api.counts import activity_counts_may_pay, requests_saved
-from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.saved_walk import SavedWalk
 from harvester.errors import ConfigError, HarvestError, StopRun
-from harvester.events import Observer
-from harvester.input.known import KnownCampaign
+from harvester.input.known import KnownCampaign, requests_saved
 from harvester.input.lookup import Lookup
 from harvester.input.order import KnownSizes
 from harvester.model import Target
-from harvester.runtime import Clock, StopSignal
+from harvester.runtime import StopSignal
 
+Ids = Sequence[str | int]
 _PATIENCE = 30.0  # s: walks begin without what is not there then
 _FIRST_GROUP, _LARGEST_GROUP = 4, 40  # campaigns whose details are asked for together
 
 
-class Reached:
-    """How far a task has come with the ids; others wait for it."""
-
-    def __init__(self, number: float = 0) -> None:
-        self.number = number
-        self._late = False
-        self._moved = anyio.Event()
-
-    def reach(self, number: float) -> None:
-        """So many ids are done with."""
-        self.number, self._late = number, False
-        self._moved.set()
-        self._moved = anyio.Event()
-
-    async def wait(self, number: float, *, patience: float | None = None) -> None:
-        """Return when `number` ids are done with. Where that takes longer than `patience` (s),
-        nothing waits until some more are."""
-        if self._late and patience is not None:
-            return
-        with anyio.move_on_after(patience) as scope:
-            while self.number < number:
-                await self._moved.wait()
-        self._late = self._late or scope.cancelled_caught
-
-
+@dataclass(eq=False, repr=False)
 class CountsAhead:
-    """Reads ids ahead of the queue, has their counts asked for, and notes what the walks will take.
+    """Has counts asked for where they save requests or are wanted for a summary, and notes what
+    the walks will take."""
 
-    They are asked for where they save requests, or are wanted for a `summary`.
-    """
+    lookup: Lookup
+    sizes: KnownSizes
+    _: KW_ONLY
+    reports: Sequence[str]
+    page_size: int
+    is_to_make: Callable[[SavedWalk], bool]
+    top_up: bool
+    stop: StopSignal
 
-    def __init__(
-        self,
-        lookup: Lookup,
-        api: Api,
-        store: CheckpointStore,
-        sizes: KnownSizes,
-        *,
-        reports: Sequence[str],
-        page_size: int,
-        is_to_make: Callable[[SavedWalk], bool],
-        top_up: bool,
-        summary: bool = False,
-        clock: Clock,
-        stop: StopSignal,
-        emit: Observer,
+    _asking: TaskGroup = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reading = anyio.CancelScope()
+        self._read, self._counted = 0, 0.0  # ids
+        self._more_counted = anyio.Event()
+        self._all: Collection[str | int] | None = None
+        self._group = _FIRST_GROUP
+
+    async def run(
+        self, read: Callable[[], Awaitable[None]], all_ids: Collection[str | int] | None
     ) -> None:
-        self.lookup = lookup
-        self._api = api
-        self._store = store
-        self._sizes = sizes
-        self._reports = reports
-        self._page_size = page_size
-        self._is_to_make = is_to_make
-        self._top_up = top_up
-        self._summary = summary
-        self._clock = clock
-        self._stop = stop
-        self._emit = emit
-        self._counted, self._begun = Reached(), Reached()
-        self._prepared = Reached(float("inf"))
-
-    async def reached(self, number: int) -> None:
-        """The walks of the campaign that is the `number`-th id (from 0) are to begin: return when
-        nothing more will be known of it before."""
-        self._begun.reach(number)
-        await self._counted.wait(number + 1, patience=_PATIENCE)
-        await self._prepared.wait(number + 1, patience=_PATIENCE)
-
-    async def run(self, ids: Iterable[str | int]) -> None:
-        """Ask for the counts of all ids, block by block."""
-        each, read = iter(ids), 0
-        while (bulk := self.lookup.bulk) is not None and not self._stop.requested:
-            if not (block := list(islice(each, bulk.most_ids))):
-                break
-            await self.block(block)
-            read += len(block)
-            self._counted.reach(read)
-        self._counted.reach(float("inf"))
-
-    async def prepare(self, ids: Iterable[str | int]) -> None:
-        """Stay a group of campaigns ahead of the walks."""
-        each, read, size = iter(ids), 0, _FIRST_GROUP
-        self._prepared.reach(0)
-        while self._pays() and (group := list(islice(each, size))):
-            await self._counted.wait(read + len(group))
-            await self.details(self._checked(group))
-            read, size = read + len(group), min(2 * size, _LARGEST_GROUP)
-            self._prepared.reach(read)
-            await self._begun.wait(read - size // 4)
-        self._prepared.reach(float("inf"))
+        """Ask, while `read` has blocks of ids made `ready`; for the counts of `all_ids` at once."""
+        self._all = all_ids
+        async with anyio.create_task_group() as self._asking:
+            if all_ids is not None:
+                self._asking.start_soon(self.count_all, all_ids)
+            with self._reading:
+                await read()
 
     def end(self) -> None:
-        """After an order to stop: let both tasks end with what is in flight."""
-        self._counted.reach(float("inf"))
-        self._begun.reach(float("inf"))
+        """Read no more ids. What is asked for already comes to its end."""
+        self._reading.cancel()
 
-    def _pays(self) -> bool:
+    async def count_all(self, ids: Iterable[str | int]) -> None:
+        """Ask for the counts of all ids, block by block."""
+        each = iter(ids)
+        while (bulk := self.lookup.bulk) is not None and not self.stop.requested:
+            if not (block := list(islice(each, bulk.most_ids))):
+                break
+            await self._count(block)
+            await anyio.lowlevel.checkpoint()  # there may be nothing to ask for
+        self._note_counted(float("inf"))
+
+    async def ready(self, block: Ids) -> AsyncGenerator[Ids, None]:
+        """Give the ids of a block, in groups, when their walks are to begin."""
+        self._read += len(block)
+        if self._all is None:
+            self._asking.start_soon(self._count, block)
+        with anyio.move_on_after(_PATIENCE):
+            while self._counted < self._read:
+                await self._more_counted.wait()
+        while self._details_pay() and block:
+            group, block = block[: self._group], block[self._group :]
+            await self._patiently(self.details, [*self._checked(group)])
+            self._group = min(2 * self._group, _LARGEST_GROUP)
+            yield group
+        yield block
+
+    def _note_counted(self, ids: float) -> None:
+        self._counted = ids
+        self._more_counted.set()
+        self._more_counted = anyio.Event()
+
+    async def _patiently(self, work: Callable[..., Awaitable[Any]], *args: object) -> None:
+        """Have `work` done; wait for it, but not for long."""
+        done = anyio.Event()
+
+        async def do() -> None:
+            await work(*args)
+            done.set()
+
+        self._asking.start_soon(do)
+        with anyio.move_on_after(_PATIENCE):
+            await done.wait()
+
+    # -- a group of details --------------------------------------------------------------------
+
+    def _details_pay(self) -> bool:
+        """Whether reports are often empty in one of two activities of a small campaign."""
         bulk = self.lookup.bulk
         return (
             bulk is not None
             and bulk.activities is not None
             and self.lookup.believed
-            and not (self._top_up or self._stop.requested)
-            and activity_counts_may_pay(self._reports)
+            and not (self.top_up or self.stop.requested)
+            and requests_saved(self.reports) > 0.5
         )
 
     async def details(self, campaign_ids: Iterable[str]) -> int:
@@ -155,7 +150,7 @@ class CountsAhead:
 
     async def _detail(self, campaign_id: str) -> None:
         with self._guarded():
-            await self.lookup.detail(Target(self._reports[0], campaign_id))
+            await self.lookup.detail(Target(self.reports[0], campaign_id))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -163,7 +158,7 @@ class CountsAhead:
         try:
             yield
         except StopRun as order:
-            self._stop.request(order)
+            self.stop.request(order)
         except HarvestError:
             pass
 
@@ -171,88 +166,79 @@ class CountsAhead:
         """Those that are ids: of another one the queue says so when it comes to it."""
         for campaign_id in ids:
             with suppress(ConfigError):
-                yield self._api.check_id(campaign_id)
+                yield self.lookup.api.check_id(campaign_id)
 
     # -- one block -----------------------------------------------------------------------------
 
-    async def block(self, block: Iterable[str | int]) -> None:
+    async def _count(self, block: Ids) -> None:
         """Ask for the counts of a block of ids, and note what their walks take."""
         ids = [each for each in dict.fromkeys(self._checked(block)) if self._is_new(each)]
-        to_make = {campaign_id: list(self.to_make(campaign_id)) for campaign_id in ids}
-        campaigns = {each: self.lookup.kept(each) for each in ids}
-        now = self._clock.now()
-        uncounted = {
-            each: campaign
-            for each, campaign in campaigns.items()
-            if self._is_due(campaign, now) and any(map(_begins, to_make[each]))
+        to_make = {each: [*self.to_make(each)] for each in ids}
+        begin = {
+            each: [walk.target.report for walk in walks if _begins(walk)]
+            for each, walks in to_make.items()
         }
-        gain = sum(
-            requests_saved(
-                (walk.target.report for walk in to_make[each] if _begins(walk)), top_up=self._top_up
-            )
-            for each in uncounted
-        )
-        if gain >= 1 or self._summary:
+        uncounted = [each for each in ids if begin[each] and self._is_due(self.lookup.kept(each))]
+        gain = sum(requests_saved(begin[each], top_up=self.top_up) for each in uncounted)
+        if gain >= 1 or self.lookup.summary:
             with self._guarded():
-                campaigns |= await self.lookup.counts(uncounted)
-        self._announce(campaigns, to_make)
+                await self.lookup.counts(uncounted)
+        self._announce(to_make)
+        self._note_counted(self._counted + len(block))
 
     def _is_new(self, campaign_id: str) -> bool:
-        return self._sizes.counted(Target(self._reports[0], campaign_id)) is None
+        return self.sizes.counted(Target(self.reports[0], campaign_id)) is None
 
-    def _is_due(self, campaign: KnownCampaign, now: datetime) -> bool:
+    def _is_due(self, campaign: KnownCampaign) -> bool:
         """Whether counts are to be asked for: once in 24 hours, in each round of top-ups, and where
         reports were added to the directory."""
-        return not campaign.is_counted(now) or not campaign.is_counted_since(self._store.ask_since)
+        since, now = self.lookup.store.ask_since, self.lookup.clock.now()
+        return not (campaign.is_counted(now) and campaign.is_counted_since(since))
 
     def to_make(self, campaign_id: str) -> Iterator[SavedWalk]:
         """The walks of a campaign that are to be made, as they were left."""
-        for report in self._reports:
-            walk = self._store.peek(Target(report, campaign_id))
-            if walk.run < self._store.run and self._is_to_make(walk):
+        for report in self.reports:
+            walk = self.lookup.store.peek(Target(report, campaign_id))
+            if walk.run < self.lookup.store.run and self.is_to_make(walk):
                 yield walk
 
-    def _announce(
-        self, campaigns: dict[str, KnownCampaign], to_make: dict[str, list[SavedWalk]]
-    ) -> None:
+    def asks_detail(self, campaign: KnownCampaign, walks: Iterable[SavedWalk]) -> bool:
+        """Whether the campaign's detail is asked for when these walks of it are made."""
+        return any(map(_begins, walks)) and not self.lookup.has_current_detail(campaign)
+
+    def _announce(self, to_make: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note the size of each walk whose count is known, and emit what they take together."""
-        now, sizes = self._clock.now(), dict[Target, int]()
+        now, sizes = self.lookup.clock.now(), dict[Target, int]()
         requests = details = 0
         for campaign_id, walks in to_make.items():
-            campaign = campaigns[campaign_id]
-            for report in self._reports:
+            campaign = self.lookup.kept(campaign_id)
+            for report in self.reports:
                 sizes[Target(report, campaign_id)] = 0
             for walk in walks:
                 pages = (
-                    None
-                    if self._top_up
-                    else campaign.pages(walk.target.report, self._page_size, now)
+                    None if self.top_up else campaign.pages(walk.target.report, self.page_size, now)
                 )
                 if pages is None:
                     del sizes[walk.target]
                 else:
                     sizes[walk.target] = pages
                     requests += max(0, pages - walk.position.pages)
-            details += (
-                self._api.details is not None
-                and any(map(_begins, walks))
-                and not self.lookup.has_current_detail(campaign)
-            )
-        self._sizes.note(sizes)
-        self._emit(events.WorkCounted(walks=len(sizes), requests=requests, details=details))
+            details += self.asks_detail(campaign, walks)
+        self.sizes.note(sizes)
+        self.lookup.emit(events.WorkCounted(walks=len(sizes), requests=requests, details=details))
 
     def _announce_again(self, begin: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note what walks take by their campaigns' details, where they did not begin meanwhile."""
-        now, sizes, more = self._clock.now(), dict[Target, int](), 0
+        now, sizes, more = self.lookup.clock.now(), dict[Target, int](), 0
         for campaign_id in begin:
             campaign = self.lookup.kept(campaign_id)
             for walk in self.to_make(campaign_id):
-                before = self._sizes.counted(walk.target)
-                pages = campaign.pages(walk.target.report, self._page_size, now)
+                before = self.sizes.counted(walk.target)
+                pages = campaign.pages(walk.target.report, self.page_size, now)
                 if before is not None and pages is not None:
                     sizes[walk.target], more = pages, more + pages - before
-        self._sizes.note(sizes)
-        self._emit(events.WorkCounted(walks=0, requests=more, details=0))
+        self.sizes.note(sizes)
+        self.lookup.emit(events.WorkCounted(walks=0, requests=more, details=0))
 
 
 def _begins(walk: SavedWalk) -> bool:

@@ -1,6 +1,8 @@
 """The ids as walks to make: each taken once, what is done passed over."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from typing import TypeAlias
 
 import anyio
@@ -24,6 +26,7 @@ REFUSED_FOR_GOOD = "not_found"
 _YIELD_EVERY = 64  # ids in a row that may be passed over before other tasks have their turn
 
 
+@dataclass(eq=False, repr=False)
 class WalkQueue:
     """The ids as walks to make.
 
@@ -31,110 +34,80 @@ class WalkQueue:
     whose file is not there, or not whole, is made again.
     """
 
-    def __init__(
-        self,
-        ids: CampaignIds,
-        api: Api,
-        store: CheckpointStore,
-        *,
-        reports: tuple[str, ...],
-        retry_failed: bool,
-        top_up: bool,
-        is_there: Callable[[SavedWalk], bool],
-        is_whole: Callable[[SavedWalk], bool] | None = None,
-        sizes: KnownSizes,
-        clock: Clock,
-        stop: StopSignal,
-        emit: Observer,
-    ) -> None:
-        self._ids: AsyncIterator[str | int] | Iterator[str | int]
-        self._ids = aiter(ids) if isinstance(ids, AsyncIterable) else iter(ids)
-        self._all = ids if isinstance(ids, Collection) else None
-        self.total = None if self._all is None else len(self._all)
-        self._api = api
-        self._store = store
-        self._reports = reports
-        self._retry_failed = retry_failed
-        self._top_up = top_up
-        self._is_there = is_there
-        self._is_whole = is_whole
-        self._stop = stop
-        self._emit = emit
-        self._sizes = sizes
-        self._clock = clock
-        self.counts: CountsAhead | None = None
-        self._stream: BlockStream[str | int] | None = None
-        self._rest: Iterator[Target] = iter(())
-        self.refused: ConfigError | None = None
+    ids: CampaignIds
+    api: Api
+    store: CheckpointStore
+    _: KW_ONLY
+    reports: tuple[str, ...]
+    retry_failed: bool
+    top_up: bool
+    is_there: Callable[[SavedWalk], bool]
+    is_whole: Callable[[SavedWalk], bool] | None = None
+    sizes: KnownSizes
+    clock: Clock
+    stop: StopSignal
+    emit: Observer
 
-    def use_counts(self, lookup: Lookup, *, page_size: int, summary: bool = False) -> CountsAhead:
-        """Have each walk wait for the counts of its campaign, where the API has them; `count` asks
-        for them. See `CountsAhead`."""
+    def __post_init__(self) -> None:
+        self.counts: CountsAhead | None = None
+        self.refused: ConfigError | None = None
+        self._all = self.ids if isinstance(self.ids, Collection) else None
+        self.total = None if self._all is None else len(self._all)
+        self._stream: BlockStream[str | int] | None = None
+        self._begun = 0  # ids
+        self._rest: Iterator[Target] = iter(())
+
+    def use_counts(self, lookup: Lookup, *, page_size: int) -> CountsAhead:
+        """Have walks wait for what is asked of campaigns before, where the API has their counts:
+        `look_ahead` asks."""
         counts = CountsAhead(
             lookup,
-            self._api,
-            self._store,
-            self._sizes,
-            reports=self._reports,
+            self.sizes,
+            reports=self.reports,
             page_size=page_size,
             is_to_make=self.is_to_make,
-            top_up=self._top_up,
-            summary=summary,
-            clock=self._clock,
-            stop=self._stop,
-            emit=self._emit,
+            top_up=self.top_up,
+            stop=self.stop,
         )
         if lookup.bulk is not None:
             self.counts = counts
-            if self._all is None:
-                self._stream = BlockStream(self._ids, lookup.bulk.most_ids, counts.block)
+            ids = aiter(self.ids) if isinstance(self.ids, AsyncIterable) else iter(self.ids)
+            self._stream = BlockStream(ids, lookup.bulk.most_ids, counts.ready)
         return counts
 
-    async def count(self) -> None:
-        """Ask for the counts of all campaigns, ahead of the walks."""
-        if self._stream is not None:
-            await self._stream.run()
-        elif self.counts is not None and self._all is not None:
-            await self.counts.run(self._all)
-
     async def look_ahead(self) -> None:
-        """Ask for the counts, and for details some campaigns ahead of the walks."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.count)
-            if self.counts is not None and self._all is not None:
-                group.start_soon(self.counts.prepare, self._all)
+        """Ask what is to be known of campaigns before they are walked. Raise what the ids raise."""
+        if self.counts is not None and self._stream is not None:
+            await self.counts.run(self._stream.run, self._all)
 
     def end(self, ahead: anyio.CancelScope) -> None:
         """No walk begins any more. `ahead` is the scope of `look_ahead`, whose requests in flight
         come to their end after an order to stop, as those of walks do."""
-        if self.counts is None or self._stream is not None or not self._stop.requested:
+        if self.counts is None or not self.stop.requested:
             ahead.cancel()
             return
         self.counts.end()
-        if self._stop.grace is not None:
-            ahead.deadline = anyio.current_time() + self._stop.grace
+        if self.stop.grace is not None:
+            ahead.deadline = anyio.current_time() + self.stop.grace
 
     async def walks(self) -> AsyncIterator[SavedWalk]:
         """Yield the walks to make. An id that cannot be one stops the run."""
         try:
-            number = 0
             async for campaign_id in self._each():
-                if self.counts is not None and self._stream is None:
-                    await self.counts.reached(number)
-                number += 1
+                self._begun += 1
                 self._rest = self._targets(campaign_id)
                 for target in self._rest:
-                    saved = self._store.take(target)
+                    saved = self.store.take(target)
                     if saved is None:
-                        self._emit(events.IdRepeated(target.campaign_id))
+                        self.emit(events.IdRepeated(target.campaign_id))
                     elif (walk := self._to_make(await self._sound(saved))) is not None:
                         yield walk
         except ConfigError as wrong:
             self.refused = wrong
-            self._stop.request(StopRun("bad_input", str(wrong)))
+            self.stop.request(StopRun("bad_input", str(wrong)))
 
     async def _each(self) -> AsyncIterator[str | int]:
-        source = self._stream or self._ids
+        source = self._stream or self.ids
         if isinstance(source, AsyncIterable):
             async for campaign_id in source:
                 yield campaign_id
@@ -145,25 +118,25 @@ class WalkQueue:
                     await anyio.lowlevel.checkpoint()
 
     def _targets(self, campaign_id: str | int) -> Iterator[Target]:
-        checked = self._api.check_id(campaign_id)
-        return (Target(report, checked) for report in self._reports)
+        checked = self.api.check_id(campaign_id)
+        return (Target(report, checked) for report in self.reports)
 
     async def _sound(self, saved: SavedWalk) -> SavedWalk:
         """The same walk; a new one where the state or the finished file cannot be believed."""
         if saved.state == "damaged":
             cause, why = "damaged_state", "its checkpoint is not what was saved"
-        elif saved.state == "complete" and not self._is_there(saved):
+        elif saved.state == "complete" and not self.is_there(saved):
             cause, why = "damaged_file", "the finished file is gone"
         elif (
-            self._is_whole is not None
+            self.is_whole is not None
             and saved.state == "complete"
-            and not await anyio.to_thread.run_sync(self._is_whole, saved)
+            and not await anyio.to_thread.run_sync(self.is_whole, saved)
         ):
             cause, why = "damaged_file", "the finished file is not what was written"
         else:
             return saved
-        saved = self._store.restart(saved)
-        self._emit(
+        saved = self.store.restart(saved)
+        self.emit(
             events.WalkRestarted(target=saved.target, page=1, cause=cause, status=None, message=why)
         )
         return saved
@@ -171,54 +144,51 @@ class WalkQueue:
     def _to_make(self, saved: SavedWalk) -> SavedWalk | None:
         """The walk to make; None if there is none."""
         if self.is_to_make(saved):
-            return self._store.begin_top_up(saved) if saved.state == "complete" else saved
+            return self.store.begin_top_up(saved) if saved.state == "complete" else saved
         if self._grows(saved):
-            self._store.stay(saved)
-        expected = self._sizes.counted(saved.target)
-        self._emit(events.CampaignSkipped(saved.target, saved.state, saved.kind, expected))
+            self.store.stay(saved)
+        expected = self.sizes.counted(saved.target)
+        self.emit(events.CampaignSkipped(saved.target, saved.state, saved.kind, expected))
         return None
 
     def is_to_make(self, saved: SavedWalk) -> bool:
         """Whether there is something to ask for."""
         if saved.state == "complete":
             return self._grows(saved) and not self._is_unmoved(saved)
-        return not self._is_refused(saved)
+        refused = saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD
+        return self.retry_failed or not refused
 
     def _is_unmoved(self, saved: SavedWalk) -> bool:
         """Whether the API's count of a finished report is what it was."""
         if self.counts is None or saved.counted is None or not self.counts.lookup.believed:
             return False
         campaign = self.counts.lookup.kept(saved.target.campaign_id)
-        if not campaign.is_counted_since(self._store.ask_since):
+        if not campaign.is_counted_since(self.store.ask_since):
             return False
-        return campaign.is_unmoved(saved.target.report, saved.counted, self._clock.now())
+        return campaign.is_unmoved(saved.target.report, saved.counted, self.clock.now())
 
     def _grows(self, saved: SavedWalk) -> bool:
         """Whether a finished file is to be topped up, and was not in this round of top-ups yet."""
         return (
-            self._top_up
-            and self._api.reports[saved.target.report].paged
-            and saved.round < self._store.round
+            self.top_up
+            and self.api.reports[saved.target.report].paged
+            and saved.round < self.store.round
         )
-
-    def _is_refused(self, saved: SavedWalk) -> bool:
-        return saved.state == "failed" and saved.kind == REFUSED_FOR_GOOD and not self._retry_failed
 
     def accepted_before(self) -> Request[bytes] | None:
         """A request for a campaign of which an earlier run had all; None if there is none."""
-        for walk in self._store.walks_in("complete"):
-            target, details = walk.target, self._api.details
-            if details is not None and details.required:
-                return Request(target, details.link(target.campaign_id), bytes)
-            if target.report in self._api.reports:
-                return Request(target, self._api.first_link(target, limit=1, since=None), bytes)
+        for walk in self.store.walks_in("complete"):
+            target = walk.target
+            if self.api.needs_detail:
+                return Request(target, self.api.detail_link(target.campaign_id), bytes)
+            if target.report in self.api.reports:
+                return Request(target, self.api.first_link(target, limit=1, since=None), bytes)
         return None
 
     def drain(self) -> None:
         """After a stop, count the walks that were not begun, if there is an end to them."""
         for target in self._rest:
-            self._store.take(target)
-        if self._all is not None and not isinstance(self._ids, AsyncIterator):
-            for campaign_id in self._ids:
-                for target in self._targets(campaign_id):
-                    self._store.take(target)
+            self.store.take(target)
+        for campaign_id in islice(self._all or (), self._begun, None):
+            for target in self._targets(campaign_id):
+                self.store.take(target)

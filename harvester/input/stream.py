@@ -1,72 +1,65 @@
-"""Ids from a source that can be read once: a block of them is read ahead and asked about."""
+"""Ids read ahead of their walks in blocks: each block is made ready before its ids are given."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 import anyio
 
 T = TypeVar("T")
-_BLOCK_WAIT = 0.5  # s: how long a walk that has nothing to do waits for more ids of a slow source
 
 
+@dataclass(eq=False, repr=False)
 class BlockStream(Generic[T]):
-    """Gives the items of a source once `ask` was awaited with their block of at most `most`.
+    """Gives the items of a source, in the parts that `ready` makes of each block of at most `most`.
 
-    So many items are read ahead, and so many wait to be taken. A block is cut short where the
-    source is slow and its items are waited for.
+    A block is made ready while the part before it is in use. Of an asynchronous source it is what
+    has come meanwhile.
     """
 
-    def __init__(
-        self,
-        source: AsyncIterator[T] | Iterator[T],
-        most: int,
-        ask: Callable[[list[T]], Awaitable[None]],
-    ) -> None:
-        self._source = source
-        self._most = most
-        self._ask = ask
-        self._write, self._read = anyio.create_memory_object_stream[T](most)
-        self._give, self._take = anyio.create_memory_object_stream[T](most)
+    source: AsyncIterator[T] | Iterator[T]
+    most: int
+    ready: Callable[[list[T]], AsyncGenerator[Sequence[T], None]]
+
+    def __post_init__(self) -> None:
+        # In both, an empty part says that there is no more.
+        self._items: asyncio.Queue[Sequence[T]] = asyncio.Queue(self.most)
+        self._parts: asyncio.Queue[Sequence[T]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Read to the end. Raise what the source raises."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._ask_about_all)
-            with self._write:
-                if isinstance(self._source, AsyncIterator):
-                    async for item in self._source:
-                        await self._put(item)
-                else:
-                    for item in self._source:
-                        await self._put(item)
-
-    async def _put(self, item: T) -> None:
-        try:
-            self._write.send_nowait(item)
-        except anyio.WouldBlock:
-            await self._write.send(item)
-
-    async def _ask_about_all(self) -> None:
-        with self._read, self._give:
+            if isinstance(self.source, AsyncIterator):
+                group.start_soon(self._read_ahead, self.source)
             while block := await self._block():
-                await self._ask(block)
-                for item in block:
-                    await self._give.send(item)
+                async with aclosing(self.ready(block)) as parts:
+                    async for part in parts:
+                        if part:
+                            self._parts.put_nowait(part)
+                            await self._parts.join()  # it is taken
+            self._parts.put_nowait(())
+
+    async def _read_ahead(self, source: AsyncIterator[T]) -> None:
+        async for item in source:
+            await self._items.put((item,))
+        await self._items.put(())
 
     async def _block(self) -> list[T]:
+        if isinstance(self.source, Iterator):
+            return list(islice(self.source, self.most))
         block: list[T] = []
-        while len(block) < self._most:
-            try:
-                with anyio.move_on_after(_BLOCK_WAIT if block else None):
-                    block.append(await self._read.receive())
-                    continue
-            except anyio.EndOfStream:
+        while not block or (len(block) < self.most and not self._items.empty()):
+            if not (item := await self._items.get()):
+                self._items.put_nowait(())
                 break
-            if self._take.statistics().tasks_waiting_receive:
-                break
+            block += item
         return block
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        with self._take:
-            async for item in self._take:
+        while part := await self._parts.get():
+            self._parts.task_done()
+            for item in part:
                 yield item

@@ -12,6 +12,7 @@ off until others were asked. The token is refused once some campaigns are, or no
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -43,28 +44,18 @@ class Verdict(Enum):
     PUT_OFF = auto()  # ask for other campaigns first: they show whether the token works
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
-    """What is known of the token.
+def judge(sent: float, *, accepted_at: float, refused: int, known: bool, others: bool) -> Verdict:
+    """What follows the refusal of a request that was first sent at `sent` (monotonic s).
 
-    `accepted_at` is when the latest of the accepted requests was sent (monotonic s), `refused` the
-    ids of campaigns that were refused before any was accepted. `known` says that there is a request
-    that was accepted before, `others` that there may be other campaigns to ask for.
+    `accepted_at` is when the latest of the accepted requests was sent, `refused` how many campaigns
+    were refused before any was accepted. `known` says that there is a request that was accepted
+    before, `others` that there may be other campaigns to ask for.
     """
-
-    accepted_at: float = _NEVER
-    refused: frozenset[str] = frozenset()
-    known: bool = False
-    others: bool = True
-
-    def judge(self, sent: float) -> Verdict:
-        """What follows the refusal of a request that was first sent at `sent`."""
-        if self.accepted_at > sent:
-            return Verdict.FAIL_CAMPAIGN
-        if self.known:
-            return Verdict.PROBE
-        if self.others and len(self.refused) < MOST_REFUSED:
-            return Verdict.PUT_OFF
-        return Verdict.STOP_RUN
+    if accepted_at > sent:
+        return Verdict.FAIL_CAMPAIGN
+    if known:
+        return Verdict.PROBE
+    return Verdict.PUT_OFF if others and refused < MOST_REFUSED else Verdict.STOP_RUN
 
 
 class _Doubt(Struct, frozen=True):
@@ -76,28 +67,22 @@ class _Doubt(Struct, frozen=True):
     again: bool
 
 
+@dataclass(eq=False, repr=False)
 class AuthGate:
     """Decides what follows a refusal: a second try, the end of the campaign, or of the run.
 
     Without a `reference` nothing is put off: there are no other campaigns.
     """
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        pacer: Pacer,
-        stop: StopSignal,
-        *,
-        clock: Clock | None = None,
-        retry_delay: float,
-        reference: Reference | None = None,
-    ) -> None:
-        self._credentials = credentials
-        self._pacer = pacer
-        self._stop = stop
-        self._clock = clock or Clock()
-        self._retry_delay = retry_delay
-        self._reference = reference
+    credentials: Credentials
+    pacer: Pacer
+    stop: StopSignal
+    _: KW_ONLY
+    clock: Clock = field(default_factory=Clock)
+    retry_delay: float
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
         # asyncio's, which a free one gives without yielding: the gate is closed before another
         # request can start.
         self._lock = asyncio.Lock()
@@ -125,14 +110,14 @@ class AuthGate:
 
     def known(self) -> Request[Any] | None:
         """A request that was accepted before, in this run or an earlier one."""
-        if self._accepted is None and self._reference is not None:
-            return self._reference()
+        if self._accepted is None and self.reference is not None:
+            return self.reference()
         return self._accepted
 
     def put_off(self, request: Request[Any], throttled: Throttled) -> None:
         """Raise `InDoubt` for a request that was throttled again and again, if there may be others
         to ask for."""
-        if self._reference is not None:
+        if self.reference is not None:
             self._throttled.add(request.target.campaign_id)
             raise InDoubt(str(throttled))
 
@@ -171,13 +156,13 @@ class AuthGate:
         `InDoubt` if others are to be asked first.
         """
         async with self._lock:
-            self._stop.check()
+            self.stop.check()
             doubt = self._doubts.pop(request.target, None)
             first = doubt.sent if doubt else refusal.sent
             again = doubt is not None
             while sent and not again and isinstance(refusal, Unauthorized):
                 outdated = refusal.sent < self._cleared
-                lately = self._clock.monotonic() - self._tried_at < _LATELY
+                lately = self.clock.monotonic() - self._tried_at < _LATELY
                 if lately and not (self.proven or outdated):
                     break  # one slow second try is enough as long as nothing is accepted
                 try:
@@ -191,7 +176,7 @@ class AuthGate:
             self._doubts[request.target] = _Doubt(
                 refusal, first, again or not isinstance(refusal, Unauthorized)
             )
-            verdict = await self._judge(first, send, last=not sent or self._reference is None)
+            verdict = await self._judge(first, send, last=not sent or self.reference is None)
             if verdict is not Verdict.PUT_OFF:
                 del self._doubts[request.target]
         raise self._end(verdict, refusal)
@@ -203,25 +188,25 @@ class AuthGate:
         *,
         prepared: bool,
     ) -> T:
-        self._tried_at = self._clock.monotonic()
-        with self._pacer.closed():
+        self._tried_at = self.clock.monotonic()
+        with self.pacer.closed():
             hold = 0.0 if prepared else await self._prepare()
             answer = await send(replace(request, urgent=True), hold)
-        self._cleared = self._clock.monotonic()
+        self._cleared = self.clock.monotonic()
         return answer
 
     async def _prepare(self) -> float:
         """Do what may help: renew the token, else hold all requests; gives the hold (s)."""
         try:
-            renewed = await self._credentials.renew()
+            renewed = await self.credentials.renew()
         except StopRun as order:
-            self._stop.request(order)
+            self.stop.request(order)
             raise
         if renewed:
-            self._cleared = self._clock.monotonic()
+            self._cleared = self.clock.monotonic()
             return 0.0
-        self._pacer.hold(self._retry_delay, "unauthorized")
-        return self._retry_delay
+        self.pacer.hold(self.retry_delay, "unauthorized")
+        return self.retry_delay
 
     async def _judge(
         self,
@@ -233,13 +218,12 @@ class AuthGate:
         """The verdict on a request that was first refused when sent at `first`; where it needs a
         probe, a request that was accepted is sent once more. `last`: no others can be asked."""
         others = not last or bool(self._unasked)
-        verdict, known = self._weigh(first, others=others)
-        if verdict is Verdict.STOP_RUN:
+        if self._verdict(first, others=others) is Verdict.STOP_RUN:
             await self._answers()
-            verdict, known = self._weigh(first, others=others)
+        verdict, known = self._verdict(first, others=others), self.known()
         if verdict is not Verdict.PROBE or known is None:
             return verdict
-        with self._pacer.closed():
+        with self.pacer.closed():
             try:
                 await send(replace(known, urgent=True), 0.0)
             except Refused:
@@ -248,21 +232,20 @@ class AuthGate:
                 pass
         return Verdict.FAIL_CAMPAIGN
 
-    def _weigh(self, first: float, *, others: bool) -> tuple[Verdict, Request[Any] | None]:
-        known = self.known()
-        evidence = Evidence(
-            accepted_at=self._pacer.last_success if self.proven else _NEVER,
-            refused=self._refused,
-            known=known is not None,
+    def _verdict(self, first: float, *, others: bool) -> Verdict:
+        return judge(
+            first,
+            accepted_at=self.pacer.last_success if self.proven else _NEVER,
+            refused=len(self._refused),
+            known=self.known() is not None,
             others=others,
         )
-        return evidence.judge(first), known
 
     async def _answers(self) -> None:
         """Let the requests in flight be answered, as one of them may be accepted; none starts."""
-        with self._pacer.closed():
-            while self._pacer.in_flight and not self.proven:
-                await self._stop.sleep(_MOMENT)
+        with self.pacer.closed():
+            while self.pacer.in_flight and not self.proven:
+                await self.stop.sleep(_MOMENT)
 
     def _end(self, verdict: Verdict, refusal: Refused) -> CampaignError | InDoubt | StopRun:
         if verdict is Verdict.PUT_OFF:
@@ -270,7 +253,7 @@ class AuthGate:
         if verdict is Verdict.FAIL_CAMPAIGN:
             return _alone(refusal, "; other campaigns are not refused")
         order = StopRun("credentials_refused", f"the key or the token is refused ({refusal})")
-        self._stop.request(order)
+        self.stop.request(order)
         return order
 
 

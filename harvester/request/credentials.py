@@ -3,8 +3,6 @@
 A secret reaches exactly two places: the URL and the header of a request to the API's own origin.
 """
 
-import os
-import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -114,17 +112,13 @@ def read_secret(path: Path) -> str:
     its reader waiting for ever.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise ConfigError(
-                    f"cannot read {path}: it is not a regular file (a command that prints a "
-                    "token: `token_command`)"
-                )
-            content = os.read(file, _LARGEST_FILE)
-        finally:
-            os.close(file)
-        lines = content.decode("utf-8-sig").splitlines()
+        if path.exists() and not path.is_file():
+            raise ConfigError(
+                f"cannot read {path}: it is not a regular file (a command that prints a "
+                "token: `token_command`)"
+            )
+        with path.open("rb") as file:
+            lines = file.read(_LARGEST_FILE).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as wrong:
         raise ConfigError(f"cannot read {path}: {getattr(wrong, 'strerror', 'not text')}") from None
     return lines[0].strip() if lines else ""

@@ -1,4 +1,4 @@
-"""Work that a cancel must not cut short: a token exchange between its question and its save."""
+"""Work that a cancel must not cut short: from a question to the sign-in to the saved answer."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,19 +7,20 @@ from typing import Any, TypeVar
 import anyio
 
 T = TypeVar("T")
-_CANCEL_WAIT = 30.0  # s: two tries at the token endpoint
+_ENDED_WITHIN = 1.0  # s: what the work itself does where it is cut short
 
 
-async def outlive_cancel(work: Coroutine[Any, Any, T]) -> T:
+async def outlive_cancel(work: Coroutine[Any, Any, T], *, wait: float) -> T:
     """Do `work` to its end, also when the waiting task is cancelled: the cancel then waits for
-    it, at most `_CANCEL_WAIT` seconds."""
+    it, at most `wait` seconds."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        with anyio.move_on_after(_CANCEL_WAIT, shield=True):
-            await asyncio.wait([task])
-        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task], timeout=wait)
+            task.cancel()
+            await asyncio.wait([task], timeout=_ENDED_WITHIN)
         if task.done() and not task.cancelled():
             task.exception()  # the cancel goes on its way, whatever the work came to
         raise

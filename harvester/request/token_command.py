@@ -11,15 +11,17 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from typing import cast
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from harvester.errors import ConfigError
 from harvester.request.credentials import checked_token
+from harvester.request.outlive import outlive_cancel
 from harvester.runtime import StopSignal
 
 _MOST_OUTPUT = 64 * 1024  # bytes
@@ -29,34 +31,24 @@ _LONGEST_QUOTE = 200  # characters
 _TOKEN_LIKE = re.compile(r"[\w~+/=.-]{20,}|(?=[^\s\d]*\d)(?=[^\sA-Za-z]*[A-Za-z])[\w~+/=.-]{8,}")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLimits:
-    """How long a command may take (s), how long a stop waits for it (s), and the pauses (s) before
-    a renewal that failed is tried again."""
+@dataclass
+class TokenCommand:
+    """A token source that runs a command, without a shell, once for each token.
 
+    `first` is a token that is known already; the command is run when that is refused. It may take
+    `timeout` s, a stop waits `stop_wait` s for it, and a renewal that failed is tried again after
+    each of the `pauses` (s).
+    """
+
+    command: str = field(repr=False)
+    stop: StopSignal
+    first: str = field(default="", repr=False)
     timeout: float = 60.0
     stop_wait: float = 5.0
     pauses: Sequence[float] = (2.0, 10.0)
 
-
-class TokenCommand:
-    """A token source that runs a command, without a shell, once for each token.
-
-    `first` is a token that is known already; the command is run when that is refused.
-    """
-
-    def __init__(
-        self,
-        command: str,
-        stop: StopSignal,
-        *,
-        first: str = "",
-        limits: CommandLimits | None = None,
-    ) -> None:
-        self._command = command
-        self._stop = stop
-        self._token = first
-        self._limits = limits or CommandLimits()
+    def __post_init__(self) -> None:
+        self._token = self.first
 
     async def current(self) -> str:
         """The token of the last run of the command; the first use runs it."""
@@ -66,34 +58,34 @@ class TokenCommand:
 
     async def renew(self, refused: str) -> bool:
         """Run the command; a failure may pass, so it is tried again. False: the same token came."""
-        for pause in self._limits.pauses:
+        for pause in self.pauses:
             try:
                 self._token = await self._run()
                 break
             except ConfigError:
-                await self._stop.sleep(pause)
+                await self.stop.sleep(pause)
         else:
             self._token = await self._run()
         return self._token != refused
 
     async def _run(self) -> str:
         """The token that the command prints. Its output is a secret: no error repeats it."""
-        self._stop.check()
-        if not self._command.strip():
+        self.stop.check()
+        if not self.command.strip():
             raise ConfigError("the token command is blank")
-        run = _Run(self._limits, self._stop)
+        run = _Run(self.stop, timeout=self.timeout, stop_wait=self.stop_wait)
         try:
-            await run.make(shlex.split(self._command))
+            await outlive_cancel(run.make(shlex.split(self.command)), wait=self.stop_wait)
         except (OSError, ValueError) as wrong:
             why = getattr(wrong, "strerror", None) or "it is not a command line"
             raise ConfigError(f"cannot run the token command: {why}") from None
-        self._stop.check()
-        if run.timed_out:
-            raise ConfigError(f"the token command took over {self._limits.timeout:g} s")
+        self.stop.check()
         if len(run.output) > _MOST_OUTPUT:
             raise ConfigError(f"the token command printed more than {_MOST_OUTPUT:,} bytes")
+        if run.status is None:
+            raise ConfigError(f"the token command took over {self.timeout:g} s")
         if run.status != 0:
-            await self._stop.sleep(_SAME_SIGNAL)
+            await self.stop.sleep(_SAME_SIGNAL)
             said = _last_line(run.errors)
             raise ConfigError(
                 f"the token command failed with exit code {run.status}" + (said and f": {said}")
@@ -101,60 +93,33 @@ class TokenCommand:
         return token_in(run.output.decode("utf-8", "replace"))
 
 
+@dataclass
 class _Run:
-    """One run of a command, which does not outlive it."""
+    """One run of a command: what it printed, and its exit code; None if it took too long."""
 
-    def __init__(self, limits: CommandLimits, stop: StopSignal) -> None:
-        self._limits = limits
-        self._stop = stop
-        self._over = anyio.Event()
-        self.output, self.errors = b"", b""
-        self.status: int | None = None
-        self.timed_out = False
-        self._failure: OSError | ValueError | None = None
+    stop: StopSignal
+    _: KW_ONLY
+    timeout: float
+    stop_wait: float
+    output: bytes = field(default=b"", repr=False)
+    errors: bytes = field(default=b"", repr=False)
+    status: int | None = None
 
-    async def make(self, argv: list[str]) -> None:
-        """Run it to its end. A cancel, or the order to stop, waits for it a little."""
-        scope = anyio.CancelScope(shield=True)
-        scope.deadline = anyio.current_time() + self._limits.timeout
-
-        def hurry() -> None:
-            scope.deadline = min(scope.deadline, anyio.current_time() + self._limits.stop_wait)
-
-        async def obey() -> None:
-            await self._stop.wait()
-            hurry()
-
-        async def work() -> None:
-            try:
-                with scope:
-                    await self._work(argv)
-            except (OSError, ValueError) as failure:
-                self._failure = failure
-            finally:
-                self._over.set()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(work)
-            group.start_soon(obey)
-            try:
-                await self._over.wait()
-            finally:
-                hurry()
-            group.cancel_scope.cancel()
-        self.timed_out = scope.cancelled_caught
-        if self._failure is not None:
-            raise self._failure
-
-    async def _work(self, argv: list[str]) -> None:
+    async def make(self, argv: Sequence[str]) -> None:
+        """Run it to its end, or to that of its time; nothing that it started outlives this."""
         # In a session of its own: all that it starts can be ended, and Ctrl-C does not reach it.
         process = await anyio.open_process(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+
+        async def hurry() -> None:
+            await self.stop.wait()
+            scope.deadline = min(scope.deadline, anyio.current_time() + self.stop_wait)
+
         try:
-            async with anyio.create_task_group() as readers:
-                readers.start_soon(_each, process.stdout, self._take_output(process))
-                readers.start_soon(_each, process.stderr, self._take_errors)
-                self.status = await process.wait()
-                _end(process)
+            with anyio.move_on_after(self.timeout) as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(hurry)
+                    self.status = await self._ended(process)
+                    group.cancel_scope.cancel()
         finally:
             _end(process)
             with anyio.move_on_after(_REAPED_WITHIN, shield=True):
@@ -162,23 +127,25 @@ class _Run:
             with suppress(PermissionError):
                 await process.aclose()
 
-    def _take_output(self, process: Process) -> Callable[[bytes], None]:
-        def take(data: bytes) -> None:
-            if len(self.output) <= _MOST_OUTPUT:
-                self.output += data
-            else:
+    async def _ended(self, process: Process) -> int:
+        """The exit code, once all that was printed is read."""
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(self._read_output, process)
+            readers.start_soon(self._read_errors, process)
+            status = await process.wait()
+            _end(process)
+        return status
+
+    async def _read_output(self, process: Process) -> None:
+        async for data in cast(ByteReceiveStream, process.stdout):
+            self.output += data
+            if len(self.output) > _MOST_OUTPUT:
                 _end(process)
+                return
 
-        return take
-
-    def _take_errors(self, data: bytes) -> None:
-        self.errors = (self.errors + data)[-_MOST_OUTPUT:]
-
-
-async def _each(stream: ByteReceiveStream | None, take: Callable[[bytes], None]) -> None:
-    if stream is not None:
-        async for data in stream:
-            take(data)
+    async def _read_errors(self, process: Process) -> None:
+        async for data in cast(ByteReceiveStream, process.stderr):
+            self.errors = (self.errors + data)[-_MOST_OUTPUT:]
 
 
 def _end(process: Process) -> None:

@@ -4,17 +4,19 @@ The endpoint allows one request a second. The time of the last one stands in a s
 origin; a lock on it makes look and claim one step for all processes.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
+import anyio
 from yarl import URL
 
-from harvester.api.oauth import Answer, Form, Passing, classify
+from harvester.api.oauth import Answer, Form, Passing, Rejected, classify
 from harvester.disk.storage import storage, write_all
 from harvester.errors import TransportTrouble, Unreadable
 from harvester.request.body import read_body
@@ -49,8 +51,9 @@ class RequestSpacing:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                now = self._clock.monotonic()
-                since = now - _moment(os.pread(file, 64, 0))
+                now, since = self._clock.monotonic(), float("inf")
+                with suppress(ValueError):  # one that cannot be read was long ago
+                    since = now - float(os.pread(file, 64, 0))
                 if 0 <= since < self._gap:  # a later moment is of an earlier boot
                     return max(self._gap - since, _BUSY)  # a rounding residue is no wait
                 write_all(file, f"{now!r}\n".encode().ljust(64), at=0)
@@ -61,62 +64,48 @@ class RequestSpacing:
         return 0.0
 
 
-def _moment(raw: bytes) -> float:
-    """The monotonic time of the last request; one that cannot be read was long ago."""
-    try:
-        return float(raw)
-    except ValueError:
-        return float("-inf")
-
-
+@dataclass(eq=False, repr=False)
 class TokenEndpoint:
     """Asks the sign-in at one origin. Holds no secret."""
 
-    def __init__(
-        self,
-        auth_url: str,
-        spacing: RequestSpacing,
-        *,
-        timeout: float = REQUEST_TIMEOUT,
-        proxy: str | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self.auth_url = auth_url
-        self._spacing = spacing
-        self._timeout = timeout
-        self._proxy = proxy
-        self._clock = clock or Clock()
+    auth_url: str
+    spacing: RequestSpacing
+    _: KW_ONLY
+    timeout: float = REQUEST_TIMEOUT
+    proxy: str | None = None
+    clock: Clock = field(default_factory=Clock)
 
     async def ask(
-        self, form: Form, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, form: Form, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     ) -> Answer:
         """Send `form` once, when its turn comes. What goes wrong on the way is an answer too;
         only `sleep` (while it waits for its turn) and the disk (`StorageError`) raise."""
-        await self._spacing.wait(sleep)
+        await self.spacing.wait(sleep)
         # A life is counted from the question: the answer may have been long on its way.
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         # A session of its own: an idle connection could be gone by the next use, a day later.
-        async with open_session(connections=1, timeout=self._timeout) as session:
+        async with open_session(connections=1, timeout=self.timeout) as session:
             try:
                 async with session.post(
                     URL(self.auth_url + form.path, encoded=True),
                     data=form.fields,
                     allow_redirects=False,
-                    proxy=self._proxy,
+                    proxy=self.proxy,
                 ) as response:
                     body = await read_body(response, cap=_LARGEST)
             except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
                 return Passing("cannot connect")
             except TimeoutError:
-                return Passing(f"no answer within {self._timeout:g} s", lost=True)
+                return Passing(f"no answer within {self.timeout:g} s", lost=True)
             except (aiohttp.ClientError, TransportTrouble, Unreadable) as wrong:
                 # Not its text: that can hold the request.
                 return Passing(f"the answer was lost ({type(wrong).__name__})", lost=True)
+        answer = classify(response.status, response.headers, body, now=now)
         secret = form.fields.get("refresh_token") or form.fields.get("device_code", "")
-        return classify(
-            response.status,
-            response.headers,
-            body,
-            now=now,
-            scrub=Redactor(secret).scrub,
-        )
+        scrub = Redactor(secret).scrub
+        match answer:
+            case Passing():
+                return replace(answer, text=scrub(answer.text))
+            case Rejected():
+                return replace(answer, error=scrub(answer.error), text=scrub(answer.text))
+        return answer

@@ -166,7 +166,7 @@ def token_used_before_saved(patch: Patch, plan: Any) -> None:
 
     async def save(keeper: Any, account: Any, room: Any) -> None:
         def save_now() -> None:
-            with suppress(OSError, StopRun), keeper._store.room() as later:
+            with suppress(OSError, StopRun), keeper.store.room() as later:
                 later.save(account)
 
         asyncio.get_running_loop().call_later(2.0, save_now)
