@@ -2,14 +2,15 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pytest
 
 from harvester.disk.saved_walk import SavedWalk
 from harvester.forecast import ask, estimate
 from harvester.model import Target
+from harvester.run import harvest
 from harvester.runtime import Clock
 from harvester.sandbox import CountSettings
 
@@ -39,6 +40,24 @@ async def test_without_counts_what_is_empty_is_asked(serve: Callable[..., Any]) 
     estimate = await ask(account.ids, config)
     report = await account.run(counts=False, report="forwards")
     assert abs(estimate.requests - report.requests.sent) <= 3
+
+
+@pytest.mark.parametrize("api", ["v2", "v3"])
+async def test_links_cost_what_the_run_sends_for_them(
+    serve: Callable[..., Any], api: Literal["v2", "v3"]
+) -> None:
+    """In v2 they stand in the detail, which the plan has asked for."""
+    account = await serve(unsent=0)
+    settings, world = account.sandbox.settings, account.sandbox.world
+    ids = world.campaign_ids if api == "v2" else world.v3_campaign_ids
+    config = replace(account.config(links=True), api=api, api_key=settings.api_key)
+    estimate = await ask(ids, config)
+    report = await harvest(ids, config)
+    assert report.exit_code == 0
+    # v2 counts contacts, who may have opened more than once.
+    assert estimate.at_least == (api == "v2")
+    assert estimate.requests <= report.requests.sent
+    assert estimate.requests == pytest.approx(report.requests.sent, rel=0.1 if api == "v2" else 0)
 
 
 async def test_what_is_done_costs_nothing_more(serve: Callable[..., Any]) -> None:
@@ -81,6 +100,9 @@ class Campaign:
     counts = True
     activities = ()
 
+    def current_links(self, since: str, now: object) -> None:
+        """Its detail has none."""
+
     def pages(self, report: str, page_size: int, now: object) -> int:
         """What a walk takes, as far as it is known."""
         return (self.by_detail if self.detailed else self.by_counts)[int(report)]
@@ -98,8 +120,10 @@ class Population:
             resent = chance.random() < share
             detail = [each + (chance.random() < 0.6) for each in counts] if resent else counts
             self.known[f"{seed}-{number}"] = Campaign(counts, detail)
-        self.lookup, self.asked = self, 0
+        self.lookup, self.store, self.ask_since, self.asked = self, self, "", 0
         self.page_size, self.believed, self.clock = 500, True, Clock()
+        self.api, self.reports = self, dict.fromkeys("012345", self)
+        self.paged = True
 
     def kept(self, campaign_id: str) -> Campaign:
         """What is known of a campaign."""
