@@ -8,7 +8,6 @@ compared. The work is linear in the text.
 import base64
 import re
 from collections import deque
-from html import unescape
 from urllib.parse import unquote
 
 from harvester.errors import CampaignError, TryAgain
@@ -70,7 +69,11 @@ def _is_any_in(spellings: set[str], word: str) -> bool:
 def _unescaped(word: str) -> str:
     """The word without escapes, of whatever depth."""
     for _ in range(_ROUNDS):
-        plain = unquote(unescape(word))
+        plain = unquote(word)
+        if "&" in plain:
+            from html import unescape  # its table of names costs a start more than all texts do
+
+            plain = unescape(plain)
         plain = _JSON_ESCAPE.sub(lambda found: chr(int(found[1], 16)), plain)
         # What is left are backslashes of a JSON escape, and the other halves of UTF-16.
         plain = plain.replace("\\", "").replace("\0", "")
