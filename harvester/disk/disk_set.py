@@ -21,11 +21,15 @@ class DiskSet(Collection[str]):
     def __init__(self) -> None:
         with storage(_TEMPORARY):
             self._db = sqlite3.connect("", isolation_level=None)  # private, gone when closed
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute(
-                "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
-                "weight REAL NOT NULL DEFAULT 0)"
-            )
+            try:
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.execute(
+                    "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
+                    "weight REAL NOT NULL DEFAULT 0)"
+                )
+            except BaseException:
+                self._db.close()
+                raise
         self._given = 0
 
     def extend(self, items: Iterable[str]) -> None:
