@@ -1,6 +1,7 @@
 """A top-up leaves out the reports whose count is what it was."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -60,24 +61,26 @@ async def to_make(bench: Workbench, *, believed: bool = True) -> list[SavedWalk]
     """The walks of a top-up."""
     bench.begin(tops_up=True)
     clock: Any = bench.clock
-    queue = WalkQueue(
-        [CAMPAIGN_V3],
-        V3(),
-        bench.store,
-        reports=("opens", "bounces"),
-        retry_failed=False,
-        top_up=True,
-        is_there=lambda saved: True,
-        sizes=KnownSizes(),
-        clock=clock,
-        stop=StopSignal(),
-        emit=bench.seen,
-    )
-    lookup = bench.lookup(FakeFetcher([]), V3(), reports=("opens", "bounces"), believed=believed)
-    queue.use_counts(lookup, page_size=500)
-    async with anyio.create_task_group() as group:
-        group.start_soon(queue.look_ahead)
-        return [walk async for walk in queue.walks()]
+    with closing(KnownSizes()) as sizes:
+        queue = WalkQueue(
+            [CAMPAIGN_V3],
+            V3(),
+            bench.store,
+            reports=("opens", "bounces"),
+            retry_failed=False,
+            top_up=True,
+            is_there=lambda saved: True,
+            sizes=sizes,
+            clock=clock,
+            stop=StopSignal(),
+            emit=bench.seen,
+        )
+        both = ("opens", "bounces")
+        lookup = bench.lookup(FakeFetcher([]), V3(), reports=both, believed=believed)
+        queue.use_counts(lookup, page_size=500)
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.look_ahead)
+            return [walk async for walk in queue.walks()]
 
 
 async def test_a_report_whose_count_is_what_it_was_is_left_out(bench: Workbench) -> None:
