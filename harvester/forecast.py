@@ -5,7 +5,7 @@ All that is asked for is charged, and kept in the directory's state for the run.
 
 import math
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from heapq import nsmallest
 from statistics import fmean, stdev
@@ -113,12 +113,19 @@ class _Work(NamedTuple):
 async def estimate(ahead: CountsAhead, campaign_ids: Collection[str]) -> Estimate:
     """Add up the campaigns, and what a sample of them takes beyond its counts."""
     requests, certain, undetailed = 0, True, 0
-    for work in (_work_of(each, ahead) for each in campaign_ids):
-        requests, certain = requests + work.requests, certain and work.certain
-        undetailed += work.detail
+
+    def without_detail() -> Iterator[str]:
+        """Those whose detail is to be asked for; all are added up meanwhile."""
+        nonlocal requests, certain, undetailed
+        for campaign_id in campaign_ids:
+            work = _work_of(campaign_id, ahead)
+            requests, certain = requests + work.requests, certain and work.certain
+            undetailed += work.detail
+            if work.detail:
+                yield campaign_id
+
     # By their digests: a sample by chance, and the same one each time.
-    of_these = (each for each in campaign_ids if _work_of(each, ahead).detail)
-    chosen = nsmallest(_MOST, of_these, key=_digest)
+    chosen = nsmallest(_MOST, without_detail(), key=_digest)
     beyond: list[float] = []
     for first in range(0, len(chosen), _SAMPLE):
         group = chosen[first : first + _SAMPLE]

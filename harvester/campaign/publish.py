@@ -1,7 +1,7 @@
 """From the last page to the final name and the manifest's line; each step is idempotent.
 
 The numbers (3) to (7) continue those of `walk`. Walks that reach their end while others are being
-published form the next batch: one thread, two transactions and one sync of the manifest for all.
+published form the next batch: one thread, at most two transactions and one sync of the manifest.
 """
 
 import asyncio
