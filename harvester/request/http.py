@@ -17,7 +17,7 @@ from harvester._version import __version__
 from harvester.api.base import Api
 from harvester.errors import TransportTrouble
 from harvester.model import Request
-from harvester.request.body import ACCEPT_ENCODING, read_body, read_error_body
+from harvester.request.body import ACCEPT_ENCODING, keep_freed_memory, read_body, read_error_body
 from harvester.request.credentials import Credentials
 
 _KEEPALIVE = 15.0
@@ -62,6 +62,7 @@ def open_session(*, connections: int, timeout: float) -> aiohttp.ClientSession:
     `timeout` is for a whole request (s), so that a slow drip of bytes ends in time too. The pool
     has a connection for each request in flight: waiting for one would count against the timeout.
     """
+    keep_freed_memory()
     return aiohttp.ClientSession(
         connector=CleanConnector(
             limit=connections, resolver=aiohttp.ThreadedResolver(), keepalive_timeout=_KEEPALIVE
