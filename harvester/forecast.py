@@ -67,7 +67,7 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             reports=config.walks,
             retry_failed=config.retry_failed,
             top_up=config.tops_up,
-            is_there=lambda saved: is_regular(directory.layout.final(saved.target)),
+            is_there=lambda saved: is_regular(directory.layout.name(saved.target)),
             sizes=sizes,
             clock=clock,
             stop=stop,

@@ -175,7 +175,7 @@ class _Run:
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
-            is_there=lambda saved: is_regular(layout.final(saved.target)),
+            is_there=lambda saved: is_regular(layout.name(saved.target)),
             is_whole=self._is_whole if self._config.repair else None,
             sizes=self._sizes,
             clock=self._clock,

@@ -7,12 +7,14 @@ defaults and help from there.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from types import UnionType
 from typing import Any, get_args, get_origin
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from harvester.api.base import Report
 from harvester.errors import ConfigError
@@ -31,8 +33,7 @@ _HOST = re.compile(r"[a-z0-9._:-]+")
 _USUAL_PORT = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(Struct, frozen=True, kw_only=True):
     """One row of the table: `about` is the help under the heading `group`.
 
     Numbers lie from `least` to `most` (None: no bound); `above` excludes `least` itself, `unit` is

@@ -43,7 +43,7 @@ class CampaignHarvester:
         at, expected = walk.position, self._context.options.counted(walk.target)
         self._emit(events.CampaignStarted(walk.target, at.pages, at.rows, expected))
         try:
-            refuse_directory(self._context.layout.final(walk.target))
+            refuse_directory(self._context.layout.name(walk.target))
             with self._walker.opened(walk):
                 finished = await self._finished(walk)
                 if finished is not None:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.disk.disk_set import DiskSet
+from harvester.disk.layout import GROWN, PART
 from harvester.disk.part import Damaged, Obstructed, PartFile, publish
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage, sync_directory
@@ -48,6 +49,7 @@ class Publisher:
         self._run_id = context.run_id
         self._clock = context.clock
         self._emit = context.emit
+        self._threads = ThreadPoolExecutor(_SYNCS_AT_ONCE)  # begun when they are needed
         self._turn = asyncio.Lock()
         self._waiting: list[_Finished] = []
         self._broken: BaseException | None = None
@@ -76,13 +78,20 @@ class Publisher:
         try:
             parts = [each.part for each in batch if each.part is not None]
             # (3) the data, before any final name; (4) from here on only names are missing
-            await anyio.to_thread.run_sync(_sync_parts, parts)
+            await anyio.to_thread.run_sync(self._sync_parts, parts)
             if others := [each.saved for each in batch if each.saved.state != "finishing"]:
                 await self._store.finishing(others)
             await self._name(batch)
         except BaseException as error:
             self._broken = error
             raise
+
+    def _sync_parts(self, parts: Sequence[PartFile]) -> None:
+        """A journaling file system makes what is synced at the same time durable in one step;
+        threads for it cost more than the syncs of a few."""
+        several = len(parts) >= _SYNCS_AT_ONCE
+        for _ in (self._threads.map if several else map)(PartFile.sync, parts):
+            pass  # raises what a sync raised
 
     async def _name(self, batch: Sequence[_Finished]) -> None:
         """The final names, the manifest's lines, and the state that says so."""
@@ -123,19 +132,19 @@ class Publisher:
         saved, part = finished.saved, finished.part
         target, size = saved.target, saved.position.offset
         digest = saved.digest if part is None else None  # time has passed: read it once more
-        final, path = self._layout.final(target), self._layout.part(target)
+        final, path = self._layout.name(target), self._layout.name(target, PART)
         if part is not None and not part.stands():
             raise Damaged("the part file was moved, removed or replaced")
         if saved.base is None:
             publish(path, final, size=size, digest=digest)
             return
-        publish(self._layout.grown(target), final, size=size, digest=digest)
+        publish(self._layout.name(target, GROWN), final, size=size, digest=digest)
         with storage(path):
-            path.unlink(missing_ok=True)  # its rows are in the final file now
+            self._layout.part(target).unlink(missing_ok=True)  # its rows are in the final file now
 
     def _sync_names(self, walks: Sequence[SavedWalk]) -> None:
-        for folder in {self._layout.final(saved.target).parent for saved in walks}:
-            sync_directory(folder)
+        for report in {saved.target.report for saved in walks}:
+            sync_directory(self._layout.root / report)
         self._manifest.sync()
         self._manifest.check()
 
@@ -145,7 +154,7 @@ class Publisher:
         return {
             "report": target.report,
             "campaign_id": target.campaign_id,
-            "file": f"{target.report}/{self._layout.final(target).name}",
+            "file": self._layout.name_in_root(target),
             "rows": at.rows,
             "pages": at.pages,
             "bytes": at.offset,
@@ -212,18 +221,6 @@ class Publisher:
                     self._manifest.append(line)
         self._manifest.sync()
         await self._store.complete([], self._manifest)
-
-
-def _sync_parts(parts: Sequence[PartFile]) -> None:
-    """A journaling file system makes what is synced at the same time durable in one step; threads
-    for it cost more than the syncs of a few."""
-    if len(parts) < _SYNCS_AT_ONCE:
-        for part in parts:
-            part.sync()
-        return
-    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-        for _ in pool.map(PartFile.sync, parts):
-            pass  # raises what a sync raised
 
 
 def _files_of(manifest: Path) -> Iterator[str]:

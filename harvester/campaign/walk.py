@@ -16,6 +16,7 @@ from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.campaign.edges import Edges, Trail, down_to
 from harvester.campaign.repeats import LastPage, Repeats
+from harvester.disk.layout import PART
 from harvester.disk.part import Damaged, PartFile, is_regular
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage
@@ -89,7 +90,7 @@ class Walker:
     def opened(self, walk: Walk) -> Iterator[None]:
         """Have the part file of a walk open meanwhile. Raise `Obstructed` if it cannot be one."""
         self._context.lock.check()
-        part = walk.part = PartFile(self._context.layout.part(walk.target))
+        part = walk.part = PartFile(self._context.layout.name(walk.target, PART))
         try:
             yield
         finally:

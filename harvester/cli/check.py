@@ -4,6 +4,7 @@ import asyncio
 
 import click
 import orjson
+from msgspec.structs import asdict
 
 from harvester.cli.command import Command
 from harvester.cli.flags import by_flags
@@ -28,7 +29,7 @@ def check(ctx: click.Context, /, as_json: bool, **given: object) -> int:
     config = build_config(ctx)
     found = asyncio.run(diagnose(config))
     if as_json:
-        click.echo(orjson.dumps(found, option=_PRETTY))
+        click.echo(orjson.dumps(found, default=asdict, option=_PRETTY))
     else:
         which = account_options(config.account, config.origin, config.auth_origin)
         for line in _lines(found, which if found.sign_in else ""):

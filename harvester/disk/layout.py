@@ -7,6 +7,8 @@ from pathlib import Path
 
 from harvester.model import Target
 
+PART, GROWN = ".part", ".grown.part"
+
 
 class Layout:
     """Where everything is under the output directory `root`. `suffix` follows `.ndjson`."""
@@ -30,19 +32,23 @@ class Layout:
 
     def final(self, target: Target) -> Path:
         """The finished file. Ids were checked (`Api.check_id`): they cannot lead elsewhere."""
-        return self._of(target, "")
+        return Path(self.name(target))
 
     def part(self, target: Target) -> Path:
         """The unfinished file."""
-        return self._of(target, ".part")
+        return Path(self.name(target, PART))
 
     def grown(self, target: Target) -> Path:
         """What will take the finished file's place after a top-up."""
-        return self._of(target, ".grown.part")
+        return Path(self.name(target, GROWN))
 
-    def _of(self, target: Target, ending: str) -> Path:
-        # From one text: joining paths costs a campaign of one page a tenth of its time.
-        return Path(f"{self.root}/{target.report}/{target.campaign_id}.ndjson{self.suffix}{ending}")
+    def name(self, target: Target, ending: str = "") -> str:
+        """The path of a campaign's file as text: a `Path` takes as long as saving a page."""
+        return f"{self.root}/{self.name_in_root(target)}{ending}"
+
+    def name_in_root(self, target: Target) -> str:
+        """The finished file's path within the output directory, as the manifest has it."""
+        return f"{target.report}/{target.campaign_id}.ndjson{self.suffix}"
 
     def parts(self, report: str) -> Iterator[tuple[Target, Path]]:
         """Every unfinished file of a report, in any order."""

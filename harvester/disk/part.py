@@ -25,7 +25,7 @@ class Damaged(Exception):
 class Obstructed(CampaignError):
     """Something that is no regular file stands where a campaign's file belongs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__("obstructed", f"{path} is not a regular file: move it away")
 
 
@@ -39,13 +39,12 @@ class Lost(CampaignError):
 class PartFile:
     """An open part file; `offset` is its length, `digest` the SHA-256 of all that is in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         """Open it. Raise `Obstructed` if a link, a directory or a device has its name."""
-        self.path = path
+        self._name = os.fspath(path)
         self.offset = 0
         self._hash = hashlib.sha256()
         self._synced = False
-        self._name = os.fspath(path)
         self._disk = storage(path)
         with self._disk:
             try:
@@ -58,6 +57,11 @@ class PartFile:
         if not stat.S_ISREG(self._identity.st_mode):
             os.close(self._file)
             raise Obstructed(path)
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self._name)
 
     def resume(self, offset: int, digest: bytes) -> None:
         """Cut the file back to `offset`. Raise `Damaged` if what is left is not what was saved.
@@ -134,7 +138,7 @@ class PartFile:
         os.close(self._file)
 
 
-def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) -> None:
+def publish(part: Path | str, final: Path | str, *, size: int, digest: bytes | None = None) -> None:
     """Give a part its final name. Idempotent: a kill may have come after the rename.
 
     The part is synced already, or it is of an earlier run: then `digest` is given. Raise `Damaged`
@@ -151,20 +155,20 @@ def publish(part: Path, final: Path, *, size: int, digest: bytes | None = None) 
             raise Damaged("the finished file is not what was written")
         if file is part:
             try:
-                part.replace(final)
+                os.replace(part, final)  # noqa: PTH105 - see `Layout.name`
             except IsADirectoryError:
                 raise Obstructed(final) from None
 
 
-def is_regular(path: Path) -> bool:
+def is_regular(path: Path | str) -> bool:
     """Whether a file is there, and no link or directory in its place."""
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
 
 
-def refuse_directory(final: Path) -> None:
+def refuse_directory(final: Path | str) -> None:
     """Raise `Obstructed` if a directory has the name that a file is to get."""
     with storage(final), suppress(FileNotFoundError):
         if stat.S_ISDIR(os.lstat(final).st_mode):
@@ -177,10 +181,10 @@ def is_whole(final: Path, *, size: int, digest: bytes) -> bool:
         return final.is_file() and _size(final) == size and _sha256(final) == digest
 
 
-def _size(path: Path) -> int | None:
+def _size(path: Path | str) -> int | None:
     """The length of a regular file; None if the name is free."""
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
@@ -188,9 +192,9 @@ def _size(path: Path) -> int | None:
     return found.st_size
 
 
-def _synced_sha256(path: Path) -> bytes:
+def _synced_sha256(path: Path | str) -> bytes:
     """Of a file of an earlier run, which may have been killed before it synced the file."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         os.fdatasync(file.fileno())
         return hashlib.file_digest(file, "sha256").digest()
 

@@ -1,7 +1,8 @@
 """Events in, report files out: retries.ndjson, errors.ndjson, pages.ndjson."""
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from harvester import events
 from harvester._version import __version__
@@ -11,8 +12,7 @@ from harvester.model import Target
 from harvester.runtime import Clock, stamp
 
 
-@dataclass(slots=True)
-class _Report:
+class _Report(Struct, eq=False):
     """A file with a line for each event of some kind; each line begins the same way."""
 
     log: NdjsonLog
@@ -31,8 +31,7 @@ class _Report:
         )
 
 
-@dataclass(slots=True)
-class RetryReport(_Report):
+class RetryReport(_Report, eq=False):
     """retries.ndjson: a line when a request is repeated, with the cause and the wait before it.
 
     The cause is known when the retry is scheduled; the line is written when it is sent. A wait
@@ -48,7 +47,7 @@ class RetryReport(_Report):
         events.CampaignInterrupted,
     )
 
-    scheduled: dict[Target, dict[str, Any]] = field(default_factory=dict)
+    scheduled: dict[Target, dict[str, Any]] = {}
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""

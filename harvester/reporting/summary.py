@@ -1,13 +1,13 @@
 """The result of a run: the facts of summary.json, and the exit code as a function of them."""
 
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import orjson
-from msgspec import Meta
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from harvester.errors import StopRun
 from harvester.runtime import stamp
@@ -39,8 +39,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 """What every reader of JSON takes exactly; the page reads these lines again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Campaigns:
+class Campaigns(Struct, frozen=True):
     """Campaigns of the run; total = complete + failed + partial + pending."""
 
     total: int = 0
@@ -50,8 +49,7 @@ class Campaigns:
     pending: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(Struct, frozen=True):
     """Requests of the run: every one sent, with a readable 200, sent again, refused as too fast."""
 
     sent: Count = 0
@@ -60,8 +58,7 @@ class Requests:
     throttled: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """The key's day: `limit` requests (0: none), used by all runs, until `resets_at` (UTC)."""
 
     limit: Count
@@ -69,8 +66,7 @@ class Quota:
     resets_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HarvestReport:
+class HarvestReport(Struct, frozen=True, kw_only=True):
     """What a run did; summary.json is this. `pages`, `rows` and `bytes` are this run's.
 
     `errors` is the file with a line for each campaign that failed, in this run or an earlier one.
@@ -93,8 +89,7 @@ class HarvestReport:
     errors: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusion:
+class Conclusion(Struct, frozen=True):
     """Why the run ended, and when it can go on."""
 
     exit_code: int
@@ -108,7 +103,9 @@ def to_json(report: HarvestReport) -> bytes:
     return orjson.dumps(report, default=_plain, option=_PRETTY)
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
+    if isinstance(value, Struct):
+        return asdict(value)
     if isinstance(value, datetime):
         return stamp(value)
     if isinstance(value, Path):

@@ -41,7 +41,7 @@ class QuotaLedger:
 
     def __init__(self, path: Path, *, limit: int, clock: Clock | None = None) -> None:
         self.limit = limit
-        self._path = path
+        self._path, self._name = path, os.fspath(path)
         self._disk = storage(path)
         self._clock = clock or Clock()
         self._synced = float("-inf")
@@ -107,7 +107,7 @@ class QuotaLedger:
         an older content: one `stat` tells.
         """
         try:
-            shared = _inode(self._path.stat()) == self._inode
+            shared = _inode(os.stat(self._name)) == self._inode  # noqa: PTH116 - at each request
         except FileNotFoundError:
             shared = False
         self._seen = self._read(now) if shared else (b"", Account())

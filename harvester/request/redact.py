@@ -63,7 +63,8 @@ def _spellings_of(secrets: list[str]) -> set[str]:
 
 def _is_any_in(spellings: set[str], word: str) -> bool:
     plain = _unescaped(word)
-    return any(spelling in plain or spelling in word for spelling in spellings)
+    texts = (word,) if plain is word else (word, plain)
+    return any(spelling in text for text in texts for spelling in spellings)
 
 
 def _unescaped(word: str) -> str:
