@@ -1,14 +1,9 @@
 """A page of any version, read exact to the byte: rows never become Python numbers.
 
-orjson and json would turn 1.10 into 1.1 and 2**64 into a float. `msgspec.json.format` takes out the
-blanks between tokens and changes nothing else; `msgspec.Raw` leaves each row as the bytes it had.
-msgspec is strict about JSON, with two exceptions: it does not check UTF-8, and it refuses a lone
-surrogate escape, which JSON allows. Such a body is read with marks in the place of its backslashes.
+orjson and json would turn 1.10 into 1.1 and 2**64 into a float. `msgspec.Raw` leaves each row as
+the bytes it had.
 """
 
-import codecs
-import re
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -16,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from harvester.api.errors import read_error
+from harvester.api.compact import read_compact, restored
 from harvester.errors import Unreadable
 
 T = TypeVar("T")
@@ -24,18 +19,8 @@ MOST_ROWS = 1_000
 """Rows that a page may have. The API is asked for 500 and sometimes gives one more."""
 _MOST_MEMBERS = 1_000
 _LARGE = 1 << 20  # bytes: ten times a page
-_CHUNK = 1 << 14  # bytes
-# Two bytes that UTF-8 never has, for the backslash of a surrogate escape and for the two of an
-# escaped backslash.
-_ESCAPE, _BACKSLASH = b"\xff", b"\xfe"
-_SURROGATE = re.compile(rb"\\u[dD]")
-_NO_SURROGATE = re.compile(rb"\xff(?!u[dD][0-9a-fA-F]{3})")
-# A blank between tokens stands next to one of these signs, or to another such blank.
-_BETWEEN = re.compile(rb" (?:(?<=[:,{}\[\]] )|[:,{}\[\]])")
 _NULL = msgspec.Raw(b"null")
 _ABSENT = msgspec.Raw(b"")
-# `UnicodeDecodeError` (a name, a link or an id with a mark in it) is a `ValueError`.
-_WRONG = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class Shape(Struct, frozen=True):
@@ -67,7 +52,7 @@ class Rows(NamedTuple):
 def read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None = None) -> Rows:
     """Read a page. Raise `Unreadable` unless it has that shape, every row is an object and each
     belongs where it is expected, if it says where."""
-    return _read(body, lambda compact: _read_rows(compact, shape, expected))
+    return read_compact(body, lambda compact: _read_rows(compact, shape, expected))
 
 
 def with_owner(rows: bytes, **owner: str) -> bytes:
@@ -81,7 +66,7 @@ def with_owner(rows: bytes, **owner: str) -> bytes:
 
 def read_record(record: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Read some fields of a row, whatever else it holds. Raise `Unreadable` if they are not so."""
-    return _read(record, decoder.decode)
+    return read_compact(record, decoder.decode)
 
 
 def read_object(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -91,74 +76,7 @@ def read_object(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         _members(compact)
         return decoder.decode(compact)
 
-    return _read(body, read)
-
-
-def _read(body: bytes, read: Callable[[bytes], T]) -> T:
-    """What `read` makes of the compact body, with marks in it only where there is no other way."""
-    try:
-        _check_utf8(body)
-        text = body.removeprefix(codecs.BOM_UTF8)
-        try:
-            return read(_compact(text))
-        except msgspec.DecodeError:
-            if not _SURROGATE.search(text):
-                raise
-            return read(_compact(_masked(text)))
-    except _WRONG as wrong:
-        raise _unreadable(wrong, body) from None
-
-
-def _unreadable(wrong: Exception, body: bytes) -> Unreadable:
-    entry = read_error(body)
-    if entry.key is not None:
-        text = f"an error inside a 200: {entry.key} {entry.text}".rstrip()
-        return Unreadable(text, status=200, error_key=entry.key)
-    if not body:
-        return Unreadable("the body is empty", status=200)
-    match wrong:
-        case RecursionError():
-            why = "it is nested too deeply"
-        case UnicodeDecodeError():
-            why = "a text is not UTF-8"
-        case _:
-            why = str(wrong)  # of msgspec: what and where, no value
-    return Unreadable(f"not the documented answer: {why}", status=200)
-
-
-# -- the body ------------------------------------------------------------------------------------
-
-
-def _compact(body: bytes) -> bytes:
-    """The body without a blank between tokens. Most blanks are those within names and messages."""
-    if b"\n" in body or b"\t" in body or b"\r" in body or (b" " in body and _BETWEEN.search(body)):
-        return msgspec.json.format(body, indent=-1)
-    return body
-
-
-def _check_utf8(body: bytes) -> None:
-    """In pieces that stay in the cache: text takes up to four times the memory of its bytes."""
-    view, at = memoryview(body), len(body) if body.isascii() else 0
-    while at < len(body):
-        at += codecs.utf_8_decode(view[at : at + _CHUNK], "strict", at + _CHUNK >= len(body))[1]
-
-
-def _masked(body: bytes) -> bytes:
-    """The body with marks for the backslashes of surrogate escapes.
-
-    Escaped backslashes are marked first, from the left, in pairs: a backslash that is left begins
-    an escape.
-    """
-    body = body.replace(b"\\\\", _BACKSLASH * 2)
-    body = body.replace(b"\\ud", _ESCAPE + b"ud").replace(b"\\uD", _ESCAPE + b"uD")
-    if _NO_SURROGATE.search(body):
-        raise ValueError("JSON is malformed: invalid escape")
-    return body
-
-
-def _restored(raw: bytes | msgspec.Raw) -> bytes:
-    """A piece of a body that may have marks, as it came."""
-    return bytes(raw).replace(_ESCAPE, b"\\").replace(_BACKSLASH, b"\\")
+    return read_compact(body, read)
 
 
 # -- the envelope --------------------------------------------------------------------------------
@@ -183,8 +101,8 @@ def _read_rows(body: bytes, shape: Shape, expected: ExpectedIds | None) -> Rows:
     if len(body) != length:  # a member stands there twice, or another one does
         _check_members(body, shape)
     _check_rows(lines, len(rows), expected)
-    following = _link.decode(_restored(link)) if link else None
-    return Rows(_restored(lines), len(rows), following or None)
+    following = _link.decode(restored(link)) if link else None
+    return Rows(restored(lines), len(rows), following or None)
 
 
 @cache
