@@ -14,8 +14,14 @@ from workbench import Workbench, disk_calls, no_sync, turn
 
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.part import Damaged
-from harvester.disk.saved_campaign import SavedCampaign
-from harvester.disk.saved_walk import PAGES_IN_PACK, STEERING, SavedPage, SavedWalk, checksum
+from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
+from harvester.disk.saved_walk import (
+    PAGES_IN_PACK,
+    STEERING,
+    SavedPage,
+    SavedWalk,
+    checksum_before_6,
+)
 from harvester.disk.state_format import FORMAT
 from harvester.errors import ConfigError, StorageError
 from harvester.model import Position, Target
@@ -185,14 +191,32 @@ def test_another_format_is_refused(bench: Workbench) -> None:
 
 
 def formerly(bench: Workbench, version: int) -> None:
-    """End the run, and make its state one of an older format: a row for each page."""
+    """End the run, and make its state one of an older format."""
+    bench.close()
+    with closing(sqlite3.connect(bench.layout.database)) as db, db:
+        tables = {"walks": ("report", "campaign_id", *STEERING), "campaigns": COLUMNS[:-1]}
+        tables |= {"settings": ("name", "value"), "pages": ("walk", "page", "packed")}
+        for table, columns in tables.items():
+            rows = db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+            where = " AND ".join(f"{name} IS ?" for name in columns)
+            for row in rows:
+                db.execute(
+                    f"UPDATE {table} SET checksum = ? WHERE {where}",
+                    (checksum_before_6(*row), *row),
+                )
+        db.execute("PRAGMA user_version = 5")
+    if version < 5:
+        before_5(bench, version)
+
+
+def before_5(bench: Workbench, version: int) -> None:
+    """With a row for each page, and without what came later."""
     columns = {
         name
         for name, since in {"round": 2, "first_event": 3, "last_event": 3, "counted": 4}.items()
         if since > version
     }
     kept = [name for name in STEERING[:-2] if name not in columns]
-    bench.close()
     with closing(sqlite3.connect(bench.layout.database)) as db, db:
         page = (1, 1, 10, 7, "e") if version > 3 else (1, 1, 10, 7)
         marks = ", ".join("?" * len(page))
@@ -201,10 +225,12 @@ def formerly(bench: Workbench, version: int) -> None:
             "CREATE TABLE pages (walk INTEGER, page INTEGER, rows INTEGER, cursor INTEGER"
             f"{', edge TEXT' if version > 3 else ''}, checksum INTEGER, PRIMARY KEY (walk, page))"
         )
-        db.execute(f"INSERT INTO pages VALUES ({marks}, ?)", (*page, checksum(*page)))
+        db.execute(f"INSERT INTO pages VALUES ({marks}, ?)", (*page, checksum_before_6(*page)))
         rows = db.execute(f"SELECT id, report, campaign_id, {', '.join(kept)} FROM walks")
         for walk, *values in rows.fetchall():
-            db.execute("UPDATE walks SET checksum = ? WHERE id = ?", (checksum(*values), walk))
+            db.execute(
+                "UPDATE walks SET checksum = ? WHERE id = ?", (checksum_before_6(*values), walk)
+            )
         for name in (*columns, "edge", "recent"):
             db.execute(f"ALTER TABLE walks DROP COLUMN {name}")
         if version < 4:
@@ -215,7 +241,7 @@ def formerly(bench: Workbench, version: int) -> None:
         db.execute(f"PRAGMA user_version = {version}")
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT))
+@pytest.mark.parametrize("version", range(1, 5))
 async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, version: int) -> None:
     """Their walks and pages are as they were, and go on."""
     saved = await bench.commit(bench.take(), bench.part(), at=at(1))
@@ -229,6 +255,31 @@ async def test_the_formats_before_are_brought_up_to_date(bench: Workbench, versi
     saved = await bench.commit(bench.take(), bench.part(), at=at(2), cursor=8)
     bench.begin()
     assert bench.store.pages(bench.take()) == [SavedPage(10, 7), SavedPage(10, 8)]
+
+
+async def test_the_checksums_of_format_5_are_made_anew(bench: Workbench) -> None:
+    """Of walks, pages, campaigns and settings; what is damaged stays so."""
+    campaign = SavedCampaign(campaign_id="7", detail="{}", detail_at="d")
+    bench.store.keep([campaign, replace(campaign, campaign_id="8")])
+    saved, part = bench.take(), bench.part()
+    for page in range(1, PAGES_IN_PACK + 2):
+        saved = await bench.commit(saved, part, at=at(page))
+    await bench.commit(bench.take(OTHER), bench.part(OTHER), at=at(1))
+    pages, settings = bench.store.pages(saved), bench.store.settings()
+    formerly(bench, 5)
+    altered(
+        bench,
+        f"UPDATE walks SET rows = 11 WHERE campaign_id = '{OTHER.campaign_id}'",
+        "UPDATE campaigns SET detail = '[]' WHERE campaign_id = '8'",
+    )
+    for run in (2, 3):
+        bench.begin()
+        assert bench.take() == replace(saved, run=run)
+        assert bench.store.pages(saved) == pages
+        assert bench.store.settings() == {**settings, "run": str(run)}
+        assert bench.store.campaign("7") == campaign
+        assert bench.store.campaign("8") == SavedCampaign(campaign_id="8")
+        assert bench.take(OTHER).state == "damaged"
 
 
 @pytest.mark.parametrize("version", [3, 4])

@@ -57,6 +57,7 @@ class CheckpointStore:
     def _create(self) -> None:
         ((version,),) = self._group.read("PRAGMA user_version")
         self._group.define("checksum", checksum)
+        self._group.define("old_checksum", saved_walk.checksum_before_6)
         self._group.define("packed", saved_walk.packed)
         for statement in steps_from(version, self.path):
             self._group.change(statement)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from harvester.disk import saved_campaign
 from harvester.disk.saved_walk import STEERING
 from harvester.errors import ConfigError
 
-FORMAT = 5
+FORMAT = 6
 _CAMPAIGNS = """
 CREATE TABLE campaigns (               -- what the API says of a campaign: see `SavedCampaign`
     campaign_id TEXT PRIMARY KEY,
@@ -77,7 +78,7 @@ SELECT state, count(*) FROM (
 ) GROUP BY state
 """
 _SUM_3, _SUM_4, _SUM = (
-    f"checksum(report, campaign_id, {', '.join(names)})"
+    f"old_checksum(report, campaign_id, {', '.join(names)})"
     for names in (STEERING[:-3], STEERING[:-2], STEERING)
 )
 _FROM_1 = ("ALTER TABLE walks ADD COLUMN round INTEGER NOT NULL DEFAULT 0",)
@@ -85,16 +86,16 @@ _FROM_2 = (
     *(f"ALTER TABLE walks ADD COLUMN {name} TEXT" for name in ("first_event", "last_event")),
     *(f"ALTER TABLE {name} ADD COLUMN checksum INTEGER" for name in ("walks", "pages", "settings")),
     f"UPDATE walks SET checksum = {_SUM_3}",
-    "UPDATE pages SET checksum = checksum(walk, page, rows, cursor)",
-    "UPDATE settings SET checksum = checksum(name, value)",
+    "UPDATE pages SET checksum = old_checksum(walk, page, rows, cursor)",
+    "UPDATE settings SET checksum = old_checksum(name, value)",
 )
 _FROM_3 = (
     "ALTER TABLE walks ADD COLUMN counted TEXT",
     # What is damaged stays so.
     f"UPDATE walks SET checksum = {_SUM_4} WHERE checksum = {_SUM_3}",
     "ALTER TABLE pages ADD COLUMN edge TEXT",
-    "UPDATE pages SET checksum = checksum(walk, page, rows, cursor, edge) "
-    "WHERE checksum = checksum(walk, page, rows, cursor)",
+    "UPDATE pages SET checksum = old_checksum(walk, page, rows, cursor, edge) "
+    "WHERE checksum = old_checksum(walk, page, rows, cursor)",
 )
 _FROM_4 = (
     "ALTER TABLE walks ADD COLUMN edge TEXT",
@@ -105,20 +106,29 @@ _FROM_4 = (
     "ALTER TABLE pages RENAME TO single",
     _PAGES,
     "INSERT INTO pages SELECT walk, page, packed(rows, cursor), "
-    "checksum(walk, page, packed(rows, cursor)) FROM single "
-    "WHERE checksum = checksum(walk, page, rows, cursor, edge)",
+    "old_checksum(walk, page, packed(rows, cursor)) FROM single "
+    "WHERE checksum = old_checksum(walk, page, rows, cursor, edge)",
     "DROP TABLE single",
     "DROP TABLE IF EXISTS campaigns",  # what the API says is asked for again
     _CAMPAIGNS,
 )
-_STEPS = (_FROM_1, _FROM_2, _FROM_3, _FROM_4)
+_FROM_5 = tuple(
+    f"UPDATE {table} SET checksum = checksum({columns}) WHERE checksum = old_checksum({columns})"
+    for table, columns in (
+        ("walks", f"report, campaign_id, {', '.join(STEERING)}"),
+        ("pages", "walk, page, packed"),
+        ("settings", "name, value"),
+        ("campaigns", ", ".join(saved_campaign.COLUMNS[:-1])),
+    )
+)
+_STEPS = (_FROM_1, _FROM_2, _FROM_3, _FROM_4, _FROM_5)
 
 
 def steps_from(version: int, path: Path) -> Iterator[str]:
     """The statements that bring a state of this format (0: a new file) to `FORMAT`.
 
-    Raise `ConfigError` if it is of a later one. They call the SQL functions `checksum` and
-    `packed`.
+    Raise `ConfigError` if it is of a later one. They call the SQL functions `checksum`,
+    `old_checksum` and `packed`.
     """
     if version not in range(FORMAT + 1):
         raise ConfigError(
