@@ -77,11 +77,21 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Take one event in."""
-        self._left(event)
         match event:
             case events.RequestSent():
                 self._starts.append(self._clock.monotonic())
                 self._pause = None
+            case events.RequestSucceeded():
+                pass
+            case events.PageCommitted():
+                self._left(event)
+            case _:
+                self._left(event)
+                self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Take in what does not come with each page."""
+        match event:
             case events.CampaignCompleted(target=target):
                 self._end(target, "complete")
             case events.CampaignFailed(target=target):

@@ -21,6 +21,9 @@ class RequestsLeft:
     def __call__(self, event: Event) -> None:
         """Take one event in."""
         match event:
+            case events.PageCommitted(target=target):  # first: it comes most often
+                if left := self._open.get(target):
+                    self._open[target] = left - 1
             case events.RunStarted(total=total, reports=reports):
                 self._walks = None if total is None else total * len(reports)
             case events.WorkCounted():
@@ -39,9 +42,6 @@ class RequestsLeft:
         match event:
             case events.CampaignStarted(target=target) if target not in self._open:
                 self._open[target] = self._take(event.expected, event.pages)
-            case events.PageCommitted(target=target):
-                if left := self._open.get(target):
-                    self._open[target] = left - 1
             case events.WalkRestarted(target=target):
                 left = self._open.get(target)
                 if left is not None:
