@@ -27,6 +27,7 @@ from harvester.campaign.harvest import CampaignHarvester
 from harvester.campaign.publish import Publisher
 from harvester.disk.checkpoint import CheckpointStore
 from harvester.disk.compress import CODECS
+from harvester.disk.group_commit import TURNS
 from harvester.disk.layout import Layout
 from harvester.disk.lock import locked
 from harvester.disk.ndjson_log import NdjsonLog
@@ -227,5 +228,6 @@ def no_sync(call: str = "fdatasync") -> Iterator[list[int]]:
 
 
 async def turn() -> None:
-    """Let this turn of the loop end, with all that is to be done at its end."""
-    await asyncio.sleep(0)
+    """Let so many turns of the loop end that what was changed is committed."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from harvester.disk.layout import GROWN, PART
 from harvester.disk.part import Damaged, Obstructed, PartFile, publish
 from harvester.disk.saved_walk import SavedWalk
 from harvester.disk.storage import storage, sync_directory
-from harvester.errors import CampaignError
+from harvester.errors import CampaignError, StorageError
 from harvester.runtime import stamp
 
 _SYNCS_AT_ONCE = 4  # more make the disk no faster
@@ -123,9 +123,13 @@ class Publisher:
                 each.error = error
         done = [each.saved for each in batch if each.error is None]
         lines = [self._line(saved) for saved in done]
-        for line in lines:
-            self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) fails
-        self._sync_names(done)
+        try:
+            for line in lines:
+                self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) fails
+            self._sync_names(done)
+        except StorageError:
+            self._lock.check()  # a directory that is gone is what is wrong then
+            raise
         return lines
 
     def _rename(self, finished: _Finished) -> None:

@@ -1,6 +1,6 @@
 """Where every walk stands, in one SQLite file: the truth that a resume starts from.
 
-What a walk does often is saved together with what others did in the same turn of the event loop
+What a walk does often is saved together with what others did in the same turns of the event loop
 (`GroupCommit`): it needs a running loop, and is awaited by a task that may not go on before it is
 saved. Everything else is committed when the call returns.
 
@@ -166,7 +166,7 @@ class CheckpointStore:
         return saved or SavedCampaign(campaign_id=campaign_id)
 
     def keep(self, campaigns: Iterable[SavedCampaign]) -> None:
-        """Keep what the API said of campaigns; committed when this turn ends."""
+        """Keep what the API said of campaigns; committed soon (`GroupCommit`)."""
         for campaign in campaigns:
             self._group.change(_KEEP, campaign.to_row())
         self._group.commit_soon()
@@ -183,7 +183,7 @@ class CheckpointStore:
         await self._group.committed()
 
     def call_after_commit(self, then: Callable[[], None]) -> None:
-        """Call `then` once all that is saved by the end of this turn stands, or failed to."""
+        """Call `then` once all that is saved in this turn stands, or failed to."""
         self._group.call_after_commit(then)
 
     def save(self) -> None:

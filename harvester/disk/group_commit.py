@@ -1,4 +1,4 @@
-"""One SQLite connection whose changes are committed together: once for each turn of the event loop.
+"""One SQLite connection whose changes are committed together, once in three turns of the loop.
 
 Write-ahead log. A commit is in the kernel's hands when it returns, so SIGKILL never takes it back.
 Against a power cut there are two modes, one for a whole run:
@@ -23,6 +23,10 @@ from harvester.disk.part import PartFile
 from harvester.disk.storage import storage
 from harvester.errors import StorageError
 
+TURNS = 3
+"""Turns of the event loop from the first change to the commit. The pages that come in at about the
+same time have their say in three, so that there is a third of the transactions that one would make.
+"""
 _BUSY_WAIT = 1.0  # s; how long to wait for another program's transaction before the run stops
 
 
@@ -83,9 +87,9 @@ class GroupCommit:
     # -- when it is committed ------------------------------------------------------------------
 
     def commit_soon(self) -> None:
-        """Commit once every task that is ready now has had its turn."""
+        """Commit once every task that is ready now, or about to be, has had its turn."""
         if self._scheduled is None:
-            self._scheduled = asyncio.get_running_loop().call_soon(self._turn)
+            self._commit_in(TURNS)
 
     async def committed(self) -> None:
         """Return when all changes made so far are committed. Raise `StorageError` if they are not.
@@ -98,7 +102,7 @@ class GroupCommit:
         await saved
 
     def call_after_commit(self, then: Callable[[], None]) -> None:
-        """Call `then` when what is changed until this turn ends is committed, or failed to be.
+        """Call `then` when what is changed in this turn is committed, or failed to be.
 
         Tasks that wait for the commit go on before anything that `then` schedules.
         """
@@ -143,7 +147,10 @@ class GroupCommit:
                 self._db.rollback()
                 self._db.close()
 
-    def _turn(self) -> None:
+    def _commit_in(self, turns: int) -> None:
+        if turns:
+            self._scheduled = asyncio.get_running_loop().call_soon(self._commit_in, turns - 1)
+            return
         self._scheduled = None
         try:
             self.commit()
