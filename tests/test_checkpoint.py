@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from workbench import Workbench, disk_calls, no_sync, turn
 
 from harvester.disk.checkpoint import CheckpointStore
+from harvester.disk.group_commit import TURNS
 from harvester.disk.part import Damaged
 from harvester.disk.saved_campaign import COLUMNS, SavedCampaign
 from harvester.disk.saved_walk import (
@@ -521,7 +522,7 @@ def positions(bench: Workbench, count: int = 3) -> list[Position]:
 
 
 async def test_pages_of_one_turn_are_saved_by_one_transaction(bench: Workbench) -> None:
-    """However many walks they are of; what comes in the next turn has the next one."""
+    """However many walks they are of; what comes after the commit has the next one."""
     commits, part = bench.note_commits([]), bench.part()
     walks = [bench.take(Target("opens", str(number))) for number in range(10)]
     await turn()
@@ -532,11 +533,25 @@ async def test_pages_of_one_turn_are_saved_by_one_transaction(bench: Workbench) 
         assert [bench.pages_of(walk) for walk in walks] == [number] * 10
 
 
+async def test_what_comes_a_turn_later_is_in_the_same_transaction(bench: Workbench) -> None:
+    """Up to the commit; what comes after it is in the next one."""
+    walks, part = await some_walks(bench), bench.part()
+    commits = bench.note_commits([])
+    saving = []
+    for walk in walks:
+        saving.append(asyncio.create_task(bench.commit(walk, part, at=at(1))))
+        await asyncio.sleep(0)
+    await asyncio.gather(*saving)
+    assert (len(walks), len(commits)) == (TURNS, 1)
+    await bench.commit(walks[0], part, at=at(2))
+    assert len(commits) == 2
+
+
 async def test_what_is_not_committed_yet_is_known_to_the_store_alone(bench: Workbench) -> None:
-    """It reads what its turn has changed; another process reads it when the turn has ended."""
+    """It reads what was changed; another process reads it when it is committed."""
     walk, *_ = await some_walks(bench)
     saving = asyncio.create_task(bench.commit(walk, bench.part(), at=at(1)))
-    await turn()  # the task had its turn; the commit comes after it
+    await turn()  # the task has had its turn; the commit comes after it
     assert bench.store.peek(walk.target).position == at(1)
     assert bench.pages_of(walk) == 0
     await saving
@@ -638,7 +653,7 @@ async def test_callbacks_are_called_where_nothing_changed(bench: Workbench) -> N
 async def test_a_task_that_is_cancelled_while_it_waits_is_saved_all_the_same(
     bench: Workbench,
 ) -> None:
-    """With the others, at the end of that turn."""
+    """With the others, by that commit."""
     walks, part = await some_walks(bench), bench.part()
     saving = [asyncio.create_task(bench.commit(walk, part, at=at(1))) for walk in walks]
     await turn()

@@ -162,5 +162,6 @@ def _wipe(
 
 def _files(layout: Layout, known_reports: Sequence[str]) -> Iterator[Path]:
     for report in known_reports:
-        for pattern in _OURS:
-            yield from (layout.root / report).glob(pattern)
+        if (folder := layout.root / report).is_dir():  # in a new directory none is
+            for pattern in _OURS:
+                yield from folder.glob(pattern)
