@@ -69,15 +69,17 @@ def test_blanks_between_tokens_go(blank: str) -> None:
     assert ndjson([pretty]) == row.replace("@", "").encode() + b"\n"
 
 
+@pytest.mark.parametrize("within", [1, 61, 62, 63, 64, 200])
 @pytest.mark.parametrize("blank", [" ", "  ", "\t", "\r\n"])
-def test_a_single_blank_between_any_two_tokens_goes(blank: str) -> None:
-    """Where all other blanks are within strings."""
-    body = '@{@"results"@:@[@{@"a b"@:@"c d"@,@"l"@:@[@1@,@{@"x"@:@null@}@]@}@,@{@}@]@}@'
-    places = body.split("@")
+def test_a_single_blank_between_any_two_tokens_goes(blank: str, within: int) -> None:
+    """Where all other blanks, few or many, are within strings."""
+    text = "c d" + " e" * (within - 1)
+    body = '@{@"results"@:@[@{@"a b"@:@"TEXT"@,@"l"@:@[@1@,@{@"x"@:@null@}@]@}@,@{@}@]@}@'
+    places = body.replace("TEXT", text).split("@")
     for place in range(1, len(places)):
         spelled = "".join(places[:place]) + blank + "".join(places[place:])
         lines = read_rows(spelled.encode(), SHAPE).ndjson
-        assert lines == b'{"a b":"c d","l":[1,{"x":null}]}\n{}\n'
+        assert lines == f'{{"a b":"{text}","l":[1,{{"x":null}}]}}\n{{}}\n'.encode()
 
 
 @pytest.mark.parametrize(
