@@ -25,7 +25,7 @@ _NO_SURROGATE = re.compile(rb"\xff(?!u[dD][0-9a-fA-F]{3})")
 # A blank between tokens stands next to one of these signs, or to another such blank.
 _SIGNS = b":,{}[]"
 _BETWEEN = re.compile(rb" (?:(?<=[:,{}\[\]] )|[:,{}\[\]])")
-_FEW = 64
+_FEW = 64  # blanks
 # `UnicodeDecodeError` (a name, a link or an id with a mark in it) is a `ValueError`.
 _WRONG = (msgspec.DecodeError, ValueError, RecursionError)
 
@@ -70,7 +70,8 @@ def _compact(body: bytes) -> bytes:
 
 
 def _has_blank_between(body: bytes) -> bool:
-    """Whether there may be one: next to a sign of JSON. Between few blanks `find` is the faster."""
+    """Whether a blank stands next to a sign of JSON. To look at a few one by one is faster than the
+    regular expression."""
     at = -1
     for _ in range(_FEW):
         if (at := body.find(b" ", at + 1)) < 0:

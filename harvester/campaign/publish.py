@@ -49,7 +49,6 @@ class Publisher:
         self._run_id = context.run_id
         self._clock = context.clock
         self._emit = context.emit
-        self._threads = ThreadPoolExecutor(_SYNCS_AT_ONCE)  # begun when they are needed
         self._turn = asyncio.Lock()
         self._waiting: list[_Finished] = []
         self._broken: BaseException | None = None
@@ -78,20 +77,13 @@ class Publisher:
         try:
             parts = [each.part for each in batch if each.part is not None]
             # (3) the data, before any final name; (4) from here on only names are missing
-            await anyio.to_thread.run_sync(self._sync_parts, parts)
+            await anyio.to_thread.run_sync(_sync_parts, parts)
             if others := [each.saved for each in batch if each.saved.state != "finishing"]:
                 await self._store.finishing(others)
             await self._name(batch)
         except BaseException as error:
             self._broken = error
             raise
-
-    def _sync_parts(self, parts: Sequence[PartFile]) -> None:
-        """A journaling file system makes what is synced at the same time durable in one step;
-        threads for it cost more than the syncs of a few."""
-        several = len(parts) >= _SYNCS_AT_ONCE
-        for _ in (self._threads.map if several else map)(PartFile.sync, parts):
-            pass  # raises what a sync raised
 
     async def _name(self, batch: Sequence[_Finished]) -> None:
         """The final names, the manifest's lines, and the state that says so."""
@@ -128,7 +120,7 @@ class Publisher:
                 self._manifest.append(line)  # (6) cut back to the acknowledged length if (7) fails
             self._sync_names(done)
         except StorageError:
-            self._lock.check()  # a directory that is gone is what is wrong then
+            self._lock.check()  # if the whole directory is gone, say that
             raise
         return lines
 
@@ -225,6 +217,18 @@ class Publisher:
                     self._manifest.append(line)
         self._manifest.sync()
         await self._store.complete([], self._manifest)
+
+
+def _sync_parts(parts: Sequence[PartFile]) -> None:
+    """A journaling file system makes what is synced at the same time durable in one step; threads
+    for it cost more than the syncs of a few."""
+    if len(parts) < _SYNCS_AT_ONCE:
+        for part in parts:
+            part.sync()
+        return
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(PartFile.sync, parts):
+            pass  # raises what a sync raised
 
 
 def _files_of(manifest: Path) -> Iterator[str]:

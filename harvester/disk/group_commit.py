@@ -1,4 +1,4 @@
-"""One SQLite connection whose changes are committed together, once in three turns of the loop.
+"""One SQLite connection. Changes are committed together, three turns of the event loop later.
 
 Write-ahead log. A commit is in the kernel's hands when it returns, so SIGKILL never takes it back.
 Against a power cut there are two modes, one for a whole run:
@@ -24,8 +24,9 @@ from harvester.disk.storage import storage
 from harvester.errors import StorageError
 
 TURNS = 3
-"""Turns of the event loop from the first change to the commit. The pages that come in at about the
-same time have their say in three, so that there is a third of the transactions that one would make.
+"""Turns of the event loop from the first change to the commit. Pages that arrive at about the same
+time are written within three turns, and one transaction saves them. With a commit after each turn
+there are three times as many.
 """
 _BUSY_WAIT = 1.0  # s; how long to wait for another program's transaction before the run stops
 

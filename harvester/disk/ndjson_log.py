@@ -1,7 +1,7 @@
 """The append-only reports: a line is whole, or it is not there."""
 
 import os
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,12 @@ class NdjsonLog:
     def check(self) -> None:
         """Raise `StorageError` if the file is not at its path any more, or was cut."""
         with storage(self.path):
-            own, found = os.fstat(self._file), None
-            with suppress(FileNotFoundError):
-                found = self.path.lstat()
-        if found is None or not os.path.samestat(found, own) or found.st_size < self.size:
+            found = self.path.lstat()
+            own = os.path.samestat(found, os.fstat(self._file))
+        if not own or found.st_size < self.size:
             raise StorageError(
-                f"{self.path} was moved, removed, replaced or cut while this run worked: the run "
-                "stops, and the next one writes it anew",
-                reason="directory_lost",
+                f"{self.path} was replaced or cut while this run worked: the run stops, and the "
+                "next one writes it anew"
             )
 
     def close(self) -> None:

@@ -150,5 +150,5 @@ def checksum(*values: object) -> int:
 
 
 def checksum_before_6(*values: object) -> int:
-    """As the formats before 6 had it: as slow as the rest of saving a page."""
+    """As the formats before 6 had it: over the repr, which takes longer."""
     return zlib.crc32(repr(values).encode("utf-8", "surrogateescape"))
