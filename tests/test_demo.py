@@ -190,10 +190,12 @@ async def served(memory: Path, *, fresh: bool = False) -> str:
 
 
 async def test_the_origin_is_remembered(tmp_path: Path) -> None:
-    """A harvest belongs to one origin, so the demo comes back to the port it had."""
+    """A harvest belongs to one origin, so the demo comes back to the port it had; a fresh one too,
+    for a kill may come before the old harvest is removed."""
     memory = tmp_path / "deep" / "origin"
     origin = await served(memory)
     assert await served(memory) == origin == memory.read_text()
+    assert await served(memory, fresh=True) == origin == memory.read_text()
 
 
 async def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:

@@ -93,20 +93,21 @@ async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
             state_dir=private,  # neither its account nor its requests are the user's
         )
         raise_open_files(config.open_files)
-        await _sign_in(config)
+        await _sign_in(config, again=fresh)
         with closing(spool(sandbox.world.v3_campaign_ids, None, config.make_api().check_id)) as ids:
             report = await supervise(config, ids, screen)
     screen.close(report, config)
     return report.exit_code
 
 
-async def _sign_in(config: HarvestConfig) -> None:
-    """Sign in, unless the token of an earlier demo is still good. The sandbox forgets the refresh
-    tokens that it gave out before."""
+async def _sign_in(config: HarvestConfig, *, again: bool) -> None:
+    """Sign in, unless the token of an earlier demo is still good and is not to be had `again`. The
+    sandbox forgets the refresh tokens that it gave out before."""
     account, now = None, Clock().now().timestamp()
     with suppress(ConfigError):  # damaged: replaced
         account = open_store(config).read()
-    if account is not None and account.base_url == config.origin and now < renew_at(account):
+    kept = account is not None and account.base_url == config.origin and now < renew_at(account)
+    if kept and not again:
         return
     click.echo("This is what `harvester login` shows. A simulated person confirms it:\n", err=True)
     await sign_in(config, show=show_code)
@@ -117,12 +118,18 @@ async def _sign_in(config: HarvestConfig) -> None:
 async def serve_again(memory: Path, *, fresh: bool) -> AsyncIterator[Sandbox]:
     """Serve the sandbox at the origin that is kept in `memory`: a harvest belongs to one.
 
-    Raise `ConfigError` if that port is taken, or if there can be no such directory.
+    A `fresh` one as well, if it can: a kill may come before the harvest of that origin is removed.
+    Raise `ConfigError` if the port is taken, or if there can be no such directory.
     """
     async with AsyncExitStack() as stack:
         try:
-            port = _known_port(memory, fresh=fresh)
-            sandbox = await stack.enter_async_context(Sandbox(DEMO, port=port))
+            port = _known_port(memory)
+            try:
+                sandbox = await stack.enter_async_context(Sandbox(DEMO, port=port))
+            except OSError as taken:
+                if not fresh or taken.errno != errno.EADDRINUSE:
+                    raise
+                sandbox = await stack.enter_async_context(Sandbox(DEMO))
         except OSError as wrong:
             if wrong.errno == errno.EADDRINUSE:
                 raise ConfigError(
@@ -134,12 +141,10 @@ async def serve_again(memory: Path, *, fresh: bool) -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
-def _known_port(memory: Path, *, fresh: bool) -> int:
+def _known_port(memory: Path) -> int:
     """The port that was served before; 0, which is any, where there is none."""
     memory.parent.mkdir(parents=True, exist_ok=True)
-    if fresh or not memory.exists():
-        return 0
-    return urlsplit(memory.read_text()).port or 0
+    return (urlsplit(memory.read_text()).port or 0) if memory.exists() else 0
 
 
 def _farewell(layout: Layout) -> str:
