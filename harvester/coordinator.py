@@ -42,24 +42,34 @@ class Coordinator(Generic[T]):
         # Never longer than there are free workers; None says to one of them that there is no
         # more. A memory stream does the same at several times the cost of each campaign.
         free, ready = asyncio.Semaphore(0), asyncio.Queue[T | None]()
-        async with anyio.create_task_group() as group:
-            for _ in range(self._workers):
+        begun = 0  # workers: as many as there are items at once, a few campaigns need no more
+
+        async def one_is_free() -> None:
+            nonlocal begun
+            if free.locked() and begun < self._workers:
                 group.start_soon(self._worker, free, ready)
+                begun += 1
+            await free.acquire()
+
+        async with anyio.create_task_group() as group:
             with anyio.CancelScope() as self._feeding:
-                await self._feed(items, free, ready)
-            for _ in range(self._workers):
+                await self._feed(items, one_is_free, ready)
+            for _ in range(begun):
                 ready.put_nowait(None)
 
     async def _feed(
-        self, items: AsyncIterable[T], free: asyncio.Semaphore, ready: asyncio.Queue[T | None]
+        self,
+        items: AsyncIterable[T],
+        one_is_free: Callable[[], Awaitable[None]],
+        ready: asyncio.Queue[T | None],
     ) -> None:
-        await free.acquire()
+        await one_is_free()
         async for item in items:
             if self._stop.requested:
                 return
             ready.put_nowait(item)
             await asyncio.sleep(0)  # so that the first request is out before the last file is open
-            await free.acquire()
+            await one_is_free()
 
     async def _worker(self, free: asyncio.Semaphore, ready: asyncio.Queue[T | None]) -> None:
         while not self._stop.requested:

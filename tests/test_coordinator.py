@@ -1,5 +1,6 @@
 """Many walkers over one stream: bounded, isolated, stopped in order."""
 
+import asyncio
 import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -80,6 +81,26 @@ def test_every_item_is_done_once(count: int, workers: int) -> None:
     assert sorted(bench.done) == list(range(count))
     assert bench.begun == sorted(bench.begun)
     assert bench.peak == min(count, workers)
+
+
+@pytest.mark.parametrize(("count", "tasks"), [(0, 1), (1, 2), (9, 10), (50, 50)])
+def test_a_few_items_take_few_workers(count: int, tasks: int) -> None:
+    """A worker is begun when an item finds none that is free; the last may wait in vain."""
+    seen: list[int] = []
+
+    async def look(_: int) -> None:
+        await anyio.sleep(1)
+        seen.append(len(asyncio.all_tasks()))
+
+    async def main() -> Bench:
+        bench = Bench(look, workers=50)
+        await bench.run(range(count))
+        return bench
+
+    bench = run(main)
+    assert len(bench.done) == count
+    others = 2  # this one, and the one that watches for the order to stop
+    assert max(seen, default=0) <= tasks + others
 
 
 def test_a_source_is_read_no_further_than_needed() -> None:
