@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -19,18 +20,23 @@ class DiskSet(Collection[str]):
     """
 
     def __init__(self) -> None:
+        self._given = 0
+
+    @cached_property
+    def _db(self) -> sqlite3.Connection:
+        """A private database, gone when it is closed; made when it is first needed."""
         with storage(_TEMPORARY):
-            self._db = sqlite3.connect("", isolation_level=None)  # private, gone when closed
+            db = sqlite3.connect("", isolation_level=None)
             try:
-                self._db.execute("PRAGMA synchronous = OFF")
-                self._db.execute(
+                db.execute("PRAGMA synchronous = OFF")
+                db.execute(
                     "CREATE TABLE items (at INTEGER PRIMARY KEY, item TEXT NOT NULL UNIQUE, "
                     "weight REAL NOT NULL DEFAULT 0)"
                 )
             except BaseException:
-                self._db.close()
+                db.close()
                 raise
-        self._given = 0
+        return db
 
     def extend(self, items: Iterable[str]) -> None:
         """Add items."""
@@ -78,7 +84,7 @@ class DiskSet(Collection[str]):
                 yield item
 
     def __contains__(self, item: object) -> bool:
-        if self._db.total_changes == 0:  # nothing was ever added: there is no need to ask
+        if not self._given:  # there is no need to ask
             return False
         return self._first("SELECT 1 FROM items WHERE item = ?", item) is not None
 
@@ -89,4 +95,5 @@ class DiskSet(Collection[str]):
 
     def close(self) -> None:
         """Drop the items."""
-        self._db.close()
+        if "_db" in vars(self):
+            self._db.close()
