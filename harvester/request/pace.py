@@ -14,10 +14,9 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from aiolimiter import AsyncLimiter
 
 from harvester.errors import StopRun, Throttled
 from harvester.events import Observer, PaceChanged, Paused
@@ -26,6 +25,9 @@ from harvester.request.quota import BUSY, QuotaLedger
 from harvester.request.quota_record import Granted, NotYet, Spent
 from harvester.request.spacing import Spacing
 from harvester.runtime import Clock, StopSignal, later, next_reset
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0  # the limit is per second: the next second may be free
 _RESIDUE = 1e-5  # past the gap by this, the meter has no rounding residue left (s)
@@ -276,5 +278,9 @@ class Pacer:
             await self._stop.sleep(min(left, _WALL_SLICE))
 
 
-def _meter(gap: float) -> AsyncLimiter | None:
-    return AsyncLimiter(1, gap) if gap else None
+def _meter(gap: float) -> "AsyncLimiter | None":
+    if not gap:
+        return None
+    from aiolimiter import AsyncLimiter  # not needed without a pace
+
+    return AsyncLimiter(1, gap)
