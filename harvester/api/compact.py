@@ -20,8 +20,8 @@ _CHUNK = 1 << 14  # bytes
 # Two bytes that UTF-8 never has, for the backslash of a surrogate escape and for the two of an
 # escaped backslash.
 _ESCAPE, _BACKSLASH = b"\xff", b"\xfe"
-_SURROGATE = re.compile(rb"\\u[dD]")
-_NO_SURROGATE = re.compile(rb"\xff(?!u[dD][0-9a-fA-F]{3})")
+_SURROGATE = rb"\\u[dD]"
+_NO_SURROGATE = rb"\xff(?!u[dD][0-9a-fA-F]{3})"
 # A blank between tokens stands next to one of these signs, or to another such blank.
 _SIGNS = b":,{}[]"
 _BETWEEN = re.compile(rb" (?:(?<=[:,{}\[\]] )|[:,{}\[\]])")
@@ -38,7 +38,7 @@ def read_compact(body: bytes, read: Callable[[bytes], T]) -> T:
         try:
             return read(_compact(text))
         except msgspec.DecodeError:
-            if not _SURROGATE.search(text):
+            if not re.search(_SURROGATE, text):
                 raise
             return read(_compact(_masked(text)))
     except _WRONG as wrong:
@@ -96,7 +96,7 @@ def _masked(body: bytes) -> bytes:
     """
     body = body.replace(b"\\\\", _BACKSLASH * 2)
     body = body.replace(b"\\ud", _ESCAPE + b"ud").replace(b"\\uD", _ESCAPE + b"uD")
-    if _NO_SURROGATE.search(body):
+    if re.search(_NO_SURROGATE, body):
         raise ValueError("JSON is malformed: invalid escape")
     return body
 

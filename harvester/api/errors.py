@@ -41,7 +41,6 @@ _LIMIT_STATUSES = frozenset({401, 403, 429})  # 401: seen by customers of v2 whe
 _DROPPED_CURSOR = frozenset({400, 404, 410})
 _LONGEST_ERROR = 1 << 20  # bytes; a longer body is no error entry
 _LONGEST_QUOTE = 200  # characters
-_SECONDS = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_WAIT = 1e10  # s: some centuries, more cannot be meant
 
 
@@ -148,7 +147,7 @@ def seconds_to_wait(values: Sequence[str], *, date: str | None, now: datetime) -
 
 
 def _wait(value: str, date: str | None, now: datetime) -> float | None:
-    if _SECONDS.fullmatch(value):
+    if value.isascii() and value.isdigit():
         return min(float(value), _LONGEST_WAIT)
     until = _http_date(value)
     if until is None:

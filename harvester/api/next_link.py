@@ -14,7 +14,7 @@ from harvester.errors import CampaignError
 
 # A blank or a control character would split the request line; a backslash is read as a slash by
 # some URL parsers and not by others; a fragment is never sent.
-_NEVER = re.compile(r"[\x00-\x20\x7f\\#]|[\ud800-\udfff]")
+_NEVER = r"[\x00-\x20\x7f\\#]|[\ud800-\udfff]"
 _LONGEST = 8_000  # aiohttp's own limit for a request line is 8190
 _SECRETS = frozenset({"api_key", "access_token"})
 _FIRST_PAGE = frozenset(
@@ -58,7 +58,7 @@ def validate_next_link(
     """
     if not raw:
         return None
-    if _NEVER.search(raw) or len(raw) > _LONGEST:
+    if re.search(_NEVER, raw) or len(raw) > _LONGEST:
         raise CampaignError("bad_link", "the next link is not a usable URL")
     own, _, query = _within(origin, raw).partition("?")
     if not own:

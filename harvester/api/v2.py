@@ -3,7 +3,6 @@
 Source: v2.developer.constantcontact.com, "Email campaign tracking" and "Paginated output".
 """
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar
@@ -21,8 +20,7 @@ from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
 ORIGIN = "https://api.constantcontact.com"
-_ID = re.compile(r"[0-9]{1,20}", re.ASCII)
-_INTEGER = re.compile(rb"[0-9]{1,18}")
+_LONGEST_ID, _LONGEST_COUNT = 20, 18  # digits
 _CAMPAIGNS = "/v2/emailmarketing/campaigns"
 _OLDER_CAMPAIGNS = "/v2/emailcampaigns"  # how next links in the vendor's recorded answers have it
 _LIST_LIMIT = 50  # the most the campaign list gives
@@ -88,15 +86,19 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
     except msgspec.DecodeError:  # null, or something else
         summary = {}
     recipients = {
-        name: int(bytes(summary[name]))
+        name: int(number)
         for name in REPORTS
-        if name in summary and _INTEGER.fullmatch(bytes(summary[name]))
+        if (number := bytes(summary.get(name, b""))).isdigit() and len(number) <= _LONGEST_COUNT
     }
     return Detail(
         updated_at=max((moment for moment in changed if moment is not None), default=None),
         counts=CampaignCounts(campaign_id=campaign_id, recipients=recipients),
         links=_read_links(Target(LINKS, campaign_id), body).ndjson.decode(),
     )
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_ID
 
 
 class V2(Struct, frozen=True):
@@ -115,7 +117,7 @@ class V2(Struct, frozen=True):
         """v2 ids are decimal digits; nothing else can come near a path or a file name."""
         if type(campaign_id) is int:
             campaign_id = str(campaign_id)
-        if not isinstance(campaign_id, str) or not _ID.fullmatch(campaign_id):
+        if not isinstance(campaign_id, str) or not _is_id(campaign_id):
             raise ConfigError(
                 f"not a campaign id: {str(campaign_id)[:40]!r} (v2 ids are text of 1 to 20 digits; "
                 "UUIDs are ids of `api` v3)"

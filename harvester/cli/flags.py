@@ -12,7 +12,7 @@ _NO_FLAG = {
     "counts": "--no-counts",
 }
 """What the command line calls a setting that has no option of its name."""
-_QUOTED = re.compile(r"`([a-z_]+)`")
+_QUOTED = r"`([a-z_]+)`"
 
 
 def flag(setting: str) -> str:
@@ -27,4 +27,4 @@ def by_flags(message: str) -> str:
     def option(found: re.Match[str]) -> str:
         return flag(found[1]) if found[1] in {"status", *settings_table()} else found[0]
 
-    return _QUOTED.sub(option, message) if "`" in message else message
+    return re.sub(_QUOTED, option, message) if "`" in message else message

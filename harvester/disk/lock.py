@@ -47,7 +47,7 @@ def this_host() -> Host:
     """The machine of this process."""
     name = os.uname().nodename.encode("ascii", "replace").decode()[:100]
     with suppress(OSError):
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return Host(name, boot_id)
     return Host(name, name)
 

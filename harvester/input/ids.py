@@ -5,7 +5,7 @@ ids are spooled to a private temporary table, not to memory: a hundred thousand 
 """
 
 import sys
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +65,8 @@ def _lines(file: BinaryIO, name: str, check: Callable[[str], str]) -> Iterator[s
             raise ConfigError(f"{name}, line {number} is longer than any id")
         if number == 1 and raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             raise ConfigError(f"{name} is UTF-16 text: save it as UTF-8")
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "backslashreplace").strip()
+        text = raw.removeprefix(BOM_UTF8) if number == 1 else raw
+        line = text.decode("utf-8", "backslashreplace").strip()
         if not line or line.startswith("#"):
             continue
         try:

@@ -16,7 +16,7 @@ REDACTED = "[secret]"
 _SHORTEST_SECRET = 4  # characters
 _TOKENS_KEPT = 8
 _ROUNDS = 3  # of unescaping: an escape may be escaped itself
-_JSON_ESCAPE = re.compile(r"\\u00([0-9A-Fa-f]{2})")
+_JSON_ESCAPE = r"\\u00([0-9A-Fa-f]{2})"
 
 
 class Redactor:
@@ -75,7 +75,7 @@ def _unescaped(word: str) -> str:
             from html import unescape  # its table of names costs a start more than all texts do
 
             plain = unescape(plain)
-        plain = _JSON_ESCAPE.sub(lambda found: chr(int(found[1], 16)), plain)
+        plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)), plain)
         # What is left are backslashes of a JSON escape, and the other halves of UTF-16.
         plain = plain.replace("\\", "").replace("\0", "")
         if plain == word:
