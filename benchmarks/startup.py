@@ -1,7 +1,7 @@
 """Start-up: how long until `harvester --version` has spoken, and until the first request is out?
 
 From the start of the process to its end, or to the arrival of its first request at the server; and
-the CPU it took until then, imports included.
+the CPU it took until then, imports included. The run keeps its usual pace, and is durable.
 """
 
 import shutil
@@ -35,6 +35,11 @@ FLOOR, OURS = "bare loop", "harvester run"
 def measure(options: Options) -> list[Figure]:
     """The table's lines."""
     return [*_version(options), *_first_request(options), *_cpu(options)]
+
+
+def _command(out: Path) -> list[str]:
+    """The command at its own pace, each commit durable, as a person runs it."""
+    return arguments_for(out, cli=True, rate=3.3)
 
 
 def _version(options: Options) -> list[Figure]:
@@ -82,7 +87,7 @@ def _first_request(options: Options) -> list[Figure]:
             return until_first("benchmarks.floor", lambda out: ["--out", str(out)])
 
         def ours(number: int) -> float:
-            return until_first("benchmarks.ours", lambda out: arguments_for(out, cli=True))
+            return until_first("benchmarks.ours", _command)
 
         runs = interleaved({FLOOR: floor, OURS: ours}, options.runs)
     return [
@@ -115,9 +120,7 @@ def _cpu(options: Options) -> list[Figure]:
                 FLOOR: lambda number: until_first(
                     "benchmarks.floor", lambda out: ["--out", str(out)]
                 ),
-                OURS: lambda number: until_first(
-                    "benchmarks.ours", lambda out: arguments_for(out, cli=True)
-                ),
+                OURS: lambda number: until_first("benchmarks.ours", _command),
             },
             2 * options.runs,
         )
