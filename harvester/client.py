@@ -182,9 +182,9 @@ async def open_stack(
             )
             policy = RetryPolicy(retries=config.retries, max_wait=config.max_wait)
             gate = AuthGate(
-                credentials,
-                pacer,
-                stop,
+                credentials=credentials,
+                pacer=pacer,
+                stop=stop,
                 clock=clock,
                 retry_delay=policy.refused,
                 reference=reference,

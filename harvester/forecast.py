@@ -61,9 +61,9 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             )
         )
         queue = WalkQueue(
-            campaign_ids,
-            api,
-            directory.store,
+            ids=campaign_ids,
+            api=api,
+            store=directory.store,
             reports=config.walks,
             retry_failed=config.retry_failed,
             top_up=config.tops_up,
@@ -83,9 +83,9 @@ async def ask(campaign_ids: Collection[str], config: HarvestConfig) -> Estimate:
             call_after_commit=directory.store.call_after_commit,
         ) as way:
             lookup = Lookup(
-                way.fetcher,
-                api,
-                directory.store,
+                fetcher=way.fetcher,
+                api=api,
+                store=directory.store,
                 reports=config.reports,
                 links=config.links,
                 summary=config.summary,

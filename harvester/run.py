@@ -153,8 +153,8 @@ class _Run:
             reducers.append(Provenance(directory.pages, self.run_id, clock))
         self.emit = EventDispatcher(reducers, () if observe is None else (observe,))
         self._end = RunEnd(
-            self.run_id,
-            directory,
+            run_id=self.run_id,
+            directory=directory,
             tally=self._tally,
             daily_quota=config.daily_quota,
             stop=stop,
@@ -169,9 +169,9 @@ class _Run:
         """Do the work, then conclude, however the work ended."""
         layout = self._directory.layout
         queue = WalkQueue(
-            campaign_ids,
-            self._api,
-            self._directory.store,
+            ids=campaign_ids,
+            api=self._api,
+            store=self._directory.store,
             reports=self._config.walks,
             retry_failed=self._config.retry_failed,
             top_up=self._config.tops_up,
@@ -249,9 +249,9 @@ class _Run:
             emit=self.emit,
         )
         lookup = Lookup(
-            stack.fetcher,
-            self._api,
-            directory.store,
+            fetcher=stack.fetcher,
+            api=self._api,
+            store=directory.store,
             reports=config.reports,
             links=config.links,
             summary=config.summary,

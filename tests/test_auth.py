@@ -74,9 +74,9 @@ class House:
         self.ledger = QuotaLedger(path, limit=0, clock=self.clock)
         self.pacer = Pacer(self.ledger, self.stop, rate=rate, max_wait=300, clock=self.clock)
         self.gate = AuthGate(
-            self.credentials,
-            self.pacer,
-            self.stop,
+            credentials=self.credentials,
+            pacer=self.pacer,
+            stop=self.stop,
             clock=self.clock,
             retry_delay=DELAY,
             reference=lambda: reference,

@@ -63,9 +63,9 @@ async def to_make(bench: Workbench, *, believed: bool = True) -> list[SavedWalk]
     clock: Any = bench.clock
     with closing(KnownSizes()) as sizes:
         queue = WalkQueue(
-            [CAMPAIGN_V3],
-            V3(),
-            bench.store,
+            ids=[CAMPAIGN_V3],
+            api=V3(),
+            store=bench.store,
             reports=("opens", "bounces"),
             retry_failed=False,
             top_up=True,

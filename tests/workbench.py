@@ -143,7 +143,14 @@ class Workbench:
         """What asks of campaigns in this run."""
         clock: Any = self.clock
         wanted = {"reports": (), "links": False, "summary": False, "believed": True} | wanted
-        return Lookup(fetcher, api or V2(), self.store, clock=clock, emit=self.seen, **wanted)
+        return Lookup(
+            fetcher=fetcher,
+            api=api or V2(),
+            store=self.store,
+            clock=clock,
+            emit=self.seen,
+            **wanted,
+        )
 
     # -- what is there -------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ are compared by the fields that the API sets once.
 import json
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ _FIELDS = ("url_id", "link_id", "bounce_code", "device_type")
 _ABSENT = msgspec.Raw()
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True):
     """One event. `moment` is None if its row has no readable time, `activity` is the id in
     `campaign_activity_id` ("" in v2, whose rows have none). Equal rows are twins: two events."""
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 from struct import Struct as Packing
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct, field, msgpack
 
@@ -31,7 +31,7 @@ UPDATE = (
 )
 
 
-class SavedPage(NamedTuple):
+class SavedPage(Struct, frozen=True):
     """A page of a walk under way: its rows, and the digest of the link it led to (0: the end)."""
 
     rows: int

@@ -16,13 +16,12 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
+from msgspec import Struct
 
 from harvester import events
 from harvester.disk.saved_walk import SavedWalk
@@ -38,21 +37,17 @@ _PATIENCE = 30.0  # s: walks begin without what is not there then
 _FIRST_GROUP, _LARGEST_GROUP = 4, 40  # campaigns whose details are asked for together
 
 
-@dataclass(eq=False, repr=False)
-class CountsAhead:
+class CountsAhead(Struct, eq=False, kw_only=True, dict=True):
     """Has counts asked for where they save requests or are wanted for a summary, and notes what
     the walks will take."""
 
     lookup: Lookup
     sizes: KnownSizes
-    _: KW_ONLY
     reports: Sequence[str]
     page_size: int
     is_to_make: Callable[[SavedWalk], bool]
     top_up: bool
     stop: StopSignal
-
-    _asking: TaskGroup = field(init=False)
 
     def __post_init__(self) -> None:
         self._reading = anyio.CancelScope()

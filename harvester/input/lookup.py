@@ -7,10 +7,10 @@ What a walk can do without costs a note where it cannot be had.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from weakref import WeakValueDictionary
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from harvester import events
@@ -32,8 +32,7 @@ _MOST_FAILURES = 2  # after so many, none are asked for any more
 _KEPT_FAILURES = 1_000  # far more than there are campaigns under way
 
 
-@dataclass(eq=False, repr=False)
-class Lookup:
+class Lookup(Struct, eq=False, kw_only=True, dict=True):
     """Knows campaigns; shared by all tasks of a run.
 
     `reports` are wanted; `believed` says that reports may be left out by the counts.
@@ -42,7 +41,6 @@ class Lookup:
     fetcher: Fetcher
     api: Api
     store: CheckpointStore
-    _: KW_ONLY
     reports: Collection[str]
     links: bool
     summary: bool

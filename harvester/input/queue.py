@@ -1,12 +1,12 @@
 """The ids as walks to make: each taken once, what is done passed over."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct
 
 from harvester import events
 from harvester.api.base import Api
@@ -26,8 +26,7 @@ REFUSED_FOR_GOOD = "not_found"
 _YIELD_EVERY = 64  # ids in a row that may be passed over before other tasks have their turn
 
 
-@dataclass(eq=False, repr=False)
-class WalkQueue:
+class WalkQueue(Struct, eq=False, kw_only=True, dict=True):
     """The ids as walks to make.
 
     `is_there` is asked of every finished file, and where `is_whole` is given, that too: a walk
@@ -37,7 +36,6 @@ class WalkQueue:
     ids: CampaignIds
     api: Api
     store: CheckpointStore
-    _: KW_ONLY
     reports: tuple[str, ...]
     retry_failed: bool
     top_up: bool
@@ -61,8 +59,8 @@ class WalkQueue:
         """Have walks wait for what is asked of campaigns before, where the API has their counts:
         `look_ahead` asks."""
         counts = CountsAhead(
-            lookup,
-            self.sizes,
+            lookup=lookup,
+            sizes=self.sizes,
             reports=self.reports,
             page_size=page_size,
             is_to_make=self.is_to_make,

@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
 import anyio
+from msgspec import Struct
 
 T = TypeVar("T")
 
 
-@dataclass(eq=False, repr=False)
-class BlockStream(Generic[T]):
+class BlockStream(Struct, Generic[T], eq=False, dict=True):
     """Gives the items of a source, in the parts that `ready` makes of each block of at most `most`.
 
     A block is made ready while the part before it is in use. Of an asynchronous source it is what

@@ -1,11 +1,10 @@
 """The end of a run: made durable, counted, written to summary.json and runs.ndjson, announced."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
 from typing import TypeVar
 
 import orjson
+from msgspec import Struct
 
 from harvester import events
 from harvester.disk.directory import Directory
@@ -25,20 +24,17 @@ from harvester.runtime import Clock, StopSignal, next_reset
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class RunEnd:
+class RunEnd(Struct, eq=False, kw_only=True, dict=True):
     """Concludes one run, which begins when this is made. It awaits nothing: a cancel cannot cut it
     short; nor does a step that the disk refuses: what was saved before is counted."""
 
     run_id: str
     directory: Directory
-    _: KW_ONLY
     tally: Counters
     daily_quota: int
     stop: StopSignal
     clock: Clock
     emit: EventDispatcher
-    _started: tuple[datetime, float] = field(init=False)
 
     def __post_init__(self) -> None:
         self._started = (self.clock.now(), self.clock.monotonic())

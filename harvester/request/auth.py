@@ -12,7 +12,6 @@ off until others were asked. The token is refused once some campaigns are, or no
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -67,8 +66,7 @@ class _Doubt(Struct, frozen=True):
     again: bool
 
 
-@dataclass(eq=False, repr=False)
-class AuthGate:
+class AuthGate(Struct, eq=False, kw_only=True, dict=True):
     """Decides what follows a refusal: a second try, the end of the campaign, or of the run.
 
     Without a `reference` nothing is put off: there are no other campaigns.
@@ -77,8 +75,7 @@ class AuthGate:
     credentials: Credentials
     pacer: Pacer
     stop: StopSignal
-    _: KW_ONLY
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock
     retry_delay: float
     reference: Reference | None = None
 
