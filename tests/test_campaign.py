@@ -289,7 +289,7 @@ async def test_a_disk_that_fails_the_comparison_is_no_campaigns_failure(
 
     with monkeypatch.context() as patch:
         if where == "records":
-            patch.setattr("harvester.campaign.harvest.distinct_contacts", broken)
+            patch.setattr("harvester.campaign.reconcile.distinct_contacts", broken)
         else:
             NoRoom.placed(patch, "FROM items")
         with pytest.raises(StorageError):

@@ -1,6 +1,5 @@
 """One campaign, from where it was left to its finished file, or to the reason why there is none."""
 
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,8 +9,6 @@ from msgspec.structs import replace
 from harvester import events
 from harvester.campaign.context import RunContext
 from harvester.campaign.publish import Publisher
-from harvester.campaign.reconcile import distinct_contacts, findings
-from harvester.campaign.topup import TopUp
 from harvester.campaign.walk import Walk, Walker
 from harvester.disk.part import refuse_directory
 from harvester.disk.saved_walk import SavedWalk
@@ -31,7 +28,6 @@ class CampaignHarvester:
         self._emit = context.emit
         self._publisher = publisher
         self._walker = Walker(context)
-        self._top_up = TopUp(context, self._walker)
         self._lookup = lookup
 
     async def harvest(self, saved: SavedWalk) -> SavedWalk | None:
@@ -71,7 +67,9 @@ class CampaignHarvester:
         elif (empty := await self._begin(walk)) is not None:
             return empty
         if (base := walk.saved.base) is not None:
-            finished = await self._top_up.walk(walk, base)
+            from harvester.campaign.topup import TopUp  # not needed in a first harvest
+
+            finished = await TopUp(self._context, self._walker).walk(walk, base)
             if finished is None:
                 return None
         else:
@@ -129,19 +127,23 @@ class CampaignHarvester:
         context, target = self._context, walk.target
         if not context.options.summary or not context.api.reports[target.report].paged:
             return None
+        from harvester.campaign import reconcile  # not needed without a summary
+
         base, campaign = walk.saved.base, walk.campaign
         if context.api.bulk_counts is None:
             anew = walk.resumed or base is not None  # older counts are older than what came
             summary = await self._lookup.counted(target, anew=anew)
         else:
             summary = campaign.fresh_counts(context.clock.now()) if campaign else None
-        path = context.layout.part if base is None else context.layout.grown
-        contacts = await anyio.to_thread.run_sync(self._count_contacts, path(target))
-        return findings(target.report, summary, contacts=contacts, rows=finished.position.rows)
+        path = (context.layout.part if base is None else context.layout.grown)(target)
 
-    def _count_contacts(self, path: Path) -> int:
-        with storage(path), self._context.codec.open(path) as lines:
-            return distinct_contacts(lines)
+        def count_contacts() -> int:
+            with storage(path), context.codec.open(path) as lines:
+                return reconcile.distinct_contacts(lines)
+
+        contacts = await anyio.to_thread.run_sync(count_contacts)
+        rows = finished.position.rows
+        return reconcile.findings(target.report, summary, contacts=contacts, rows=rows)
 
     # -- other ends ----------------------------------------------------------------------------
 

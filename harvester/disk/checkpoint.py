@@ -61,7 +61,6 @@ class CheckpointStore:
         self._group.define("packed", saved_walk.packed)
         for statement in steps_from(version, self.path):
             self._group.change(statement)
-        self._group.commit()
 
     def _check_integrity(self) -> None:
         if self._group.read("PRAGMA integrity_check") != [("ok",)]:
