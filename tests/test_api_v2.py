@@ -83,9 +83,10 @@ def test_times_are_sent_in_utc(moment: datetime, text: str) -> None:
 def test_the_key_is_put_into_every_url_and_the_token_into_the_headers() -> None:
     """The key follows whatever query there is, escaped, at the API's own origin."""
     odd, plain = credentials_of("t", "k+/ &="), credentials_of("t", "k")
-    url, headers = API.request(f"{PATH}?next=a%2Fb", odd)
-    assert url == f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
-    assert headers == {"Authorization": "Bearer t"}
+    signed = API.request(f"{PATH}?next=a%2Fb", odd)
+    assert signed.url == f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
+    assert signed.headers == {"Authorization": "Bearer t"}
+    assert repr(signed) == "<SignedRequest>"
     assert API.request(PATH, plain).url == f"{ORIGIN}{PATH}?api_key=k"
     assert V2("http://127.0.0.1:1").request(PATH, plain).url.startswith("http://127.0.0.1:1/v2/")
 

@@ -75,9 +75,9 @@ def test_a_walk_begins_at_the_campaign() -> None:
     """The page size is kept for the reports; neither it nor the key goes out with this request."""
     link = API.first_link(TARGET, limit=500, since=None)
     assert link == START
-    url, headers = API.request(link, SECRETS)
-    assert url == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
-    assert headers == {"Authorization": "Bearer token"}
+    signed = API.request(link, SECRETS)
+    assert signed.url == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+    assert signed.headers == {"Authorization": "Bearer token"}
 
 
 def test_no_report_is_filtered_by_time() -> None:

@@ -79,9 +79,9 @@ def vendor(monkeypatch: pytest.MonkeyPatch, instant_threads: None) -> Vendor:
             self._api, self._credentials = api, credentials
 
         async def send(self, request: Request[Any]) -> bytes:
-            url, headers = self._api.request(request.link, self._credentials)
-            lower = {name.lower(): value for name, value in headers.items()}
-            status, answered, body = found.handle(url, headers=lower)
+            signed = self._api.request(request.link, self._credentials)
+            lower = {name.lower(): value for name, value in signed.headers.items()}
+            status, answered, body = found.handle(signed.url, headers=lower)
             await asyncio.sleep(LATENCY)
             if status == 200:
                 return body

@@ -6,7 +6,7 @@ secret enters a URL or a header.
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -65,11 +65,14 @@ class Secrets(Protocol):
     """The bearer token of this moment."""
 
 
-class SignedRequest(NamedTuple):
-    """A GET with its secrets in place: never log it."""
+class SignedRequest(Struct, frozen=True):
+    """A GET with its secrets in place: never log it. They are not in its repr."""
 
     url: str
     headers: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "<SignedRequest>"
 
 
 class Api(Protocol):

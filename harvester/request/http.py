@@ -106,13 +106,12 @@ class HttpSender:
         that the answer repeats: `Redactor.scrub_error` is for the caller."""
         # `encoded`: the cursor goes out as the bytes it came in, %2F and all; what is not ASCII
         # would break the request line, and goes percent-encoded.
-        url, headers = self._api.request(request.link, self._credentials)
-        if not url.isascii():
-            url = quote(url, safe=string.punctuation)
+        signed = self._api.request(request.link, self._credentials)
+        url = signed.url if signed.url.isascii() else quote(signed.url, safe=string.punctuation)
         try:
             async with self._session.get(
                 URL(url, encoded=True),
-                headers=headers,
+                headers=signed.headers,
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
