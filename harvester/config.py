@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
-from harvester.api import v2, v3
-from harvester.api.base import LINKS, PAGE_SIZES, Api
+from harvester.api.base import Api
 from harvester.api.next_link import utc_text
+from harvester.api.vendor import LINKS, ORIGINS, PAGE_SIZES, REPORTS, SIGN_IN_ORIGIN
 from harvester.request.pagination import MAX_PAGES
 from harvester.settings import (
     LAST,
@@ -32,10 +32,8 @@ from harvester.settings import (
     types_of,
 )
 
-KNOWN = tuple({**v2.REPORTS, **v3.REPORTS})
+KNOWN = tuple({**REPORTS["v2"], **REPORTS["v3"]})
 """Every folder that a harvest can have."""
-ORIGINS = {"v2": v2.ORIGIN, "v3": v3.ORIGIN}
-"""The vendor's own."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # names files
 
 
@@ -146,8 +144,7 @@ class HarvestConfig:
             row.check(name, getattr(self, name), types)
         self._set("state_dir", Path(self.state_dir or _user_state_dir()))
         self._resolve_api()
-        api = self.make_api()
-        self._set("report", parse_reports(self.report, api.reports))
+        self._set("report", parse_reports(self.report, REPORTS[str(self.api)]))
         self._check_pairs()
         if self.since != LAST:
             self._set("since", parse_moment(self.since, name="since"))
@@ -164,7 +161,7 @@ class HarvestConfig:
         self._set("api", self.api or self._api_of_credentials())
         vendor = ORIGINS[str(self.api)]
         self._set("base_url", parse_origin(self.base_url, vendor, name="base_url"))
-        self._set("auth_url", parse_origin(self.auth_url, v3.SIGN_IN_ORIGIN, name="auth_url"))
+        self._set("auth_url", parse_origin(self.auth_url, SIGN_IN_ORIGIN, name="auth_url"))
 
     def _api_of_credentials(self) -> str:
         """v3 where a client id is given or an account is signed in, v2 where an API key is. A key
@@ -197,7 +194,13 @@ class HarvestConfig:
 
     def make_api(self) -> Api:
         """The API as this config asks it."""
-        return v3.V3(self.origin) if self.api == "v3" else v2.V2(self.origin)
+        if self.api == "v3":
+            from harvester.api.v3 import V3  # only the version that is asked
+
+            return V3(self.origin)
+        from harvester.api.v2 import V2
+
+        return V2(self.origin)
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from harvester.api.base import Report
+from harvester.api.vendor import Report
 from harvester.errors import ConfigError
 
 WHAT = "What to harvest"

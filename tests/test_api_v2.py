@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from harvester.api.base import LINKS
 from harvester.api.next_link import utc_text
-from harvester.api.v2 import ORIGIN, REPORTS, V2
+from harvester.api.v2 import V2
+from harvester.api.vendor import LINKS
+from harvester.api.vendor import V2_REPORTS as REPORTS
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -84,10 +85,10 @@ def test_the_key_is_put_into_every_url_and_the_token_into_the_headers() -> None:
     """The key follows whatever query there is, escaped, at the API's own origin."""
     odd, plain = credentials_of("t", "k+/ &="), credentials_of("t", "k")
     signed = API.request(f"{PATH}?next=a%2Fb", odd)
-    assert signed.url == f"{ORIGIN}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
+    assert signed.url == f"{API.origin}{PATH}?next=a%2Fb&api_key=k%2B%2F%20%26%3D"
     assert signed.headers == {"Authorization": "Bearer t"}
     assert repr(signed) == "<SignedRequest>"
-    assert API.request(PATH, plain).url == f"{ORIGIN}{PATH}?api_key=k"
+    assert API.request(PATH, plain).url == f"{API.origin}{PATH}?api_key=k"
     assert V2("http://127.0.0.1:1").request(PATH, plain).url.startswith("http://127.0.0.1:1/v2/")
 
 

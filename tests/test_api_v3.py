@@ -9,7 +9,8 @@ from fakes import CAMPAIGN_V3 as CAMPAIGN
 from fakes import credentials_of
 from multidict import CIMultiDict
 
-from harvester.api.v3 import ORIGIN, REPORTS, V3
+from harvester.api.v3 import V3
+from harvester.api.vendor import V3_REPORTS as REPORTS
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
@@ -76,7 +77,7 @@ def test_a_walk_begins_at_the_campaign() -> None:
     link = API.first_link(TARGET, limit=500, since=None)
     assert link == START
     signed = API.request(link, SECRETS)
-    assert signed.url == f"{ORIGIN}/v3/emails/{CAMPAIGN}"
+    assert signed.url == f"{API.origin}/v3/emails/{CAMPAIGN}"
     assert signed.headers == {"Authorization": "Bearer token"}
 
 
@@ -95,7 +96,7 @@ def test_the_campaign_leads_to_its_first_activity() -> None:
     body = campaign((EMAIL, "primary_email"), ("x", "permalink"), (RESEND.upper(), "RESEND"))
     first = f"{path(EMAIL)}?limit=500"
     assert API.read_page(TARGET, START, body) == Page(b"", 0, f"{first}#500,{RESEND}")
-    assert API.request(f"{first}#500,{RESEND}", SECRETS).url == ORIGIN + first
+    assert API.request(f"{first}#500,{RESEND}", SECRETS).url == API.origin + first
 
 
 def test_an_activity_named_twice_is_walked_once() -> None:
@@ -213,7 +214,7 @@ def test_a_next_link_is_followed_within_the_activity() -> None:
     """Relative or absolute, its cursor as it came, and what is left goes with it."""
     link = f"{path(EMAIL)}?limit=500#500,{RESEND}"
     following = f"{path(EMAIL)}?next=aB%2F9&x=1"
-    for href in (following, ORIGIN + following):
+    for href in (following, API.origin + following):
         found = API.read_page(TARGET, link, page(opened(), href=href))
         assert found.next == f"{following}#500,{RESEND}"
 

@@ -9,9 +9,10 @@ import click
 import pytest
 from shell import called, surroundings, without_secrets
 
+from harvester.api.vendor import ORIGINS
 from harvester.cli import cli, main
 from harvester.cli.options import build_config
-from harvester.config import ORIGINS, HarvestConfig
+from harvester.config import HarvestConfig
 
 RUN = ("run", "1", "--base-url", "http://127.0.0.1:9", "--retries", "0")
 """No request leaves the machine."""

@@ -12,38 +12,9 @@ from msgspec import Struct
 
 from harvester.api.counts import BulkCounts, CampaignCounts
 from harvester.api.errors import Headers
+from harvester.api.vendor import Report
 from harvester.errors import HarvestError
 from harvester.model import Page, Target
-
-PAGE_SIZES = range(1, 501)
-"""Rows that a page of a tracking report can be asked to have (v2 and v3: `limit`, 1 to 500)."""
-LINKS = "links"
-"""The report of a campaign's links: it lists no events and has one page."""
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """One report of a version, as the vendor's page on it describes it.
-
-    `path` is the end of its URL, `row_type` what every row says it is, `time_field` the field that
-    says when an event happened ("": the rows are no events). `since_parameter` is the parameter of
-    the first request that leaves older events out (None: the API has none). `newest_first` says
-    that the vendor documents this order, `paged` that a page can be smaller and have a next link,
-    `in_all` that `--report all` includes it.
-    """
-
-    name: str
-    path: str
-    row_type: str = ""
-    time_field: str = ""
-    since_parameter: str | None = None
-    newest_first: bool = False
-    paged: bool = True
-    in_all: bool = True
-
-    @property
-    def derived(self) -> bool:
-        """Whether it follows from other reports: its rows do not stay when events arrive."""
-        return self.paged and not self.in_all
 
 
 class Detail(Struct, frozen=True, kw_only=True):

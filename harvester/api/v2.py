@@ -11,43 +11,21 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
+from harvester.api.base import Detail, Secrets, SignedRequest
 from harvester.api.counts import BulkCounts, CampaignCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows, with_owner
+from harvester.api.vendor import LINKS, ORIGINS, V2_REPORTS, V2_STATUSES, Report
 from harvester.errors import ConfigError, Unreadable
 from harvester.model import Page, Target
 
-ORIGIN = "https://api.constantcontact.com"
 _LONGEST_ID, _LONGEST_COUNT = 20, 18  # digits
 _CAMPAIGNS = "/v2/emailmarketing/campaigns"
 _OLDER_CAMPAIGNS = "/v2/emailcampaigns"  # how next links in the vendor's recorded answers have it
 _LIST_LIMIT = 50  # the most the campaign list gives
 _PAGE = Shape("results", "meta", "pagination", "next_link")
 _CAMPAIGN_LINKS = Shape("click_through_details")
-
-
-_EVENTS = {
-    "opens": ("EMAIL_OPEN", "open_date"),
-    "clicks": ("EMAIL_CLICK", "click_date"),
-    "sends": ("EMAIL_SEND", "send_date"),
-    "bounces": ("EMAIL_BOUNCE", "bounce_date"),
-    "forwards": ("EMAIL_FORWARD", "forward_date"),
-    "unsubscribes": ("EMAIL_UNSUBSCRIBE", "unsubscribe_date"),
-}
-REPORTS = {
-    name: Report(
-        name=name,
-        path=f"/tracking/{name}",
-        row_type=row_type,
-        time_field=time_field,
-        since_parameter="created_since",
-    )
-    for name, (row_type, time_field) in _EVENTS.items()
-}
-REPORTS[LINKS] = Report(name=LINKS, path="", paged=False, in_all=False)  # in the campaign itself
-STATUSES = ("ALL", "DRAFT", "RUNNING", "SENT", "SCHEDULED", "DELETED")
 
 
 class _Listed(msgspec.Struct):
@@ -87,7 +65,7 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
         summary = {}
     recipients = {
         name: int(number)
-        for name in REPORTS
+        for name in V2_REPORTS
         if (number := bytes(summary.get(name, b""))).isdigit() and len(number) <= _LONGEST_COUNT
     }
     return Detail(
@@ -104,9 +82,9 @@ def _is_id(text: str) -> bool:
 class V2(Struct, frozen=True):
     """The v2 API at one origin."""
 
-    origin: str = ORIGIN
-    reports: ClassVar[Mapping[str, Report]] = REPORTS
-    statuses: ClassVar[Collection[str]] = STATUSES
+    origin: str = ORIGINS["v2"]
+    reports: ClassVar[Mapping[str, Report]] = V2_REPORTS
+    statuses: ClassVar[Collection[str]] = V2_STATUSES
     bulk_counts: ClassVar[BulkCounts | None] = None
     needs_detail: ClassVar[bool] = False
     detail_link = staticmethod(_detail_link)
@@ -128,7 +106,7 @@ class V2(Struct, frozen=True):
         self, target: Target, *, limit: int, since: datetime | None, detail: Detail | None = None
     ) -> str:
         """`limit` and `created_since` belong to the first page alone; a cursor stands by itself."""
-        link, report = _path(_CAMPAIGNS, target), REPORTS[target.report]
+        link, report = _path(_CAMPAIGNS, target), V2_REPORTS[target.report]
         if not report.paged:
             return link
         return f"{link}?limit={limit}{since_query(report.since_parameter, since)}"
@@ -152,7 +130,7 @@ class V2(Struct, frozen=True):
 
     def read_page(self, target: Target, link: str, body: bytes) -> Page:
         """Read one page; the end is an absent, null or empty `next_link`, never a short page."""
-        report = REPORTS[target.report]
+        report = V2_REPORTS[target.report]
         if not report.paged:
             return _read_links(target, body)
         expected = ExpectedIds(
@@ -191,7 +169,7 @@ class V2(Struct, frozen=True):
 
 
 def _path(campaigns: str, target: Target) -> str:
-    return f"{campaigns}/{target.campaign_id}{REPORTS[target.report].path}"
+    return f"{campaigns}/{target.campaign_id}{V2_REPORTS[target.report].path}"
 
 
 def _read_links(target: Target, body: bytes) -> Page:

@@ -20,16 +20,15 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
-from harvester.api.base import LINKS, Detail, Report, Secrets, SignedRequest
+from harvester.api.base import Detail, Secrets, SignedRequest
 from harvester.api.counts import V3_COUNTS, BulkCounts, read_moment
 from harvester.api.errors import classify_response
 from harvester.api.next_link import since_query, validate_next_link
 from harvester.api.page import ExpectedIds, Shape, read_object, read_record, read_rows, with_owner
+from harvester.api.vendor import ORIGINS, V3_REPORTS, V3_STATUSES, Report
 from harvester.errors import CampaignError, ConfigError, Unreadable
 from harvester.model import Page, Target
 
-ORIGIN = "https://api.cc.email"
-SIGN_IN_ORIGIN = "https://authz.constantcontact.com"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _CAMPAIGNS = "/v3/emails"
 _LIST_LIMIT = 500
@@ -38,41 +37,6 @@ _NOT_SENT = frozenset({"draft", "scheduled", "executing"})
 _PAGE = Shape("tracking_activities", "_links", "next", "href")
 _LIST = Shape("campaigns", "_links", "next", "href")
 _LINKS_PAGE = Shape("link_click_counts")
-
-
-_EVENTS = {
-    "opens": ("opens", "em_opens"),
-    "clicks": ("clicks", "em_clicks"),
-    "sends": ("sends", "em_sends"),
-    "bounces": ("bounces", "em_bounces"),
-    "forwards": ("forwards", "em_forwards"),
-    "unsubscribes": ("optouts", "em_optouts"),
-    "unique_opens": ("unique_opens", "em_opens"),
-    "did_not_open": ("didnotopens", "em_didnotopens"),
-}
-_DERIVED = {"unique_opens", "did_not_open"}  # they follow from opens and sends
-REPORTS = {
-    name: Report(
-        name=name,
-        path=f"/tracking/{path}",
-        row_type=row_type,
-        time_field="created_time",
-        newest_first=True,
-        in_all=name not in _DERIVED,
-    )
-    for name, (path, row_type) in _EVENTS.items()
-}
-REPORTS[LINKS] = Report(name=LINKS, path="/links", paged=False, in_all=False)
-STATUSES: Mapping[str, str | None] = {
-    "ALL": None,
-    "DRAFT": "draft",
-    "RUNNING": "executing",
-    "SENT": "done",
-    "SCHEDULED": "scheduled",
-    "DELETED": "removed",
-    "ERROR": "error",
-}
-"""The names of v2, and those of v3 in small letters: the API itself writes them in two ways."""
 
 
 class _Activity(msgspec.Struct):
@@ -124,9 +88,9 @@ def _read_detail(campaign_id: str, body: bytes) -> Detail:
 class V3(Struct, frozen=True):
     """The v3 API at one origin."""
 
-    origin: str = ORIGIN
-    reports: ClassVar[Mapping[str, Report]] = REPORTS
-    statuses: ClassVar[Collection[str]] = tuple(STATUSES)
+    origin: str = ORIGINS["v3"]
+    reports: ClassVar[Mapping[str, Report]] = V3_REPORTS
+    statuses: ClassVar[Collection[str]] = tuple(V3_STATUSES)
     bulk_counts: ClassVar[BulkCounts | None] = V3_COUNTS
     needs_detail: ClassVar[bool] = True
     detail_link = staticmethod(_detail_link)
@@ -172,7 +136,7 @@ class V3(Struct, frozen=True):
         if (activity := self.activity_of(link)) is None:
             detail = _read_detail(target.campaign_id, body)
             return Page(b"", 0, _next_activity(target, limit, detail.activities))
-        report = REPORTS[target.report]
+        report = V3_REPORTS[target.report]
         expected = ExpectedIds(
             id_field="campaign_activity_id",
             id=activity,
@@ -213,7 +177,7 @@ class V3(Struct, frozen=True):
             campaign_id = self.check_id(found.campaign_id)
         except ConfigError:
             raise Unreadable("a campaign without a usable id", status=200) from None
-        wanted = STATUSES[status]
+        wanted = V3_STATUSES[status]
         return campaign_id if wanted in {None, (found.current_status or "").lower()} else None
 
 
@@ -225,6 +189,6 @@ def _next_activity(target: Target, limit: str, activities: Sequence[str]) -> str
     """The link of the first page of the first of `activities`; None if there is none left."""
     if not activities:
         return None
-    report = REPORTS[target.report]
+    report = V3_REPORTS[target.report]
     query = f"?limit={limit}" if report.paged else ""
     return f"{_path(activities[0], report)}{query}#{','.join((limit, *activities[1:]))}"

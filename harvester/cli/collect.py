@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import click
 
+from harvester.api.vendor import ORIGINS
 from harvester.client import open_alone, open_credentials, require_credentials
-from harvester.config import ORIGINS, HarvestConfig
+from harvester.config import HarvestConfig
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, ConfigError
 from harvester.input.campaign_list import list_campaigns

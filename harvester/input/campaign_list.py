@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 
-from harvester.api import v3
 from harvester.api.base import Api
+from harvester.api.vendor import V3_STATUSES
 from harvester.disk.disk_set import DiskSet
 from harvester.errors import CampaignError, ConfigError
 from harvester.model import Fetcher, Target
 from harvester.request.pagination import walk_links
 
-STATUSES = tuple(v3.STATUSES)
+STATUSES = tuple(V3_STATUSES)
 """Those of both versions."""
 _MOST_PASSES = 10
 

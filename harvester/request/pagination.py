@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
-from harvester.api.base import PAGE_SIZES, Api
+from harvester.api.base import Api
+from harvester.api.vendor import PAGE_SIZES
 from harvester.errors import CampaignError, Moving, Unreadable
 from harvester.model import Fetcher, Page, Position, Request, Target
 

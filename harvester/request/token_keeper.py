@@ -15,8 +15,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 
 import anyio
 
-from harvester.api import v3
 from harvester.api.oauth import Passing, Rejected, Tokens, refresh
+from harvester.api.vendor import ORIGINS, SIGN_IN_ORIGIN
 from harvester.disk.token_store import DEFAULT_ACCOUNT, Account, Room, TokenStore
 from harvester.errors import ConfigError, StopRun, StorageError
 from harvester.request.outlive import outlive_cancel
@@ -256,7 +256,7 @@ def account_options(name: str, base_url: str, auth_url: str) -> str:
     """The options that name this account to a command; none for the usual one."""
     options = (
         ("--account", name, DEFAULT_ACCOUNT),
-        ("--base-url", base_url, v3.ORIGIN),
-        ("--auth-url", auth_url, v3.SIGN_IN_ORIGIN),
+        ("--base-url", base_url, ORIGINS["v3"]),
+        ("--auth-url", auth_url, SIGN_IN_ORIGIN),
     )
     return "".join(f" {option} {value}" for option, value, usual in options if value != usual)
