@@ -146,18 +146,13 @@ async def estimate(ahead: CountsAhead, campaign_ids: Collection[str]) -> Estimat
 def _work_of(campaign_id: str, ahead: CountsAhead) -> _Work:
     campaign, walks = ahead.lookup.kept(campaign_id), [*ahead.to_make(campaign_id)]
     detail, certain = ahead.asks_detail(campaign, walks), True
-    requests, now = int(detail), ahead.lookup.clock.now()
-    links = campaign.current_links(ahead.lookup.store.ask_since, now)
+    requests = int(detail)
     for walk in walks:
-        grows = walk.state == "complete" or walk.base is not None
-        report = walk.target.report
-        if not ahead.lookup.api.reports[report].paged:  # one request for each activity, or none
-            requests += max(1, len(campaign.activities)) if links is None else 0
-            continue
-        pages = None if grows else campaign.pages(report, ahead.page_size, now)
-        if pages == 0 and not ahead.lookup.believed:  # it is asked all the same
-            pages = max(1, len(campaign.activities))
-        certain = certain and pages is not None and campaign.counts is not None
+        pages = ahead.requests_of(campaign, walk)
+        if ahead.lookup.api.reports[walk.target.report].paged:
+            if pages == 0 and not ahead.lookup.believed:  # it is asked all the same
+                pages = max(1, len(campaign.activities))
+            certain = certain and pages is not None and campaign.counts is not None
         requests += 1 if pages is None else max(0, pages - walk.position.pages)
     return _Work(requests, detail, certain)
 

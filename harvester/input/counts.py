@@ -201,18 +201,27 @@ class CountsAhead(Struct, eq=False, kw_only=True, dict=True):
         """Whether the campaign's detail is asked for when these walks of it are made."""
         return any(map(_begins, walks)) and not self.lookup.has_current_detail(campaign)
 
+    def requests_of(self, campaign: KnownCampaign, walk: SavedWalk) -> int | None:
+        """The requests that a walk takes from its beginning, by what is known of its campaign; None
+        if that does not say. Links have no pages: they stand in the detail, or each activity has
+        its own."""
+        now, report = self.lookup.clock.now(), walk.target.report
+        if not self.lookup.api.reports[report].paged:
+            there = campaign.current_links(self.lookup.store.ask_since, now) is not None
+            return 0 if there else max(1, len(campaign.activities))
+        grows = walk.state == "complete" or walk.base is not None
+        return None if grows else campaign.pages(report, self.page_size, now)
+
     def _announce(self, to_make: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note the size of each walk whose count is known, and emit what they take together."""
-        now, sizes = self.lookup.clock.now(), dict[Target, int]()
+        sizes = dict[Target, int]()
         requests = details = 0
         for campaign_id, walks in to_make.items():
             campaign = self.lookup.kept(campaign_id)
             for report in self.reports:
                 sizes[Target(report, campaign_id)] = 0
             for walk in walks:
-                pages = (
-                    None if self.top_up else campaign.pages(walk.target.report, self.page_size, now)
-                )
+                pages = self.requests_of(campaign, walk)
                 if pages is None:
                     del sizes[walk.target]
                 else:
@@ -224,12 +233,12 @@ class CountsAhead(Struct, eq=False, kw_only=True, dict=True):
 
     def _announce_again(self, begin: Mapping[str, Sequence[SavedWalk]]) -> None:
         """Note what walks take by their campaigns' details, where they did not begin meanwhile."""
-        now, sizes, more = self.lookup.clock.now(), dict[Target, int](), 0
+        sizes, more = dict[Target, int](), 0
         for campaign_id in begin:
             campaign = self.lookup.kept(campaign_id)
             for walk in self.to_make(campaign_id):
                 before = self.sizes.counted(walk.target)
-                pages = campaign.pages(walk.target.report, self.page_size, now)
+                pages = self.requests_of(campaign, walk)
                 if before is not None and pages is not None:
                     sizes[walk.target], more = pages, more + pages - before
         self.sizes.note(sizes)
