@@ -186,7 +186,7 @@ def _check_rows(lines: bytes, count: int, expected: ExpectedIds | None) -> None:
         _rows_of(expected).decode_lines(lines)
         return
     rows = _rows(expected, str | int | None, str | None).decode_lines(lines)
-    for found, kind in {(row.id, row.type) for row in rows}:
+    for found, kind in dict.fromkeys((row.id, row.type) for row in rows):
         if found is not None and str(found).lower() != expected.id:
             raise Unreadable("a row belongs to another campaign", status=200)
         if kind is not None and kind != expected.type:
