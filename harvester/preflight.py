@@ -1,6 +1,6 @@
 """What can be refused before anything is sent, a token request included: exit 2, or 75."""
 
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from harvester.client import open_ledger, require_credentials
@@ -8,7 +8,7 @@ from harvester.config import KNOWN, HarvestConfig
 from harvester.disk import inspect as inspection
 from harvester.disk.compress import CODECS
 from harvester.disk.layout import Layout
-from harvester.disk.lock import described, read_record, refused
+from harvester.disk.lock import refuse_held
 from harvester.errors import ConfigError, StorageError
 from harvester.input.order import KnownSizes
 from harvester.runtime import Clock, require_open_files
@@ -42,7 +42,4 @@ def preflight(config: HarvestConfig) -> None:
             inspection.check_directory(layout, config.identity(), known_reports=KNOWN)
     except OSError as wrong:
         raise ConfigError(f"cannot use {layout.root} (`output`): {wrong.strerror}") from None
-    with suppress(OSError):  # no lock: no run works there
-        record, _, held = read_record(layout.lock)
-        if held:
-            raise refused(layout, described(record))
+    refuse_held(layout)

@@ -8,6 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from shell import (
 )
 
 from harvester.cli.demo import DEMO, PAGE_SIZE, serve_again
+from harvester.disk.layout import Layout
+from harvester.disk.lock import locked
 from harvester.errors import ConfigError
 from harvester.sandbox import Sandbox
 
@@ -207,6 +210,21 @@ async def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"port {taken}.* is taken.*--fresh"):
             await served(memory)
         assert not (await served(memory, fresh=True)).endswith(f":{taken}")
+
+
+@pytest.mark.parametrize("more", [(), ("--fresh",)])
+def test_a_demo_beside_another_one_changes_nothing(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Exit code 75, and the origin of the one that runs stays."""
+    layout = Layout(tmp_path / "out")
+    layout.state.mkdir(parents=True)
+    memory = layout.state / "demo/origin"
+    memory.parent.mkdir()
+    memory.write_text("http://127.0.0.1:1")
+    with locked(layout, now=datetime.now(UTC)):
+        done = harvester(tmp_path, "demo", "-o", "out", *more)
+    assert done.code == 75
+    assert "another run works in out" in done.stderr
+    assert memory.read_text() == "http://127.0.0.1:1"
 
 
 async def test_an_origin_that_was_never_written_is_chosen_anew(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from harvester.client import open_store
 from harvester.config import HarvestConfig
 from harvester.device_flow import sign_in
 from harvester.disk.layout import Layout
+from harvester.disk.lock import refuse_held
 from harvester.disk.storage import replace_file
 from harvester.errors import ConfigError
 from harvester.input.ids import spool
@@ -80,6 +81,7 @@ def demo(output: Path, fresh: bool, verbose: int, no_progress: bool) -> int:
 async def _demo(output: Path, fresh: bool, screen: Screen) -> int:
     layout = Layout(output)
     private = layout.state / "demo"
+    refuse_held(layout)  # its origin is left as it is
     async with serve_again(private / "origin", fresh=fresh) as sandbox:
         config = HarvestConfig(
             output=output,

@@ -183,6 +183,14 @@ def _silent_for(layout: Layout, file: int) -> float:
     return max(0.0, now - os.fstat(file).st_mtime)
 
 
+def refuse_held(layout: Layout) -> None:
+    """Raise `StopRun` ("locked") if a process of this machine works in the directory."""
+    with suppress(OSError):  # no lock: no run works there
+        record, _, held = read_record(layout.lock)
+        if held:
+            raise refused(layout, described(record))
+
+
 def refused(layout: Layout, holder: str, resume_at: datetime | None = None) -> StopRun:
     """The order that ends a start in a directory where `holder` works."""
     return StopRun(
