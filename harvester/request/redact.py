@@ -71,13 +71,14 @@ def _unescaped(word: str) -> str:
     """The word without escapes, of whatever depth."""
     for _ in range(_ROUNDS):
         plain = unquote(word)
-        if "&" in plain:
+        if "&" in plain and (";" in plain or "#" in plain):  # links are full of the first
             from html import unescape  # its table of names costs a start more than all texts do
 
             plain = unescape(plain)
-        plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)), plain)
-        # What is left are backslashes of a JSON escape, and the other halves of UTF-16.
-        plain = plain.replace("\\", "").replace("\0", "")
+        if "\\" in plain:
+            plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)), plain)
+            plain = plain.replace("\\", "")  # of a JSON escape
+        plain = plain.replace("\0", "")  # the other halves of UTF-16
         if plain == word:
             break
         word = plain
