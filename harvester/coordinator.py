@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Generic, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from harvester.errors import StopRun
 from harvester.runtime import StopSignal
@@ -39,44 +40,45 @@ class Coordinator(Generic[T]):
             watch.cancel_scope.cancel()
 
     async def _round(self, items: AsyncIterable[T]) -> None:
-        # Never longer than there are free workers; None says to one of them that there is no
-        # more. A memory stream does the same at several times the cost of each campaign.
+        # Never longer than there are free workers; None says that there is no more. A memory
+        # stream does the same at several times the cost of each campaign.
         free, ready = asyncio.Semaphore(0), asyncio.Queue[T | None]()
-        begun = 0  # workers: as many as there are items at once, a few campaigns need no more
-
-        async def one_is_free() -> None:
-            nonlocal begun
-            if free.locked() and begun < self._workers:
-                group.start_soon(self._worker, free, ready)
-                begun += 1
-            await free.acquire()
-
         async with anyio.create_task_group() as group:
+            group.start_soon(self._worker, 1, group, free, ready)
             with anyio.CancelScope() as self._feeding:
-                await self._feed(items, one_is_free, ready)
-            for _ in range(begun):
-                ready.put_nowait(None)
+                await self._feed(items, free, ready)
+            ready.put_nowait(None)
 
     async def _feed(
-        self,
-        items: AsyncIterable[T],
-        one_is_free: Callable[[], Awaitable[None]],
-        ready: asyncio.Queue[T | None],
+        self, items: AsyncIterable[T], free: asyncio.Semaphore, ready: asyncio.Queue[T | None]
     ) -> None:
-        await one_is_free()
+        await free.acquire()
         async for item in items:
             if self._stop.requested:
                 return
             ready.put_nowait(item)
             await asyncio.sleep(0)  # so that the first request is out before the last file is open
-            await one_is_free()
+            await free.acquire()
 
-    async def _worker(self, free: asyncio.Semaphore, ready: asyncio.Queue[T | None]) -> None:
+    async def _worker(
+        self,
+        number: int,
+        group: TaskGroup,
+        free: asyncio.Semaphore,
+        ready: asyncio.Queue[T | None],
+    ) -> None:
+        """Work on one item after the other. With its first one a worker begins the next worker: a
+        few items need no more than that."""
+        begins_next = number < self._workers
         while not self._stop.requested:
             free.release()
             item = await ready.get()
             if item is None or self._stop.requested:
+                ready.put_nowait(None)  # for the next worker
                 return
+            if begins_next:
+                group.start_soon(self._worker, number + 1, group, free, ready)
+                begins_next = False
             try:
                 if (again := await self._work(item)) is not None:
                     self._again.append(again)
