@@ -85,7 +85,7 @@ def test_every_item_is_done_once(count: int, workers: int) -> None:
 
 @pytest.mark.parametrize(("count", "tasks"), [(0, 1), (1, 2), (9, 10), (50, 50)])
 def test_a_few_items_take_few_workers(count: int, tasks: int) -> None:
-    """A worker is begun when an item finds none that is free; the last may wait in vain."""
+    """Each worker begins the next one with its first item; the last may wait in vain."""
     seen: list[int] = []
 
     async def look(_: int) -> None:

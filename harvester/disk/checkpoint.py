@@ -55,6 +55,7 @@ class CheckpointStore:
             raise
 
     def _create(self) -> None:
+        """Make the tables, or bring older ones up to date; `begin_run` commits that."""
         ((version,),) = self._group.read("PRAGMA user_version")
         self._group.define("checksum", checksum)
         self._group.define("old_checksum", saved_walk.checksum_before_6)

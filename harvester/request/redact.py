@@ -71,7 +71,7 @@ def _unescaped(word: str) -> str:
     """The word without escapes, of whatever depth."""
     for _ in range(_ROUNDS):
         plain = unquote(word)
-        if "&" in plain and (";" in plain or "#" in plain):  # links are full of the first
+        if "&" in plain and (";" in plain or "#" in plain):  # most links have an & only
             from html import unescape  # its table of names costs a start more than all texts do
 
             plain = unescape(plain)
